@@ -5,6 +5,7 @@ Composes the config of a run, hands it to `rcm.run`, and reports a failure once.
 """
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -55,5 +56,19 @@ def attempt(cfg: DictConfig) -> str | None:
     return None
 
 
+def command() -> None:
+    """`main`, with one sentence for every wrong override in place of Hydra's paragraphs."""
+    if "HYDRA_FULL_ERROR" in os.environ:
+        main()
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra raise what it would print
+    try:
+        main()
+    except CompactHydraException as error:
+        from rcm.overrides import sentence
+
+        sys.exit(sentence(error))
+
+
 if __name__ == "__main__":
-    main()
+    command()

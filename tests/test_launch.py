@@ -207,11 +207,31 @@ def test_a_model_file_that_is_not_there_costs_no_loading(tmp_path: Path, monkeyp
     assert stored_run(run.directory).error == "There is no file nowhere; give one that exists with model.path=FILE."
 
 
-def test_an_unknown_option_is_answered_with_the_list_of_options(tmp_path: Path) -> None:
-    done = launched(tmp_path, "tracker=paper")
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("tracker=paper", "tracker=paper: there is no such option; choose one of disk, wandb"),
+        ("model=smollm2-135", "model=smollm2-135: there is no such option; did you mean smollm2-135m?"),
+        ("method.topk=3", "method.topk: there is no such setting; did you mean top_k?"),
+        ("method.inner.x=3", "method.inner.x: there is no such setting; choose one of rate"),
+        ("metod=map", "metod: there is no such setting; did you mean method?"),
+        ("method.top_k", "Error parsing override 'method.top_k'; missing EQUAL at '<EOF>'"),
+        ("tracker=disk,wandb", "Ambiguous value for argument 'tracker=disk,wandb'; 1. To use it as a list"),
+    ],
+)
+@pytest.mark.parametrize("multirun", [False, True])
+def test_a_wrong_override_is_one_line(tmp_path: Path, override: str, told: str, multirun: bool) -> None:
+    if multirun and "," in override:
+        pytest.skip("there it is a sweep")
+    done = launched(tmp_path, *["-m"] * multirun, override)
     assert done.returncode == 1
-    assert "Available options in 'tracker':\n\tdisk\n\twandb" in done.stderr
-    assert "Traceback" not in done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(told)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_hydras_own_traceback_can_be_asked_for(tmp_path: Path) -> None:
+    assert "Traceback" in launched(tmp_path, "metod=map", HYDRA_FULL_ERROR="1").stderr
 
 
 def test_help_answers_at_once(tmp_path: Path) -> None:

@@ -1,0 +1,25 @@
+"""What is wrong with an override of the command line, in one sentence: Hydra's own messages are paragraphs."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+from hydra.errors import CompactHydraException, MissingConfigException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+
+def sentence(error: CompactHydraException) -> str:
+    """The value, the place and the cure, where Hydra tells them apart; else Hydra's words on one line."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        return f"{group}={option}: there is no such option; {_cure(option, error.options)}"
+    cause = error.__cause__
+    if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
+        return f"{cause.full_key}: there is no such setting; {_cure(str(cause.key), map(str, cause.parent_node))}"
+    return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def _cure(given: str, known: Iterable[str]) -> str:
+    options = list(known)
+    close = get_close_matches(given, options, n=1)
+    return f"did you mean {close[0]}?" if close else f"choose one of {', '.join(options)}"
