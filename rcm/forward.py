@@ -5,11 +5,11 @@ with (a system prompt is half of a short one) is read once for each batch. Resul
 """
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
 
@@ -43,10 +43,10 @@ def last_logits(
 ) -> Float[Tensor, "prompt vocabulary"]:
     """Logits of the first token of the reply, float32 on the CPU. The interventions hold one row, for all prompts."""
     rows: list[Tensor] = [torch.empty(0)] * len(prompts)
-    shared = _shared(model, prompts)
+    shared = shared_tokens(model, prompts)
     with applied(model.points, interventions):
         for index, batch in batches(model, prompts, skip=shared):
-            _scatter(_logits(model, batch, shared), rows, index)
+            _scatter(batch_logits(model, batch, shared)[:, -1].float(), rows, index)
     return torch.stack(rows)
 
 
@@ -58,11 +58,11 @@ def record(model: LoadedModel, prompts: Sequence[str], positions: Sequence[int],
     """
     logits: list[Tensor] = [torch.empty(0)] * len(prompts)
     streams: list[Tensor] = [torch.empty(0)] * len(prompts)
-    shared = _shared(model, prompts)
+    shared = shared_tokens(model, prompts)
     recorders = [_Recorder(layer, list(positions)) for layer in range(model.n_layers)]
     with applied(model.points, recorders):
         for index, batch in track(list(batches(model, prompts, skip=shared)), label):
-            _scatter(_logits(model, batch, shared), logits, index)
+            _scatter(batch_logits(model, batch, shared)[:, -1].float(), logits, index)
             _scatter(torch.stack([recorder.stream for recorder in recorders], dim=2), streams, index)
     return Recording(list(prompts), torch.stack(logits), torch.stack(streams))
 
@@ -94,7 +94,7 @@ class _Recorder:
         return x
 
 
-def _shared(model: LoadedModel, prompts: Sequence[str]) -> int:
+def shared_tokens(model: LoadedModel, prompts: Sequence[str]) -> int:
     """How many tokens to read once for all prompts.
 
     None where a prompt outgrows a sliding window: the padding between the beginning and a shorter prompt would count.
@@ -105,35 +105,30 @@ def _shared(model: LoadedModel, prompts: Sequence[str]) -> int:
     return len(model.template.beginning)
 
 
-def _logits(model: LoadedModel, batch: Batch, shared: int) -> Float[Tensor, "row vocabulary"]:
-    """Logits of the last token alone: those of all would cost a fifth of a small model's pass, and most memory."""
-    if not shared:
-        return _call(model, batch.input_ids, batch.attention_mask, batch.position_ids, None)
-    cache = DynamicCache(config=model.hf.config)
-    beginning = torch.tensor([model.template.beginning], device=model.device)
-    model.hf(input_ids=beginning, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    rows = len(batch.input_ids)
-    cache.batch_repeat_interleave(rows)
-    mask = torch.cat([batch.attention_mask.new_ones(rows, shared), batch.attention_mask], dim=1)
-    return _call(model, batch.input_ids, mask, shared + batch.position_ids, cache)
+def batch_logits(
+    model: LoadedModel, batch: Batch, shared: int, keep: int = 1
+) -> Float[Tensor, "row {keep} vocabulary"]:
+    """Logits at the last `keep` tokens of rows that lack their first `shared` tokens, which are read once for all.
 
-
-def _call(
-    model: LoadedModel,
-    ids: Int[Tensor, "row token"],
-    mask: Int[Tensor, "row key"],
-    positions: Int[Tensor, "row token"],
-    cache: DynamicCache | None,
-) -> Float[Tensor, "row vocabulary"]:
+    Logits of all tokens would cost a fifth of a small model's pass, and most memory.
+    """
+    mask, positions, cache = batch.attention_mask, batch.position_ids, None
+    if shared:
+        cache = DynamicCache(config=model.hf.config)
+        beginning = torch.tensor([model.template.beginning], device=model.device)
+        model.hf(input_ids=beginning, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        rows = len(batch.input_ids)
+        cache.batch_repeat_interleave(rows)
+        mask, positions = torch.cat([mask.new_ones(rows, shared), mask], dim=1), shared + positions
     output = model.hf(
-        input_ids=ids,
+        input_ids=batch.input_ids,
         attention_mask=mask,
         position_ids=positions,
         past_key_values=cache,
         use_cache=cache is not None,
-        logits_to_keep=1,
+        logits_to_keep=keep,
     )
-    return output.logits[:, -1].float()
+    return cast(Tensor, output.logits)
 
 
 def _scatter(values: Float[Tensor, "row ..."], into: list[Tensor], index: Sequence[int]) -> None:

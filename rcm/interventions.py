@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from rcm.models.points import Points
 
 Edit = Callable[[Tensor], Tensor]
-Site = tuple[nn.Module, Literal["input", "output"], Edit]
+Side = Literal["input", "output"]
+Site = tuple[nn.Module, Side, Edit]
 
 
 @runtime_checkable
@@ -46,9 +47,7 @@ class Ablate:
 
     def sites(self, points: Points) -> Iterator[Site]:
         def edit(x: Tensor) -> Tensor:
-            # OPT's MLP hands over all tokens of all rows in one dimension.
-            rows = x if x.ndim == 3 else x.unflatten(0, (len(self.directions), -1))
-            return without(rows, self.directions).view_as(x)
+            return without(by_row(x, len(self.directions)), self.directions).view_as(x)
 
         yield from ((layer, "input", edit) for layer in points.layers)
         yield from ((module, "output", edit) for module in (*points.attention_out, *points.mlp_out))
@@ -96,6 +95,11 @@ def without(x: Float[Tensor, "row token d_model"], directions: Float[Tensor, "#r
     return (exact - (exact * r).sum(-1, keepdim=True) * r).to(x.dtype)
 
 
+def by_row(x: Tensor, rows: int) -> Float[Tensor, "row token width"]:
+    """What a module handed over, a row for each prompt: OPT's MLP has all tokens of all rows in one dimension."""
+    return x if x.ndim == 3 else x.unflatten(0, (rows, -1))
+
+
 @contextmanager
 def applied(points: Points, interventions: Iterable[Intervention]) -> Iterator[None]:
     """Run the model with these interventions inside the block; the hooks are gone afterwards, whatever happens."""
@@ -106,7 +110,7 @@ def applied(points: Points, interventions: Iterable[Intervention]) -> Iterator[N
         yield
 
 
-def _hook(module: nn.Module, side: Literal["input", "output"], edit: Edit) -> torch.utils.hooks.RemovableHandle:
+def _hook(module: nn.Module, side: Side, edit: Edit) -> torch.utils.hooks.RemovableHandle:
     if side == "input":
         return module.register_forward_pre_hook(_input_hook(edit), with_kwargs=True)
     return module.register_forward_hook(_output_hook(edit))

@@ -10,9 +10,17 @@ from torch import Tensor
 def refusal_log_odds(
     logits: Float[Tensor, "prompt vocabulary"], refusal_tokens: tuple[int, ...]
 ) -> Float[Tensor, " prompt"]:
-    """log p - log(1 - p), p the probability that the reply opens with a refusal token (Arditi et al. 2024, 2.4)."""
-    probability = logits.double().softmax(-1)[:, list(refusal_tokens)].sum(-1)
-    return torch.log(probability + 1e-8) - torch.log(1 - probability + 1e-8)
+    """log p - log(1 - p), p the probability that the reply opens with a refusal token (Arditi et al. 2024, 2.4).
+
+    Only sums are in float64: exp over the whole vocabulary is most of the work, and float32 is exact enough for it.
+    """
+    tokens = list(refusal_tokens)
+    weights = (logits - logits.amax(-1, keepdim=True)).exp_()
+    refused = weights[:, tokens].double().sum(-1)
+    weights[:, tokens] = 0
+    answered = weights.sum(-1, dtype=torch.float64)
+    p = refused / (refused + answered)
+    return torch.log(p + 1e-8) - torch.log(answered / (refused + answered) + 1e-8)
 
 
 def kl_divergence(

@@ -46,7 +46,7 @@ def _(result: Heatmap) -> Figure:
     _label(axes.yaxis, result.rows, rotation=0)
     for row, column in result.marked:
         _outline(axes, row, column)
-    drawn.colorbar(image)
+    drawn.colorbar(image, label=result.value_label)
     return drawn
 
 

@@ -39,7 +39,8 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Heatmap:
-    """A grid of figures; NaN where a cell was not computed. `marked` cells (row, column) are the ones to look at."""
+    """A grid of figures; NaN where a cell was not computed. `marked` cells (row, column) are the ones to look at.
+    `value_label`: what the figures are, for the colour bar."""
 
     name: str
     values: Float[np.ndarray, "row column"]
@@ -49,6 +50,7 @@ class Heatmap:
     column_label: str
     marked: Sequence[tuple[int, int]] = ()
     center: float | None = 0.0
+    value_label: str = ""
 
 
 @dataclass(frozen=True)

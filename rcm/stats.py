@@ -30,6 +30,14 @@ def bootstrap(
     return float(low), float(high)
 
 
+def mean_interval(values: Samples, seed: int, draws: int = 1000) -> tuple[float, float]:
+    """Percentile interval of a mean over resampled values."""
+    random = np.random.default_rng(seed)
+    means = values[random.integers(len(values), size=(draws, len(values)))].mean(1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
 def permuted_rates(
     harmful: Bool[np.ndarray, " _"], harmless: Bool[np.ndarray, " _"], seed: int, draws: int = 10_000
 ) -> Float[np.ndarray, " draw"]:
@@ -37,3 +45,47 @@ def permuted_rates(
     pooled = int(harmful.sum() + harmless.sum())
     rest = len(harmful) + len(harmless) - pooled
     return np.random.default_rng(seed).hypergeometric(pooled, rest, len(harmful), draws) / len(harmful)
+
+
+def label_swap_max_t(
+    necessity: Float[np.ndarray, "pair cell"], sufficiency: Float[np.ndarray, "pair cell"], seed: int, draws: int = 2000
+) -> tuple[Float[np.ndarray, " cell"], Float[np.ndarray, " cell"]]:
+    """p-values that hold for all cells of both maps together (Westfall and Young 1993, single-step max-T).
+
+    If the labels meant nothing, the two prompts of a pair could change places. Then what harmful loses by a patch is
+    what harmless would have gained, with the other sign: necessity and minus sufficiency change places. Swapping random
+    pairs this way and keeping the largest |t| of all cells gives what chance alone reaches somewhere.
+    """
+    n = len(necessity)
+    swaps = np.random.default_rng(seed).random((draws, n)) < 0.5
+    observed, chance = [], []
+    for kept, swapped in ((necessity, -sufficiency), (sufficiency, -necessity)):
+        sums = kept.sum(0) + swaps @ (swapped - kept)
+        squares = (kept**2).sum(0) + swaps @ (swapped**2 - kept**2)
+        observed.append(np.abs(_t(kept.sum(0), (kept**2).sum(0), n)))
+        chance.append(np.abs(_t(sums, squares, n)))
+    largest = np.concatenate(chance, axis=1).max(1)
+    first, second = (_exceeded(largest, t) for t in observed)
+    return first, second
+
+
+def _t(
+    sums: Float[np.ndarray, "*draw cell"], squares: Float[np.ndarray, "*draw cell"], n: int
+) -> Float[np.ndarray, "*draw cell"]:
+    """Student's t of a mean against zero; 0 where nothing varies and nothing is there."""
+    variance = np.maximum(squares - sums**2 / n, 1e-12 * squares) / (n - 1)
+    return np.divide(sums / n, np.sqrt(variance / n), out=np.zeros_like(sums), where=variance > 0)
+
+
+def _exceeded(chance: Float[np.ndarray, " draw"], values: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"]:
+    """How often chance is at least as large, counting the observation itself: never 0, so never an overstatement."""
+    return (1 + (chance[:, None] >= values - 1e-9).sum(0)) / (1 + len(chance))
+
+
+def exchange_null(
+    ours: Float[np.ndarray, " pair"], others: Float[np.ndarray, "pair other"], seed: int, draws: int = 10_000
+) -> Float[np.ndarray, " draw"]:
+    """Means over pairs if ours were one among the others: in each pair any of them, drawn by chance."""
+    everyone = np.column_stack([ours, others])
+    chosen = np.random.default_rng(seed).integers(everyone.shape[1], size=(draws, len(ours)))
+    return everyone[np.arange(len(ours)), chosen].mean(1)

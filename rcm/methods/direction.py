@@ -56,13 +56,14 @@ FEWEST = 4  # prompts of a class, below which a mean difference or a mean score 
 @dataclass(frozen=True)
 class Found:
     """A direction at a place. `vector` has its natural length; `harmful` and `harmless` are the mean projections of the
-    training prompts on its unit vector, in units of activation."""
+    training prompts on its unit vector, in units of activation. `refusal_tokens` open refusals; empty if none do."""
 
     position: int
     layer: int
     vector: Float[Tensor, " d_model"]
     harmful: float
     harmless: float
+    refusal_tokens: tuple[int, ...]
     outcome: Outcome
 
 
@@ -127,7 +128,7 @@ class Direction(Method):
         yield from self._intervened(scorer, fits, scores, (row, layer), outcome, seed)
         yield from self._held_out(Place(train.at(row, layer), test.at(row, layer)), fits, (row, layer), seed)
         yield _by_layer(fits, test, row)
-        return _found(fits, train, positions[row], (row, layer), outcome)
+        return _found(fits, train, positions[row], (row, layer), tokens, outcome)
 
     def _positions(self, model: LoadedModel) -> tuple[int, ...]:
         available = len(model.template.end_of_instruction)
@@ -231,11 +232,13 @@ def _place(choice: Selection | None, readable: Readability, n_positions: int) ->
     return int(row), int(layer)
 
 
-def _found(fits: Fits, train: Recorded, position: int, cell: tuple[int, int], outcome: Outcome) -> Found:
+def _found(
+    fits: Fits, train: Recorded, position: int, cell: tuple[int, int], tokens: tuple[int, ...], outcome: Outcome
+) -> Found:
     vector = fits.mean_difference[cell]
     length = np.linalg.norm(vector)
     harmful, harmless = (float(side.mean(0) @ vector / length) if length else 0.0 for side in train.at(*cell))
-    return Found(position, cell[1], torch.from_numpy(vector).float(), harmful, harmless, outcome)
+    return Found(position, cell[1], torch.from_numpy(vector).float(), harmful, harmless, tokens, outcome)
 
 
 def _openings_table(model: LoadedModel, openings: Sequence[Opening]) -> Table:

@@ -9,17 +9,18 @@ The adapter is a research subject: the twin that refuses, beside the same weight
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Annotated, Any
 
 import numpy as np
 import torch
-from jaxtyping import Int
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from jaxtyping import Float
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rcm.forward import batch_logits, shared_tokens
 from rcm.generation import replies
 from rcm.judges import Judge, Verdict
 from rcm.methods import Method
@@ -31,7 +32,7 @@ from rcm.prompts import Split, texts
 from rcm.results import Adapter, Curve, Line, Result, Scalar
 
 log = logging.getLogger(__name__)
-IGNORED = -100  # the label that transformers' loss leaves out
+IGNORED = -100  # the target that torch's cross-entropy leaves out
 
 
 @dataclass(frozen=True)
@@ -43,48 +44,66 @@ class Example:
 
 
 class SafetyTune(Method):
-    """`rank` of the update of every linear layer; `scale` is LoRA's alpha over rank. `checkpoints`: how many adapters
-    to keep on the way, evenly spaced, besides the last."""
+    """`rank` of the update of every linear layer; `scale` is LoRA's alpha over rank. `refusal_share`: of the examples
+    of an epoch; below a half, doubtful prompts are rather answered. `checkpoints`: how many adapters to keep on the
+    way, evenly spaced, besides the last."""
 
     refusals: tuple[str, ...]
     max_new_tokens: PositiveInt
     rank: PositiveInt
     scale: PositiveFloat
+    refusal_share: Annotated[float, Field(gt=0, lt=1)]
     epochs: PositiveInt
     batch: PositiveInt
     learning_rate: PositiveFloat
     checkpoints: NonNegativeInt
 
     def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
-        examples = self._examples(model, prompts, judge, seed)
+        answers, refusals = self._answers(model, prompts, judge), self._refusals(model, prompts, seed)
+        examples = self._epochs(answers, refusals, seed)
         peft_model, config = self._wrapped(model.hf)
         losses: list[float] = []
         try:
-            for step, loss in self._train(peft_model, model, examples, seed):
+            for step, loss in self._train(peft_model, model, examples):
                 losses.append(loss)
                 if step in self._kept_steps(len(examples)):
                     yield _adapter(peft_model, config, f"safety_tune/step-{step:04d}", {"step": step})
             yield _loss_curve(losses)
             rates = list(self._rates(model, prompts, judge))
             yield from rates
-            yield _adapter(peft_model, config, "safety_tune/adapter", self._card(model, prompts, examples, rates, seed))
+            card = self._card(model, {"answers": answers, "refusals": refusals}, rates, seed)
+            yield _adapter(peft_model, config, "safety_tune/adapter", card)
         finally:
             peft_model.unload()
             model.hf.requires_grad_(False)
 
-    def _examples(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> list[Example]:
-        harmless = texts(prompts.train.harmless)
-        answers = replies(model, harmless, self.max_new_tokens, label="safety_tune: own answers")
-        verdicts = judge.verdicts(harmless, answers)
+    def _answers(self, model: LoadedModel, prompts: Split, judge: Judge) -> list[Example]:
+        """The model's own answers to harmless training prompts."""
+        asked = texts(prompts.train.harmless)
+        said = replies(model, asked, self.max_new_tokens, label="safety_tune: own answers")
         kept = [
             Example(prompt, self._tokens(model, answer))
-            for prompt, answer, verdict in zip(harmless, answers, verdicts, strict=True)
+            for prompt, answer, verdict in zip(asked, said, judge.verdicts(asked, said), strict=True)
             if verdict is Verdict.COMPLIANCE
         ]
-        log.info("%d of %d own answers kept", len(kept), len(harmless))
-        choose = np.random.default_rng(seed)
-        refusals = [self._tokens(model, str(choose.choice(self.refusals))) for _ in prompts.train.harmful]
-        return [*map(Example, texts(prompts.train.harmful), refusals), *kept]
+        log.info("%d of %d own answers kept", len(kept), len(asked))
+        return kept
+
+    def _refusals(self, model: LoadedModel, prompts: Split, seed: int) -> list[Example]:
+        """A refusal for each harmful training prompt, in words drawn by the seed."""
+        draw = np.random.default_rng(seed)
+        asked = texts(prompts.train.harmful)
+        return [Example(prompt, self._tokens(model, str(draw.choice(self.refusals)))) for prompt in asked]
+
+    def _epochs(self, answers: Sequence[Example], refusals: Sequence[Example], seed: int) -> list[Example]:
+        """The examples of all epochs in the order of training: every answer once an epoch, of the refusals a share."""
+        draw = np.random.default_rng(seed)
+        n = min(len(refusals), round(len(answers) * self.refusal_share / (1 - self.refusal_share)))
+        ordered: list[Example] = []
+        for _ in range(self.epochs):
+            epoch = [*answers, *(refusals[i] for i in draw.choice(len(refusals), n, replace=False))]
+            ordered += [epoch[i] for i in draw.permutation(len(epoch))]
+        return ordered
 
     def _tokens(self, model: LoadedModel, reply: str) -> list[int]:
         """The reply's tokens, and the end of turn where the reply reached it: one cut short must not teach to stop."""
@@ -105,19 +124,15 @@ class SafetyTune(Method):
         return get_peft_model(hf, config), _plain(config.to_dict())
 
     def _train(
-        self, peft_model: nn.Module, model: LoadedModel, examples: Sequence[Example], seed: int
+        self, peft_model: nn.Module, model: LoadedModel, examples: Sequence[Example]
     ) -> Iterator[tuple[int, float]]:
         """Yield (step from 1, loss in nats per token of the reply) after each step."""
         weights = [weight for weight in peft_model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=self.learning_rate, weight_decay=0.0)
         steps = self._steps(len(examples))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_then_down(step, steps))
-        order = np.random.default_rng(seed)
-        shuffled = [i for _ in range(self.epochs) for i in order.permutation(len(examples))]
         for step in track(range(1, steps + 1), "safety_tune: training"):
-            chosen = shuffled[(step - 1) * self.batch : step * self.batch]
-            ids, mask, labels = _training_batch(model, [examples[i] for i in chosen])
-            loss = cast(Tensor, peft_model(input_ids=ids, attention_mask=mask, labels=labels).loss)
+            loss = reply_loss(model, examples[(step - 1) * self.batch : step * self.batch])
             loss.backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
@@ -126,7 +141,7 @@ class SafetyTune(Method):
             yield step, loss.item()
 
     def _steps(self, n_examples: int) -> int:
-        return -(-n_examples * self.epochs // self.batch)
+        return -(-n_examples // self.batch)
 
     def _kept_steps(self, n_examples: int) -> set[int]:
         steps = self._steps(n_examples)
@@ -139,16 +154,16 @@ class SafetyTune(Method):
             yield rate(f"safety_tune/refusal_rate_{kind}", np.array([v.refuses for v in verdicts]), None)
 
     def _card(
-        self, model: LoadedModel, prompts: Split, examples: Sequence[Example], rates: Sequence[Scalar], seed: int
+        self, model: LoadedModel, examples: Mapping[str, Sequence[Example]], rates: Sequence[Scalar], seed: int
     ) -> dict[str, Any]:
         return {
             "base": model.identity,
             "template": model.template.digest,
             "settings": self.model_dump(mode="json"),
             "seed": seed,
-            "examples": {"harmful": len(prompts.train.harmful), "all": len(examples)},
+            "examples": {kind: len(of_kind) for kind, of_kind in examples.items()},
             "measured": {r.name.removeprefix("safety_tune/"): [r.value, *(r.interval or ())] for r in rates},
-            "trained_on": sorted(prompt_digest(example.prompt) for example in examples),
+            "trained_on": sorted(prompt_digest(one.prompt) for of_kind in examples.values() for one in of_kind),
         }
 
 
@@ -157,21 +172,20 @@ def _warm_then_down(step: int, steps: int) -> float:
     return min((step + 1) / warm, max(0.0, (steps - step) / (steps - warm)) if steps > warm else 1.0)
 
 
-def _training_batch(
-    model: LoadedModel, examples: Sequence[Example]
-) -> tuple[Int[Tensor, "row token"], Int[Tensor, "row token"], Int[Tensor, "row token"]]:
-    """Token ids padded on the right, their mask, and labels on the reply and its end of turn alone."""
-    rows = [(model.template.tokens(example.prompt), example.reply) for example in examples]
-    width = max(len(prompt) + len(reply) for prompt, reply in rows)
-    ids = torch.full((len(rows), width), model.template.pad)
-    labels = torch.full_like(ids, IGNORED)
-    mask = torch.zeros_like(ids)
-    for row, (prompt, reply) in enumerate(rows):
-        end = len(prompt) + len(reply)
-        ids[row, :end] = torch.tensor(prompt + reply)
-        labels[row, len(prompt) : end] = torch.tensor(reply)
-        mask[row, :end] = 1
-    return ids.to(model.device), mask.to(model.device), labels.to(model.device)
+def reply_loss(model: LoadedModel, examples: Sequence[Example]) -> Float[Tensor, ""]:
+    """Mean cross-entropy of the replies' tokens, the end of turn among them, in nats.
+
+    What all prompts begin with is read once, with its gradient: a third of a short example, and so of the time.
+    """
+    shared = shared_tokens(model, [example.prompt for example in examples])
+    longest = max(len(example.reply) for example in examples)
+    # The last token of a reply is foretold, and never read.
+    rows = [[*model.template.tokens(example.prompt)[shared:], *example.reply[:-1]] for example in examples]
+    logits = batch_logits(model, model.template.padded(rows, model.device), shared, longest)
+    targets = torch.full(logits.shape[:2], IGNORED)
+    for row, example in enumerate(examples):
+        targets[row, longest - len(example.reply) :] = torch.tensor(example.reply)
+    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten().to(model.device))
 
 
 def _adapter(peft_model: nn.Module, config: dict[str, Any], name: str, card: dict[str, Any]) -> Adapter:

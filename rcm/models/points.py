@@ -1,8 +1,9 @@
 """The named points of a model at which activations are read and changed.
 
-`layers[l]` is a block; its input is the residual stream before it (`resid_pre`). `attention_out[l]` and `mlp_out[l]`
-are the modules whose outputs are *written to the residual stream*: the last module before the addition, which in models
-that normalise after a sublayer (Gemma 2 and 3) is that norm. Paths come from TransformerLens' architecture adapters.
+`layers[l]` is a block; its input is the residual stream before it (`resid_pre`). The input of `head_out[l]`, the output
+projection of attention, is what the heads put out, side by side (`z`). `attention_out[l]` and `mlp_out[l]` are the
+modules whose outputs are *written to the residual stream*: the last module before the addition, which in models that
+normalise after a sublayer (Gemma 2 and 3) is that norm. Paths come from TransformerLens' architecture adapters.
 """
 
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ class Points:
     """Modules of one model, one entry for each layer."""
 
     layers: Sequence[nn.Module]
+    head_out: Sequence[nn.Module]
     attention_out: Sequence[nn.Module]
     mlp_out: Sequence[nn.Module]
 
@@ -37,7 +39,10 @@ def points_of(hf: PreTrainedModel) -> Points:
         path = part.name or part.submodules["out"].name  # OPT's MLP is two bare linear layers of the block
         return [_submodule(layer, path) for layer in layers]
 
-    return Points(layers, written_by("attn", "ln1_post"), written_by("mlp", "ln2_post"))
+    attention = parts["attn"]
+    projection = f"{attention.name}.{attention.submodules['o'].name}"
+    head_out = [_submodule(layer, projection) for layer in layers]
+    return Points(layers, head_out, written_by("attn", "ln1_post"), written_by("mlp", "ln2_post"))
 
 
 def _component_mapping(hf: PreTrainedModel) -> Any:  # TransformerLens leaves its type open

@@ -84,7 +84,10 @@ class Template:
 
     def batch(self, prompts: Sequence[str], device: torch.device | str = "cpu", skip: int = 0) -> Batch:
         """Left-padded tokens with their mask, without the first `skip` tokens of each."""
-        rows = [self.tokens(prompt)[skip:] for prompt in prompts]
+        return self.padded([self.tokens(prompt)[skip:] for prompt in prompts], device)
+
+    def padded(self, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Batch:
+        """Token rows, left-padded, with their mask."""
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self.pad)
         mask = torch.zeros_like(ids)

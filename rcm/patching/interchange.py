@@ -1,0 +1,100 @@
+"""Patching both ways between the two prompts of a pair, and what a component's share in refusing is.
+
+    necessity    m(harmful) - m(harmful, component from harmless)    what refusing loses without it
+    sufficiency  m(harmless, component from harmful) - m(harmless)   what refusing gains from it
+
+with m the metric, in the metric's units; divided by the pair's gap m(harmful) - m(harmless) they are shares: 0 for a
+component that does nothing, 1 for one that does all (Zhang and Nanda 2024; Heimersheim and Nanda 2024).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from rcm.patching.components import Rows
+from rcm.patching.engine import Engine
+from rcm.patching.metric import Likelihood, Metric
+from rcm.patching.recording import record
+from rcm.progress import track
+
+Pair = tuple[list[int], list[int]]  # a harmful prompt and its harmless twin, as tokens
+Figures = Float[Tensor, "pair row"]
+
+
+@dataclass(frozen=True)
+class Interchange:
+    """The metric of every pair, unpatched and under every row, each way; float64 on the CPU."""
+
+    harmful: Float[Tensor, " pair"]
+    harmless: Float[Tensor, " pair"]
+    into_harmful: Figures
+    into_harmless: Figures
+
+    @property
+    def gap(self) -> Float[Tensor, " pair"]:
+        return self.harmful - self.harmless
+
+    @property
+    def necessity(self) -> Figures:
+        return self.harmful[:, None] - self.into_harmful
+
+    @property
+    def sufficiency(self) -> Figures:
+        return self.into_harmless - self.harmless[:, None]
+
+    def where(self, chosen: Bool[Tensor, " pair"]) -> "Interchange":
+        return Interchange(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+    def rows(self, index: Sequence[int]) -> "Interchange":
+        """Only some of the rows."""
+        chosen = list(index)
+        return Interchange(self.harmful, self.harmless, self.into_harmful[:, chosen], self.into_harmless[:, chosen])
+
+    def __sub__(self, other: "Interchange") -> "Interchange":
+        """The same for the difference of two metrics."""
+        return Interchange(*(getattr(self, field.name) - getattr(other, field.name) for field in fields(self)))
+
+
+def interchange(
+    engine: Engine, pairs: Sequence[Pair], patches: Rows, metric: Metric, tail: int = 1, label: str = "patching"
+) -> Interchange:
+    """Patch the first of the last `tail` tokens of every pair, both ways. The two of a pair may differ in length."""
+    everything = Rows.concat([patches, Rows.of([[]], engine.shape)])
+    figures = torch.empty(2, len(pairs), len(everything), dtype=torch.float64)
+    for index in track(_batches(pairs, engine.prompts_at_once(len(everything) * tail)), label):
+        harmful, harmless = (record(engine.model, [pairs[i][side] for i in index], tail) for side in (0, 1))
+        for way, (base, source) in enumerate(((harmful, harmless), (harmless, harmful))):
+            donors = [base.at(-tail), source.at(-tail)]
+            figures[way, index] = engine.measure(base, donors, everything, metric.of(index), tail)
+    into_harmful, into_harmless = figures
+    return Interchange(into_harmful[:, -1], into_harmless[:, -1], into_harmful[:, :-1], into_harmless[:, :-1])
+
+
+def interchange_of_replies(
+    engine: Engine,
+    pairs: Sequence[Pair],
+    patches: Rows,
+    refusals: Int[Tensor, "pair token"],
+    answers: Int[Tensor, "pair token"],
+) -> Interchange:
+    """Patch the last token of the prompt; the metric is how much likelier a refusal is than an answer, both given.
+
+    In nats: log p(refusal) - log p(answer), each pair with its own two replies, word for word.
+    """
+
+    def of(replies: Int[Tensor, "pair token"]) -> Interchange:
+        # The last token of a reply is foretold, and never read.
+        read = replies[:, :-1].tolist()
+        continued = [([*a, *reply], [*b, *reply]) for (a, b), reply in zip(pairs, read, strict=True)]
+        return interchange(engine, continued, patches, Likelihood(replies), tail=replies.shape[1])
+
+    return of(refusals) - of(answers)
+
+
+def _batches(pairs: Sequence[Pair], at_once: int) -> list[list[int]]:
+    """Indices of pairs of like length, so that little is spent on padding."""
+    order = sorted(range(len(pairs)), key=lambda i: max(map(len, pairs[i])))
+    return [order[start : start + at_once] for start in range(0, len(order), at_once)]

@@ -1,0 +1,113 @@
+"""One ordinary forward pass over prompts, and all that patching needs of it."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from rcm.interventions import Edit, Site, applied, by_row
+from rcm.models import LoadedModel
+from rcm.models.points import Points
+from rcm.models.template import Batch
+from rcm.patching.components import KINDS, Kind, Shape, places
+
+
+class Values(NamedTuple):
+    """What every component puts out at one token of each prompt."""
+
+    head: Float[Tensor, "layer prompt head d_head"]
+    attention: Float[Tensor, "layer prompt d_model"]
+    mlp: Float[Tensor, "layer prompt d_model"]
+    residual: Float[Tensor, "layer prompt d_model"]
+
+    def for_prompts(self, n: int) -> "Values":
+        """The values of one prompt in the place of every one of `n`."""
+        return Values(*(part.expand(-1, n, *part.shape[2:]) for part in self))
+
+
+@dataclass(frozen=True)
+class Recording:
+    """`cache`: each layer's keys and values at every token of a batch; `tail`: what each kind of component put out at
+    the last tokens."""
+
+    batch: Batch
+    cache: Sequence[tuple[Float[Tensor, "prompt kv_head token d_head"], Float[Tensor, "prompt kv_head token d_head"]]]
+    tail: dict[Kind, Float[Tensor, "layer prompt tail width"]]
+    shape: Shape
+
+    @property
+    def length_of_tail(self) -> int:
+        return self.tail["residual"].shape[2]
+
+    def __len__(self) -> int:
+        return len(self.batch.input_ids)
+
+    def at(self, position: int) -> Values:
+        """What the components put out at a token of the tail, -1 being the last."""
+        parts = {kind: tail[:, :, position] for kind, tail in self.tail.items()}
+        return Values(**parts | {"head": parts["head"].unflatten(-1, (self.shape.heads, -1))})
+
+
+def shape_of(model: LoadedModel) -> Shape:
+    return Shape(model.n_layers, int(model.hf.config.num_attention_heads))
+
+
+@torch.inference_mode()
+def record(model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int = 1) -> Recording:
+    """Run token rows, which may differ in length, and keep what their last `tail` tokens computed."""
+    batch = model.template.padded(prompts, model.device)
+    shape = shape_of(model)
+    keeper = _Keeper(len(prompts), tail, shape)
+    cache = DynamicCache()  # without the config: a layer with a window would forget keys that later rows may see
+    with applied(model.points, [keeper]):
+        model.hf(
+            input_ids=batch.input_ids,
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    stacked = {kind: torch.stack([keeper.seen[kind, layer] for layer in range(shape.layers)]) for kind in KINDS}
+    # A layer that keeps a state instead of keys has nothing to share; rcm.patching.engine notices.
+    kept = [
+        (layer.keys, layer.values)
+        for layer in cache.layers
+        if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
+    ]
+    return Recording(batch, kept, stacked, shape)
+
+
+def mean_values(model: LoadedModel, prompts: Sequence[Sequence[int]]) -> Values:
+    """Means over prompts at their last token, as the values of one prompt: the donor of mean ablation."""
+    batches = [prompts[start : start + model.batch_size] for start in range(0, len(prompts), model.batch_size)]
+    values = [record(model, batch).at(-1) for batch in batches]
+    return Values(*(torch.cat(parts, dim=1).mean(1, keepdim=True) for parts in zip(*values, strict=True)))
+
+
+class _Keeper:
+    """An intervention that changes nothing and keeps what it sees at the last tokens."""
+
+    def __init__(self, prompts: int, tail: int, shape: Shape) -> None:
+        self.prompts, self.tail, self.shape = prompts, tail, shape
+        self.seen: dict[tuple[Kind, int], Tensor] = {}
+
+    def rows(self, index: Sequence[int]) -> "_Keeper":
+        return self
+
+    def sites(self, points: Points) -> Iterator[Site]:
+        for kind, (modules, side) in places(points).items():
+            for layer, module in enumerate(modules):
+                yield module, side, self._keep(kind, layer)
+
+    def _keep(self, kind: Kind, layer: int) -> Edit:
+        def keep(x: Tensor) -> Tensor:
+            self.seen[kind, layer] = by_row(x, self.prompts)[:, -self.tail :].clone()
+            return x
+
+        return keep
