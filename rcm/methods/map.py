@@ -1,7 +1,7 @@
 """The main job: does it refuse, where is that decided, does intervening prove it, and is the analysis a good one?
 
-Behaviour, then direction, then steering, with the settings of all three; then one summary of the four figures that a
-good analysis shows. A figure is met if it exceeds its target *and* its null.
+Behaviour, then direction, then patching, then steering, with the settings of all four; then one summary of the four
+figures that a good analysis shows. A figure is met if it exceeds its target *and* its null.
 """
 
 import math
@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 
 from rcm.judges import Judge
 from rcm.methods.behaviour import Behaviour
+from rcm.methods.patching import Patching
 from rcm.methods.steering import Steering
 from rcm.models import LoadedModel
 from rcm.prompts import Split
 from rcm.results import Outcome, Result, Scalar, Table
 
 
-class Map(Behaviour, Steering):
-    """Every setting of `behaviour`, `direction` and `steering`."""
+class Map(Behaviour, Patching, Steering):
+    """Every setting of `behaviour`, `direction`, `patching` and `steering`."""
 
     def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
         figures: list[Scalar] = []
@@ -29,6 +30,7 @@ class Map(Behaviour, Steering):
     def _steps(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
         behaviour = yield from self.measure(model, prompts, judge, seed)
         found = yield from self.find(model, prompts, seed, gate=behaviour)
+        yield from self.patch(model, prompts, seed, found, gate=behaviour)
         yield from self.steer(model, prompts, judge, seed, found)
 
 

@@ -81,13 +81,14 @@ def _require_shared_attention(model: LoadedModel, base: Recording) -> None:
     """Raise CannotShareError unless every layer takes its attention from transformers' interface, over cached keys."""
     layers: list[Any] = []
 
-    def listed(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: None, **extra: Any) -> Any:
+    def listed(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **extra: Any) -> Any:
         if sinks := [name for name in ("s_aux", "position_bias") if extra.get(name) is not None]:
             raise CannotShareError(f"its attention adds {sinks[0]} to the scores")
         layers.append(getattr(module, "layer_idx", None))
-        return torch.zeros_like(query).transpose(1, 2), None
+        return query.new_zeros(*query.shape[:-1], value.shape[-1]).transpose(1, 2), None
 
-    with rows.attention(model.hf, listed), torch.inference_mode():
+    # Under the name that it has, so that models which need a mask get one.
+    with rows.attention(model.hf, listed, model.hf.config._attn_implementation), torch.inference_mode():
         model.hf(input_ids=base.batch.input_ids[:, -1:], use_cache=False)
     if layers != list(range(model.n_layers)):
         raise CannotShareError(
@@ -113,4 +114,4 @@ def _compared(model: LoadedModel, base: Recording, source: Recording, seed: int)
         slow = loop.patched_logits(model, base, donors, sets, tail)
         errors.append((slow - rows.patched_logits(model, base, donors, sets, tail)).abs().max().item())
         scales.append(slow.abs().max().item())
-    return max(errors), max(scales)
+    return float(np.max(errors)), float(np.max(scales))  # which, unlike max, cannot overlook a NaN

@@ -55,19 +55,21 @@ def patched_logits(
 
 
 @contextmanager
-def attention(hf: PreTrainedModel, function: Callable[..., tuple[Tensor, None]]) -> Iterator[None]:
+def attention(
+    hf: PreTrainedModel, function: Callable[..., tuple[Tensor, None]], name: str = ATTENTION
+) -> Iterator[None]:
     """Let a function do the model's attention inside the block.
 
     transformers makes no mask for an attention whose name it does not know.
     """
     before = hf.config._attn_implementation
-    ALL_ATTENTION_FUNCTIONS[ATTENTION] = function
-    hf.config._attn_implementation = ATTENTION
+    ALL_ATTENTION_FUNCTIONS[name] = function
+    hf.config._attn_implementation = name
     try:
         yield
     finally:
         hf.config._attn_implementation = before
-        del ALL_ATTENTION_FUNCTIONS[ATTENTION]
+        del ALL_ATTENTION_FUNCTIONS[name]
 
 
 @contextmanager
@@ -85,7 +87,9 @@ class _Run:
     def __init__(self, base: Recording, donors: Sequence[Values], rows: Rows, tail: int) -> None:
         self.base, self.donors, self.patches, self.tail = base, donors, rows, tail
         self.prefix = base.batch.input_ids.shape[1] - tail
-        self.entries = rows.first_layer.bincount(minlength=base.shape.layers).tolist()
+        entry = rows.first_layer.clone()
+        entry[0] = 0  # too early is only more work, and no model passes on no token at all
+        self.entries = entry.bincount(minlength=base.shape.layers).tolist()
         self.visible: dict[int | None, Bool[Tensor, "prompt 1 1 1 tail key"]] = {}
 
     @contextmanager
@@ -127,20 +131,20 @@ class _Run:
         module: nn.Module,
         query: Float[Tensor, "prompt head token d_head"],
         key: Float[Tensor, "prompt kv_head token d_head"],
-        value: Float[Tensor, "prompt kv_head token d_head"],
+        value: Float[Tensor, "prompt kv_head token d_value"],
         mask: None,
         scaling: float | None = None,
         softcap: float | None = None,
         sliding_window: int | None = None,
         **_: Any,
-    ) -> tuple[Float[Tensor, "prompt token head d_head"], None]:
+    ) -> tuple[Float[Tensor, "prompt token head d_value"], None]:
         """Softmax over the prompt before the tail, which all rows share, and over the row's own tokens."""
         prompts, heads, tokens, width = query.shape
         groups, rows = key.shape[1], tokens // self.tail
         by_group = (prompts, groups, heads // groups * tokens)
         by_tail = (prompts, groups, heads // groups, rows, self.tail)
         keys, values = (x[:, :, : self.prefix] for x in self.base.cache[cast(int, module.layer_idx)])
-        own_keys, own_values = (x.reshape(prompts, groups, 1, rows, self.tail, width) for x in (key, value))
+        own_keys, own_values = (x.reshape(prompts, groups, 1, rows, self.tail, x.shape[-1]) for x in (key, value))
 
         before = query.reshape(*by_group, width) @ keys.transpose(-1, -2)
         among = query.reshape(*by_tail, width) @ own_keys.transpose(-1, -2)
@@ -150,9 +154,9 @@ class _Run:
             scores = softcap * torch.tanh(scores / softcap)
         weights = scores.masked_fill_(~self._visible(sliding_window), float("-inf")).softmax(-1).to(query.dtype)
 
-        out = (weights[..., : self.prefix].reshape(*by_group, self.prefix) @ values).view(*by_tail, width)
+        out = (weights[..., : self.prefix].reshape(*by_group, self.prefix) @ values).view(*by_tail, -1)
         out = out + weights[..., self.prefix :] @ own_values
-        return out.reshape(prompts, heads, tokens, width).transpose(1, 2).contiguous(), None
+        return out.reshape(prompts, heads, tokens, -1).transpose(1, 2).contiguous(), None
 
     def _visible(self, window: int | None) -> Bool[Tensor, "prompt 1 1 1 tail key"]:
         """Which tokens those of the tail may look at: not padding, not later ones, none outside the layer's window."""
