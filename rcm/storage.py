@@ -320,15 +320,15 @@ def _decoded(record: Mapping[str, Any]) -> Result:
     return made(**{key: readers[key](value) if key in readers else value for key, value in fields.items()})
 
 
-def _figure(value: float | None) -> float:
+def _figure(value: int | float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _figures(values: Sequence[float | None]) -> tuple[float, ...]:
+def _figures(values: Sequence[int | float | None]) -> tuple[float, ...]:
     return tuple(map(_figure, values))
 
 
-def _band(values: Sequence[float | None] | None) -> tuple[float, ...] | None:
+def _band(values: Sequence[int | float | None] | None) -> tuple[float, ...] | None:
     return None if values is None else _figures(values)
 
 

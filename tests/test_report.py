@@ -20,17 +20,19 @@ from rcm.report import write
 from rcm.report.__main__ import main
 from rcm.report.circumstances import warnings
 from rcm.report.curves import curve, span, strip, ticks, vertical_limits
-from rcm.report.heatmaps import colour, colour_bar, heatmap, spaced, tidy
+from rcm.report.heatmaps import colour, colour_bar, heatmap, on_its_side, spaced, tidy
 from rcm.report.markdown import escaped
 from rcm.report.reading import Comparison
 from rcm.report.said import choices, columns, counts, samples
+from rcm.report.sections import sections
 from rcm.report.svg import element
-from rcm.report.words import duration, visible
+from rcm.report.words import duration, percent, visible
 from rcm.results import Curve, Heatmap, Line, Outcome, Result, Scalar, Table, Tensors, Transcripts
 from rcm.storage import Run, Store, stored_runs
 
 NAN = float("nan")
 LAYERS = 30
+WAYS = ("necessity", "sufficiency")
 BIDI = "\N{RIGHT-TO-LEFT OVERRIDE}"
 HOSTILE = (
     "<script>alert(1)</script></details></table><img src=x onerror=alert(1)> [x](javascript:alert(1)) a|b `c` *d* "
@@ -46,7 +48,7 @@ def a_run(folder: Path, model: str, stage: str, method: str = "map", **changed: 
     config = {
         "model": {"family": changed.pop("family", "smol"), "stage": stage, "dtype": "float32", "adapter": None},
         "dataset": {"template": "chat", "train": 96, "validation": 48, "test": 48, "seed": 0},
-        "method": {"positions": [-1], "strengths": [0.5, 1.0, 1.5], "max_kl": 0.1},
+        "method": {"positions": [-1], "strengths": [0.5, 1.0, 1.5], "max_kl": 0.1, "min_gap": 1.0, "min_share": 0.02},
         "judge": {"prefixes": ["sorry", "i can't"]},
         "seed": changed.pop("seed", 0),
     }
@@ -136,6 +138,7 @@ def base(positions: int = 1) -> list[Result]:
         Scalar("direction/separation", 1.41, (1.1, 1.8), 96, 0.39, target=2.0),
         Scalar("direction/probe_accuracy", 0.885, (0.806, 0.935), 96, 0.6, target=0.9),
         by_layer(0.38),
+        Outcome("patching/outcome", "no_refusal_behaviour", "There is no refusing to localise."),
         Outcome("steering/outcome", "no_refusal_behaviour", "No direction was selected, so there is none to steer by."),
         Scalar("steering/force_rate", NAN, n=0, target=0.7),
         Scalar("steering/suppress_rate", NAN, n=0, target=0.4),
@@ -175,6 +178,7 @@ def tuned(positions: int = 1) -> list[Result]:
         Scalar("direction/separation", 4.21, (3.6, 5.1), 96, 0.41, target=2.0),
         Scalar("direction/probe_accuracy", 0.979, (0.927, 0.994), 96, 0.61, target=0.9),
         by_layer(0.49),
+        *patched(),
         Outcome("steering/outcome", "steered", "Strength 1 forces most refusals of validation prompts."),
         Scalar("steering/strength", 1.0),
         Scalar("steering/force_rate", 0.913, (0.797, 0.966), 46, 0.022, target=0.7),
@@ -189,6 +193,70 @@ def tuned(positions: int = 1) -> list[Result]:
             ("steering/suppress_rate", 0.357, False),
         ),
         Outcome("map/outcome", "3 of 4 met", "Not met: steering/suppress_rate."),
+    ]
+
+
+def patched(layers: int = LAYERS, heads: int = 9, critical: int = 14) -> list[Result]:
+    """What patching says where the first heads of some layers decide, the later the layer the less."""
+    places = [(layers // 2 + i % (layers // 2), i % heads) for i in range(critical)]
+    necessity = np.random.default_rng(0).normal(0, 0.004, (layers, heads))
+    for i, place in enumerate(places):
+        necessity[place] = 0.3 * 0.8**i
+    whole = np.stack([necessity.sum(1), necessity.max(1) / 2, np.linspace(0, 1, layers)], axis=1)
+    parts = ["attention", "MLP", "residual"]
+    rows, labels = [str(layer) for layer in range(layers)], [str(head) for head in range(heads)]
+    figures = ("", "_low", "_high", "_p")
+    columns = ("layer", "head", "direct", "ablation", *(f"{way}{f}" for way in WAYS for f in figures), "critical")
+    table = [
+        (layer, head, v / 3, 4 * v, v, v - 0.02, v + 0.02, 0.01, v / 2, v / 2 - 0.01, NAN, 0.2, (layer, head) in places)
+        for (layer, head), v in np.ndenumerate(necessity)
+    ]
+    leading = [f"{layers // 2 + i}.{i % heads}" for i in range(6)]
+    end = np.array([[0.2] * layers, [0.9] * layers])
+    share: dict[str, Any] = {"value_label": "share of the gap"}
+    return [
+        Outcome("patching/engine", "rows", "Exact to 1.2e-05 where logits reach 31."),
+        Scalar("patching/engine_error", 1.2e-5),
+        Scalar("patching/noise_floor", 2.1e-6, n=7200),
+        Scalar("patching/last_token_necessity", 1.0, n=120),
+        Scalar("patching/last_token_sufficiency", 1.0, n=120),
+        Scalar("patching/gap", 6.21, (5.8, 6.6), 120),
+        Scalar("patching/pairs", 111),
+        Scalar("patching/pairs_without_gap", 9),
+        *(
+            Heatmap(f"patching/{name}_{way}", values * sign, rows, columns, "layer", label, marked, **share)
+            for way, sign in zip(WAYS, (1.0, 0.5), strict=True)
+            for name, values, columns, label, marked in (
+                ("heads", necessity, labels, "head", places),
+                ("layers", whole, parts, "component", [(layers // 2, 0)]),
+            )
+        ),
+        Curve(
+            "patching/residual",
+            [float(layer) for layer in range(layers)],
+            [Line(way, list(whole[:, 2]), list(whole[:, 2] - 0.03), list(whole[:, 2] + 0.03)) for way in WAYS],
+            "layer",
+            "share of the gap, residual stream replaced at the last token",
+        ),
+        Scalar("patching/rank_correlation_direct_ablation", 0.42, n=layers * heads),
+        Scalar("patching/rank_correlation_direct_interchange", 0.71, n=layers * heads),
+        Scalar("patching/rank_correlation_ablation_interchange", -0.13, n=layers * heads),
+        Scalar("patching/rank_stability", 0.93, (0.88, 0.96), 111),
+        Scalar("patching/top_10_stability", 0.82, (0.67, 1.0), 111),
+        Table("patching/heads", columns, table),
+        Outcome(
+            "patching/outcome", "localised", f"{critical + 1} critical components; the strongest: head 15.0 (+8%)."
+        ),
+        Scalar("patching/critical_heads", critical, n=layers * heads),
+        Scalar("patching/critical_heads_necessity", 1.08, (0.95, 1.21), 48, 0.12),
+        Scalar("patching/critical_heads_sufficiency", 0.64, (0.55, 0.73), 48, 0.08),
+        Heatmap(
+            "patching/knock_out", np.eye(6) / 5 - 0.05, leading, leading, "head (diagonal: alone)", "head", **share
+        ),
+        *(
+            Heatmap(f"patching/positions_{way}", end, ["-2 assistant", "-1 \\n"], rows, "position", "layer", **share)
+            for way in WAYS
+        ),
     ]
 
 
@@ -350,6 +418,86 @@ def test_a_missing_map_says_why(written: tuple[str, str]) -> None:
     assert "Not measured: 1 of 48 harmful prompts are refused, below the floor of 30%." in words_of(written[0])
 
 
+def test_patching_stands_with_what_it_found_and_how_sure_that_is(written: tuple[str, str]) -> None:
+    told = words_of(written[0])
+    for said_there in (
+        "localised 15 critical components; the strongest",
+        "14 n = 270 heads",
+        "108.0 % 95 %: 95.0 % to 121.0 % · null 12.0 % · n = 48 pairs",
+        "patching and writing 0.71; patching and ablation -0.13; writing and ablation 0.42",
+        "ρ 0.93 (95 %: 0.88 to 0.96); Jaccard index of the first ten 0.82 (95 %: 0.67 to 1)",
+        "6.21 95 %: 5.8 to 6.6 · n = 120 pairs",
+        "used 111; left out 9",
+        "necessity 100.0 %; sufficiency 100.0 %",
+        "2.1e-06 n = 7200 replacements",
+        "rows Exact to 1.2e-05 where logits reach 31.",
+        "min_gap=1.0, min_share=0.02",
+    ):
+        assert said_there in told
+    assert "– not measured There is no refusing to localise. 14 n" in told
+    assert "Not measured: There is no refusing to localise." in told
+    assert "| used 111; left out 9 |" in written[1]
+
+
+def test_maps_of_patching_say_what_they_are(written: tuple[str, str]) -> None:
+    told = words_of(written[0])
+    assert (
+        "heads: refusal lost when one is taken from the harmless twin Necessity, at the last token. Outlined:" in told
+    )
+    assert 'aria-label="share of the gap from -0.3 to 0.3"' in written[0]
+
+
+def test_a_share_beyond_the_whole_has_room_on_its_scale(runs: Path) -> None:
+    found = {row.label: row for section in sections(Comparison.of(stored_runs(runs)).compared) for row in section.rows}
+    assert found["all critical heads: necessity"].scale == (0.0, 1.21)
+    assert found["all critical heads: sufficiency"].scale == (0.0, 1.0)
+
+
+def test_the_critical_heads_stand_strongest_first(written: tuple[str, str]) -> None:
+    for text in written:
+        assert "14 of 270 heads are critical; the 12 strongest. All heads: usalsama/heads.csv." in text
+    (rows,) = re.findall(r"\| head \| necessity .*\n\|.*\n((?:\|.*\n)+)", written[1])
+    cells = [line.strip("| ").split(" | ") for line in rows.splitlines()]
+    assert cells[0] == ["15.0", "30.0 %; 95 %: 28.0 % to 32.0 %", "15.0 %", "10.0 %", "1.2"]
+    assert [row[0] for row in cells[1:3]] == ["16.1", "17.2"]
+    assert len(cells) == 12
+
+
+def test_a_run_that_did_not_patch_says_so_beside_one_that_did(tmp_path: Path) -> None:
+    earlier = [result for result in tuned() if not result.name.startswith("patching/")]
+    store(a_run(tmp_path, "earlier", "safety"), earlier)
+    page, _ = write(tmp_path, tmp_path / "page")
+    assert "Patching" not in page.read_text()
+    assert "Critical heads" not in page.read_text()
+    store(a_run(tmp_path, "later", "base"), tuned())
+    page, _ = write(tmp_path, tmp_path / "page")
+    told = words_of(page.read_text())
+    assert "localised 15 critical components; the strongest: head 15.0 (+8%). – It was not run. critical heads" in told
+    assert "Not measured: It was not run." in told
+
+
+def test_no_critical_head_is_an_answer_too(tmp_path: Path) -> None:
+    because = "No head, attention or MLP output exceeds what swapped labels reach."
+    missing = ("patching/critical_heads_necessity", "patching/critical_heads_sufficiency")
+    results = [Outcome(r.name, "none", because) if r.name == "patching/outcome" else r for r in patched(critical=0)]
+    kept = [result for result in results if result.name not in missing]
+    others = [result for result in tuned() if not result.name.startswith("patching/")]
+    store(a_run(tmp_path, "diffuse", "safety"), [*others, *kept])
+    page, twin = write(tmp_path, tmp_path / "page")
+    assert "None of 270 heads is critical." in twin.read_text()
+    for path in (page, twin):
+        assert because in path.read_text()
+
+
+def test_a_run_of_patching_alone_shows_what_it_concluded(tmp_path: Path) -> None:
+    selected = Outcome("direction/outcome", "selected", "Position -1, layer 17.")
+    store(a_run(tmp_path, "one", "chat", method="patching"), [selected, *grids(1, refuses=True), *patched()])
+    for path in write(tmp_path, tmp_path / "page"):
+        text = path.read_text()
+        assert "Position -1, layer 17. 15 critical components" in text
+        assert "14 of 270 heads are critical" in text
+
+
 def test_unfinished_runs_and_other_methods_are_listed(written: tuple[str, str]) -> None:
     told = words_of(written[0])
     assert "RuntimeError: out of <b>memory</b>" in told
@@ -507,6 +655,13 @@ def test_a_single_column_lies_on_its_side() -> None:
     assert float(svg.get("width", 0)) <= 390
 
 
+def test_a_grid_on_its_side_keeps_everything_else() -> None:
+    grid = a_grid([[1.0], [2.0]], marked=[(1, 0)], center=None, value_label="nats")
+    turned = on_its_side(grid)
+    assert (turned.value_label, turned.center, turned.marked) == ("nats", None, [(0, 1)])
+    assert (turned.rows, turned.row_label, turned.column_label) == (["c0"], "column", "row")
+
+
 def test_colours_run_from_blue_over_white_to_red_around_a_center() -> None:
     from rcm.plots import colours
 
@@ -522,7 +677,21 @@ def test_colours_run_from_blue_over_white_to_red_around_a_center() -> None:
 @pytest.mark.parametrize("positions", [1, 2, 5, 16])
 def test_no_two_labels_of_a_heatmap_overlap(positions: int) -> None:
     grid = a_grid(np.zeros((LAYERS, positions)).tolist())
-    grid = replace(grid, columns=[f"{i - positions} <|im_end|>" for i in range(positions)])
+    assert_apart(replace(grid, columns=[f"{i - positions} <|im_end|>" for i in range(positions)]))
+
+
+@pytest.mark.parametrize(("layers", "heads"), [(30, 9), (32, 32)])
+def test_a_map_of_heads_can_be_read_on_a_phone(layers: int, heads: int) -> None:
+    grid = next(result for result in patched(layers, heads) if isinstance(result, Heatmap))
+    assert_apart(grid)
+    svg = drawn(heatmap(grid, (-1.0, 1.0)))
+    cells = [box for box in svg.iter("rect") if box.find("title") is not None]
+    assert len(cells) == layers * heads
+    assert all(float(cell.get(side, 0)) >= 10 for cell in cells for side in ("width", "height"))
+    assert float(svg.get("width", 0)) <= 366
+
+
+def assert_apart(grid: Heatmap) -> None:
     svg = drawn(heatmap(grid, (0.0, 1.0)))
     ticks = [text for text in svg.iter("text") if text.get("class") is None]
     for axis in ("x", "y"):
@@ -536,6 +705,14 @@ def test_a_colour_bar_names_its_ends_and_what_was_not_computed() -> None:
     told = [text.text for text in drawn(colour_bar((-4.0, 4.0), 0.0, True)).iter("text")]
     assert told == ["-4", "0", "4", "not computed"]
     assert "not computed" not in colour_bar((0.0, 1.0), None, False)
+
+
+def test_a_colour_bar_says_what_the_figures_are() -> None:
+    bar = colour_bar((-1.0, 1.0), 0.0, True, "share of the gap")
+    assert [text.text for text in drawn(bar).iter("text")] == ["-1", "0", "1", "share of the gap", "not computed"]
+    lines = [float(text.get("y", 0)) for text in drawn(bar).iter("text")][2:]
+    assert all(b - a >= 14 for a, b in pairwise(lines))
+    assert lines[-1] < float(drawn(bar).get("height", 0))
 
 
 def test_a_curve_breaks_where_it_is_unknown() -> None:
@@ -593,6 +770,12 @@ def test_what_cannot_be_seen_is_written_out() -> None:
     assert visible(f"a{BIDI}b\x00\ud800\u2029") == "a⟨U+202E⟩b⟨U+0000⟩⟨U+D800⟩⟨U+2029⟩"
     assert visible("tab\tline\r\nnext é 漢 🙂") == "tab\tline\nnext é 漢 🙂"
     visible(HOSTILE).encode()
+
+
+def test_a_share_that_rounds_to_zero_has_no_sign() -> None:
+    assert [percent(share) for share in (-0.0002, 0.0, -0.001, 1.08)] == [
+        f"{said}\N{NO-BREAK SPACE}%" for said in ("0.0", "0.0", "-0.1", "108.0")
+    ]
 
 
 def test_markdown_says_nothing_but_the_text() -> None:

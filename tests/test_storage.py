@@ -73,6 +73,19 @@ def test_every_kind_of_result_comes_back(tmp_path: Path, result: Result) -> None
         assert same(asdict(back), asdict(result))
 
 
+def test_a_heatmap_keeps_what_its_figures_are(tmp_path: Path) -> None:
+    grid = Heatmap("m", np.eye(2), ("a", "b"), ("c", "d"), "row", "column", value_label="share of the gap")
+    stored(tmp_path, grid)
+    (back,) = stored_run(tmp_path).results()
+    assert same(as_fields(back), as_fields(grid))
+    # Runs from before the label are read as without one.
+    record = json.loads((tmp_path / "results.jsonl").read_text())
+    assert record.pop("value_label") == "share of the gap"
+    (tmp_path / "results.jsonl").write_text(json.dumps(record) + "\n")
+    (earlier,) = stored_run(tmp_path).results()
+    assert same(as_fields(earlier), as_fields(grid) | {"value_label": ""})
+
+
 def test_files_are_named_after_the_last_part(tmp_path: Path) -> None:
     stored(tmp_path, *stubs.one_of_each())
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}

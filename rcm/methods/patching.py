@@ -52,6 +52,7 @@ from rcm.stats import exchange_null, mean_interval
 
 LOCALISED, NONE, NO_GAP = "localised", "none", "no_gap"
 TOP = 10  # heads, of which the stability of the ranking is told
+MEAN_PAIRS = 48  # training pairs behind the mean that ablation puts in the place of a head
 PAIRS_PER_DRAW = 4  # that share one draw of random sets
 SHARE = "share of the gap"
 WAYS = ("necessity", "sufficiency")
@@ -84,8 +85,10 @@ class Patching(Direction):
         self, model: LoadedModel, prompts: Split, seed: int, found: Found, gate: Outcome | None = None
     ) -> Generator[Result, None, None]:
         """Yield maps, rankings and the critical components; nothing is patched in a model that does not refuse."""
-        if not found.refusal_tokens or (gate is not None and gate.value != REFUSAL):
-            yield Outcome("patching/outcome", gate.value if gate else NO_REFUSAL, "There is no refusing to localise.")
+        stopped = gate is not None and gate.value != REFUSAL
+        if stopped or not found.refusal_tokens:
+            value = gate.value if gate is not None and stopped else NO_REFUSAL
+            yield Outcome("patching/outcome", value, "There is no refusing to localise.")
             return
         metric = LogOdds(found.refusal_tokens)
         pairs = _pairs(model, prompts.test, self.pairs)
@@ -105,9 +108,7 @@ class Patching(Direction):
         yield from _maps(effects, engine, self.min_share)
         yield _residual_curve(effects, engine)
 
-        ranking = _rank(
-            engine, pairs[: self.ranked_pairs], _pairs(model, prompts.train, self.ranked_pairs), metric, found
-        )
+        ranking = _rank(engine, pairs[: self.ranked_pairs], _pairs(model, prompts.train, MEAN_PAIRS), metric, found)
         yield from _agreement(effects, ranking)
         yield from _stability(effects, seed)
         critical = effects.critical(self.min_share)
@@ -121,7 +122,8 @@ class Patching(Direction):
         if heads:
             yield from self._together(engine, held_out, heads, metric, seed)
         yield self._knock_out(engine, held_out, _leading(effects, ranking, self.leading_heads), metric)
-        yield from self._positions_maps(engine, pairs[: self.position_pairs], metric)
+        if len(self._positions(model)) > 1:  # the last one alone is in the layers' maps
+            yield from self._positions_maps(engine, pairs[: self.position_pairs], metric)
 
     def _study(self, engine: Engine, pairs: Sequence[Pair], prompts: Split, metric: LogOdds) -> Interchange:
         """Every component alone, then the controls: each layer replaced by itself, and everything replaced."""

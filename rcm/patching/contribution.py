@@ -1,7 +1,7 @@
 """What each head writes along a direction: its direct contribution, without running anything again.
 
 A head's output goes through its slice of the output projection, and in models that normalise after attention through
-that norm, whose scale is taken as it was on the prompt. Biases belong to no head.
+that norm (an RMS norm in all of them), whose scale is taken as it was on the prompt. Biases belong to no head.
 """
 
 from typing import cast
@@ -28,7 +28,10 @@ def _of_layer(
     projection, heads = model.points.head_out[layer], values.head[layer]
     weight = cast(Tensor, projection.weight)
     weight = weight if isinstance(projection, nn.Linear) else weight.T  # GPT-2's lies transposed
-    projected, written = projection(heads.flatten(1)), values.attention[layer]
-    scale = torch.where(projected.isclose(written), 1.0, written / projected)  # of the norm between, if there is one
-    read = (direction.to(heads) * scale) @ weight
-    return (read.unflatten(-1, heads.shape[1:]) * heads).sum(-1).float()
+    writer = model.points.attention_out[layer]
+    read = direction.to(heads).expand(len(heads), -1)
+    if projection not in set(writer.modules()):  # but the norm after attention
+        # It scales every vector of one length alike; its output over its input would be noise where both are near zero.
+        length = projection(heads.flatten(1)).square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)
+        read = read * writer(length.expand_as(read)) / length
+    return ((read @ weight).unflatten(-1, heads.shape[1:]) * heads).sum(-1).float()

@@ -13,6 +13,7 @@ from rcm.patching.interchange import Figures, Interchange
 from rcm.stats import label_swap_max_t
 
 Cells = Float[np.ndarray, " cell"]
+Draws = Float[np.ndarray, " draw"]
 ALPHA = 0.05
 
 
@@ -38,7 +39,7 @@ class Effects:
     necessity: Estimate
     sufficiency: Estimate
     shares: Float[np.ndarray, "pair cell"]  # mean of the two ways
-    with_gap: Bool[np.ndarray, " pair"]
+    with_gap: Bool[np.ndarray, " any_pair"]
 
     @classmethod
     def of(cls, study: Interchange, components: Sequence[Component], min_gap: float, seed: int) -> "Effects":
@@ -73,7 +74,7 @@ def _estimate(shares: Figures, p: Cells, seed: int) -> Estimate:
     return Estimate(shares.mean(0).numpy(), low.numpy(), high.numpy(), p)
 
 
-def stability(shares: Float[np.ndarray, "pair cell"], top: int, seed: int, draws: int = 200) -> tuple[Cells, Cells]:
+def stability(shares: Float[np.ndarray, "pair cell"], top: int, seed: int, draws: int = 200) -> tuple[Draws, Draws]:
     """How alike the ranking of cells by |share| is when pairs are resampled: Spearman's rho over all, Jaccard index of
     the first `top`; one value for each draw."""
     draw = np.random.default_rng(seed)

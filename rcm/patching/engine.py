@@ -80,11 +80,14 @@ def _told(engine: Engine) -> Engine:
 def _require_shared_attention(model: LoadedModel, base: Recording) -> None:
     """Raise CannotShareError unless every layer takes its attention from transformers' interface, over cached keys."""
     layers: list[Any] = []
+    shapes: list[tuple[int, ...]] = []
+    tokens = base.batch.input_ids.shape[1]
 
     def listed(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **extra: Any) -> Any:
         if sinks := [name for name in ("s_aux", "position_bias") if extra.get(name) is not None]:
             raise CannotShareError(f"its attention adds {sinks[0]} to the scores")
         layers.append(getattr(module, "layer_idx", None))
+        shapes.append((key.shape[1], tokens, query.shape[3]))
         return query.new_zeros(*query.shape[:-1], value.shape[-1]).transpose(1, 2), None
 
     # Under the name that it has, so that models which need a mask get one.
@@ -94,11 +97,8 @@ def _require_shared_attention(model: LoadedModel, base: Recording) -> None:
         raise CannotShareError(
             f"{len(layers)} of {model.n_layers} layers take their attention from transformers' interface"
         )
-    if (
-        any(keys.shape[2] != base.batch.input_ids.shape[1] for keys, _ in base.cache)
-        or len(base.cache) != model.n_layers
-    ):
-        raise CannotShareError("its cache does not hold the keys of every token")
+    if any([x.shape[1:] for x in part] != shapes for part in zip(*base.cache, strict=True)) or not base.cache:
+        raise CannotShareError("its cache does not hold the keys and values of every token as attention reads them")
 
 
 def _compared(model: LoadedModel, base: Recording, source: Recording, seed: int) -> tuple[float, float]:

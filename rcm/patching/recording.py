@@ -36,7 +36,7 @@ class Recording:
     the last tokens."""
 
     batch: Batch
-    cache: Sequence[tuple[Float[Tensor, "prompt kv_head token d_head"], Float[Tensor, "prompt kv_head token d_head"]]]
+    cache: Sequence[tuple[Float[Tensor, "prompt kv_head token _"], Float[Tensor, "prompt kv_head token _"]]]
     tail: dict[Kind, Float[Tensor, "layer prompt tail width"]]
     shape: Shape
 

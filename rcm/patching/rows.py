@@ -131,20 +131,20 @@ class _Run:
         module: nn.Module,
         query: Float[Tensor, "prompt head token d_head"],
         key: Float[Tensor, "prompt kv_head token d_head"],
-        value: Float[Tensor, "prompt kv_head token d_value"],
+        value: Float[Tensor, "prompt kv_head token d_head"],
         mask: None,
         scaling: float | None = None,
         softcap: float | None = None,
         sliding_window: int | None = None,
         **_: Any,
-    ) -> tuple[Float[Tensor, "prompt token head d_value"], None]:
+    ) -> tuple[Float[Tensor, "prompt token head d_head"], None]:
         """Softmax over the prompt before the tail, which all rows share, and over the row's own tokens."""
         prompts, heads, tokens, width = query.shape
         groups, rows = key.shape[1], tokens // self.tail
         by_group = (prompts, groups, heads // groups * tokens)
         by_tail = (prompts, groups, heads // groups, rows, self.tail)
         keys, values = (x[:, :, : self.prefix] for x in self.base.cache[cast(int, module.layer_idx)])
-        own_keys, own_values = (x.reshape(prompts, groups, 1, rows, self.tail, x.shape[-1]) for x in (key, value))
+        own_keys, own_values = (x.reshape(prompts, groups, 1, rows, self.tail, width) for x in (key, value))
 
         before = query.reshape(*by_group, width) @ keys.transpose(-1, -2)
         among = query.reshape(*by_tail, width) @ own_keys.transpose(-1, -2)
@@ -154,9 +154,9 @@ class _Run:
             scores = softcap * torch.tanh(scores / softcap)
         weights = scores.masked_fill_(~self._visible(sliding_window), float("-inf")).softmax(-1).to(query.dtype)
 
-        out = (weights[..., : self.prefix].reshape(*by_group, self.prefix) @ values).view(*by_tail, -1)
+        out = (weights[..., : self.prefix].reshape(*by_group, self.prefix) @ values).view(*by_tail, width)
         out = out + weights[..., self.prefix :] @ own_values
-        return out.reshape(prompts, heads, tokens, -1).transpose(1, 2).contiguous(), None
+        return out.reshape(prompts, heads, tokens, width).transpose(1, 2).contiguous(), None
 
     def _visible(self, window: int | None) -> Bool[Tensor, "prompt 1 1 1 tail key"]:
         """Which tokens those of the tail may look at: not padding, not later ones, none outside the layer's window."""

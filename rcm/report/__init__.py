@@ -1,7 +1,9 @@
 """One page that compares runs: what they found, how sure that is, and under which circumstances.
 
     reading          the stored runs, sorted into families and stages
-    figures          the table that stands first: rows of figures, one column for each run
+    sections         the table that stands first: which figures stand in it
+    figures          a figure as a row of it: value, interval, null and verdict, one cell for each run
+    heads            the critical heads of a run
     circumstances    where each run comes from, and what should make one hesitate to compare two of them
     said             transcripts: their columns, their filters, their counts
     words            numbers and untrusted text, as people read them

@@ -5,8 +5,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from rcm.report.figures import positions, prompts
 from rcm.report.reading import Comparison, Reading
+from rcm.report.sections import positions, prompts
 from rcm.report.words import cut, duration, known, percent
 
 UNKNOWN = "unknown"

@@ -1,4 +1,4 @@
-"""The table that stands first: for each figure a row, for each run a cell.
+"""A figure as a row of the table: for each run a cell.
 
 A cell says the value, its 95 % interval, what the null reaches and how many prompts stand behind it; where a figure
 was not measured it says why. Whether a target is met was decided by the run (`map/summary`), not here.
@@ -9,30 +9,25 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
-from rcm.report.reading import Reading
-from rcm.report.words import TIED, cut, known, percent, plain, sigmas, whole
-from rcm.results import Heatmap, Scalar
+from rcm.report.reading import NOT_REPORTED, Reading
+from rcm.report.words import TIED, known, percent
+from rcm.results import Scalar
 
 Verdict = Literal["met", "not met", "not measured", ""]
 Unit = Callable[[float], str]
-TOKENS_SHOWN = 8
-FILTERS = ("max_kl", "min_induce", "max_depth")
-CAUSAL = ("induce", "bypass", "kl")
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A scalar that a run may have reported. `because`: the outcome that says why it may be missing; `absent`: what it
-    means that there is none at all."""
+    """A scalar that a run may have reported. `absent`: what it means that there is none although its step was run;
+    `counted`: what n counts, where it is not prompts."""
 
     name: str
     label: str
-    hint: str
+    hint: str = ""
     unit: Unit = percent
-    because: str = ""
-    absent: str = "The run did not report it."
+    absent: str = NOT_REPORTED
+    counted: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,69 +50,33 @@ class Row:
     scale: tuple[float, float] = (0.0, 1.0)
 
 
-@dataclass(frozen=True)
-class Section:
-    title: str
-    rows: Sequence[Row]
-
-
-DIRECTION, STEERING = "direction/outcome", "steering/outcome"
-UNTRAINED = "It has no adapter that lists its training prompts."
-BEHAVIOUR = (
-    Figure("behaviour/refusal_rate_harmful", "harmful prompts refused", "null: what shuffled labels reach"),
-    Figure("behaviour/refusal_rate_harmless", "harmless prompts refused", "low is good; null: shuffled labels"),
-    Figure("behaviour/invalid_rate", "replies that are no language", ""),
-    Figure(
-        "behaviour/seen_in_training",
-        "test prompts seen in training",
-        "above zero, nothing is held out",
-        absent=UNTRAINED,
-    ),
-)
-TARGETS = (
-    Figure(
-        "direction/separation", "separation", "distance of the classes along the direction", sigmas, because=DIRECTION
-    ),
-    Figure("direction/probe_accuracy", "probe accuracy", "of a logistic probe at the place", because=DIRECTION),
-    Figure("steering/force_rate", "force rate", "harmless prompts made to be refused by adding it", because=STEERING),
-    Figure("steering/suppress_rate", "suppress rate", "refused prompts answered when it is ablated", because=STEERING),
-)
-PLACE = (
-    Figure("direction/position", "position", "counted from the end of the prompt", whole),
-    Figure("direction/layer", "layer", "the input of this block, from 0", whole),
-    Figure("direction/bypass", "bypass", "refusal log-odds, ablated; low is good", plain, because=DIRECTION),
-    Figure("direction/induce", "induce", "refusal log-odds, added; high is good", plain, because=DIRECTION),
-    Figure("direction/kl", "KL", "nats on harmless prompts, ablated; low is good", plain, because=DIRECTION),
-    Figure("direction/auroc", "AUROC", "of the projection on test prompts", plain, because=DIRECTION),
-    Figure("steering/strength", "strength", "in natural norms, chosen on validation prompts", plain, because=STEERING),
-)
-OPERATIONS = (
-    Figure("steering/force_rate_clamp", "force by clamping", "", because=STEERING),
-    Figure("steering/suppress_rate_add", "suppress by subtracting", "", because=STEERING),
-    Figure("steering/suppress_rate_clamp", "suppress by clamping", "", because=STEERING),
-    Figure("steering/invalid_rate_force", "no language when forced", "low is good", because=STEERING),
-    Figure("steering/invalid_rate_suppress", "no language when suppressed", "low is good", because=STEERING),
-)
-
-
-def sections(readings: Sequence[Reading]) -> list[Section]:
-    """The whole table, from behaviour to what was scored."""
-    return [
-        Section("Does it refuse?", [_outcomes("behaviour", readings), *_rows(BEHAVIOUR, readings)]),
-        Section("Four figures that a good analysis shows", [*_rows(TARGETS, readings), _outcomes("map", readings)]),
-        Section("The direction", [_outcomes("direction", readings), *_rows(PLACE, readings), _tokens(readings)]),
-        Section("Steering in other ways", [_outcomes("steering", readings), *_rows(OPERATIONS, readings)]),
-        Section("How much was looked at", _extent(readings)),
-    ]
-
-
-def _rows(figures: Sequence[Figure], readings: Sequence[Reading]) -> Iterator[Row]:
+def rows(figures: Sequence[Figure], readings: Sequence[Reading]) -> Iterator[Row]:
     """A row for each figure that any of the runs reported."""
     for figure in figures:
         scalars = [reading.scalar(figure.name) for reading in readings]
         if any(scalars):
             cells = [_cell(figure, reading) for reading in readings]
             yield Row(_label(figure, scalars), figure.hint, cells, _scale(figure, scalars))
+
+
+def together(label: str, hint: str, figures: Sequence[Figure], readings: Sequence[Reading]) -> Iterator[Row]:
+    """One row for several figures, each in a few words, if any of the runs reported one."""
+    if any(reading.scalar(figure.name) for reading in readings for figure in figures):
+        yield Row(label, hint, [_cell_of(figures, reading) for reading in readings])
+
+
+def _cell_of(figures: Sequence[Figure], reading: Reading) -> Cell:
+    scalars = [(figure, reading.scalar(figure.name)) for figure in figures]
+    told = [f"{figure.label} {_brief(scalar, figure.unit)}" for figure, scalar in scalars if scalar]
+    return Cell("", "; ".join(told)) if told else Cell("–", missing(figures[0], reading), "not measured")
+
+
+def _brief(scalar: Scalar, unit: Unit) -> str:
+    """The value, with its interval in brackets."""
+    if not known(scalar.value):
+        return "–"
+    ends = interval(scalar.interval, unit)
+    return f"{unit(scalar.value)} ({ends})" if ends else unit(scalar.value)
 
 
 def _label(figure: Figure, scalars: Sequence[Scalar | None]) -> str:
@@ -129,10 +88,11 @@ def _label(figure: Figure, scalars: Sequence[Scalar | None]) -> str:
 
 
 def _scale(figure: Figure, scalars: Sequence[Scalar | None]) -> tuple[float, float]:
-    if figure.unit is percent:
-        return 0.0, 1.0
     ends = [end for scalar in scalars if scalar for end in (scalar.value, scalar.target, *(scalar.interval or ()))]
-    return 0.0, 1.1 * max((end for end in ends if end is not None and math.isfinite(end)), default=1.0) or 1.0
+    known_ends = [end for end in ends if end is not None and math.isfinite(end)]
+    if figure.unit is percent:  # a share of the gap may lie outside
+        return min([0.0, *known_ends]), max([1.0, *known_ends])
+    return 0.0, 1.1 * max(known_ends, default=1.0) or 1.0
 
 
 def _cell(figure: Figure, reading: Reading) -> Cell:
@@ -140,27 +100,31 @@ def _cell(figure: Figure, reading: Reading) -> Cell:
     if scalar is None or not known(scalar.value):
         return Cell("–", missing(figure, reading), "not measured")
     drawn = scalar if figure.unit is percent or scalar.target is not None else None
-    return Cell(figure.unit(scalar.value), detail(scalar, figure.unit), _verdict(scalar, reading), drawn)
+    beneath = detail(scalar, figure.unit, figure.counted)
+    return Cell(figure.unit(scalar.value), beneath, _verdict(scalar, reading), drawn)
 
 
 def missing(figure: Figure, reading: Reading) -> str:
     """Why a run has no such figure: what it concluded, in short, or that there was nothing to count."""
-    scalar, outcome = reading.scalar(figure.name), reading.outcome(figure.because)
-    if outcome is not None and outcome.value not in ("selected", "steered"):
-        return outcome.because if figure.because == STEERING else "No direction was selected."
+    scalar, because = reading.scalar(figure.name), reading.why_without(figure.name)
+    if because:
+        return "No direction was selected." if figure.name.startswith("direction/") else because
     return "There was no prompt to count." if scalar is not None and scalar.n == 0 else figure.absent
 
 
-def detail(scalar: Scalar, unit: Unit) -> str:
-    """Interval, null and number of prompts, as far as they are known."""
-    parts = []
-    if scalar.interval is not None and all(map(known, scalar.interval)):
-        parts.append(f"95{TIED}%: {{}} to {{}}".format(*map(unit, scalar.interval)))
+def detail(scalar: Scalar, unit: Unit, counted: str = "") -> str:
+    """Interval, null and number of prompts, or of what else is counted, as far as they are known."""
+    parts = [interval(scalar.interval, unit)]
     if scalar.null is not None and known(scalar.null):
         parts.append(f"null{TIED}{unit(scalar.null)}")
     if scalar.n is not None:
-        parts.append(f"n{TIED}={TIED}{scalar.n}")
-    return " · ".join(parts)
+        parts.append(f"n{TIED}={TIED}{scalar.n} {counted}".rstrip())
+    return " · ".join(filter(None, parts))
+
+
+def interval(ends: tuple[float, float] | None, unit: Unit) -> str:
+    """The 95 % interval; empty where it is not known."""
+    return f"95{TIED}%: {unit(ends[0])} to {unit(ends[1])}" if ends and all(map(known, ends)) else ""
 
 
 def _verdict(scalar: Scalar, reading: Reading) -> Verdict:
@@ -172,70 +136,13 @@ def _verdict(scalar: Scalar, reading: Reading) -> Verdict:
     return "met" if verdicts.get(scalar.name) else "not met"
 
 
-def _outcomes(method: str, readings: Sequence[Reading]) -> Row:
-    outcomes = [reading.outcome(f"{method}/outcome") for reading in readings]
-    cells = [Cell(outcome.value.replace("_", " "), outcome.because) if outcome else Cell("–") for outcome in outcomes]
-    return Row("outcome", "", cells)
+def outcomes(name: str, readings: Sequence[Reading], label: str = "outcome", hint: str = "") -> Row:
+    """What each run concluded, and why."""
+    return Row(label, hint, [_conclusion(name, reading) for reading in readings])
 
 
-def conclusions(reading: Reading) -> list[str]:
-    """What the run concluded, step by step; a reason that holds for two steps stands once."""
-    outcomes = (reading.outcome(f"{method}/outcome") for method in ("behaviour", "direction", "map"))
-    return list(dict.fromkeys(outcome.because for outcome in outcomes if outcome))
-
-
-def _tokens(readings: Sequence[Reading]) -> Row:
-    cells = [Cell("", ", ".join(refusal_tokens(reading)) or "none") for reading in readings]
-    return Row("refusal tokens", "that open replies to harmful prompts rather than to harmless ones", cells)
-
-
-def refusal_tokens(reading: Reading) -> list[str]:
-    """The tokens in quotes, with the probability that they open the reply to a harmful prompt."""
-    table = reading.table("direction/refusal_tokens")
-    shown = table.rows[:TOKENS_SHOWN] if table else ()
-    return [f"{cut(repr(text), 24)} {_share(harmful)}" for _, text, harmful, _ in shown]
-
-
-def _share(value: float) -> str:
-    return f"{value:.0%}" if known(value) else "–"
-
-
-def _extent(readings: Sequence[Reading]) -> list[Row]:
-    rows = (
-        ("prompts of each class", "to train on / to choose by / to test on", prompts),
-        ("positions", "end-of-instruction tokens that were scored", positions),
-        ("candidates", "scored by intervening; the rest could not change the choice", candidates),
-        ("filters", "that a candidate must pass to be chosen", filters),
-    )
-    return [Row(label, hint, [Cell("", said(reading)) for reading in readings]) for label, hint, said in rows]
-
-
-def prompts(reading: Reading) -> str:
-    """How many prompts of each class the config asks for."""
-    if "train" not in reading.run.config.get("dataset", {}):
-        return "as the data set has them"
-    parts = [reading.setting("dataset", part) for part in ("train", "validation", "test")]
-    return " / ".join("all" if part is None else str(part) for part in parts)
-
-
-def positions(reading: Reading) -> str:
-    """Which positions were scored, as the maps' columns name them."""
-    columns = next((grid.columns for grid in reading.every(Heatmap)), ())
-    asked = reading.setting("method", "positions")
-    if not columns:
-        return "none"
-    return f"{len(columns)} ({', '.join(columns)}){'; all there are' if asked is None else '; by choice'}"
-
-
-def candidates(reading: Reading) -> str:
-    """Of how many places each causal figure was taken."""
-    grids = {grid.name: grid.values for grid in reading.every(Heatmap)}
-    scored = {name: grids[f"direction/map_{name}"] for name in CAUSAL if f"direction/map_{name}" in grids}
-    told = [f"{name} of {int((~np.isnan(grid)).sum())}" for name, grid in scored.items()]
-    return f"{', '.join(told)}; of {next(iter(scored.values())).size} in all" if told else "none"
-
-
-def filters(reading: Reading) -> str:
-    """The limits of the causal selection, as on the command line."""
-    limits = {name: reading.setting("method", name) for name in FILTERS}
-    return ", ".join(f"{name}={limit}" for name, limit in limits.items() if limit is not None) or "unknown"
+def _conclusion(name: str, reading: Reading) -> Cell:
+    outcome = reading.outcome(name)
+    if outcome is None:
+        return Cell("–", reading.why_without(name))
+    return Cell(outcome.value.replace("_", " "), outcome.because)

@@ -5,6 +5,7 @@ Cells that were not computed are hatched, marked cells are outlined, and the poi
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 from markupsafe import Markup
@@ -41,21 +42,34 @@ def is_strip(grid: Heatmap) -> bool:
     return grid.values.shape[1] == 1 or grid.values.shape[0] == 1
 
 
+def is_wide(grid: Heatmap) -> bool:
+    """Whether it is drawn wider than high, as strips are."""
+    return is_strip(grid) or grid.values.shape[1] > grid.values.shape[0]
+
+
 def on_its_side(grid: Heatmap) -> Heatmap:
     """A single column as a row; what is a row already stays."""
     if grid.values.shape[0] == 1:
         return grid
     marked = [(column, row) for row, column in grid.marked]
-    axes = (grid.columns, grid.rows, grid.column_label, grid.row_label)
-    return Heatmap(grid.name, grid.values.T, *axes, marked, grid.center)
+    return replace(
+        grid,
+        values=grid.values.T,
+        rows=grid.columns,
+        columns=grid.rows,
+        row_label=grid.column_label,
+        column_label=grid.row_label,
+        marked=marked,
+    )
 
 
 def cell_size(grid: Heatmap) -> tuple[float, float]:
-    """Width and height: a strip fills the width of a phone, a grid keeps its rows close."""
+    """Width and height: a strip or a wide grid fills the width of a phone, a grid keeps its rows close."""
     rows, columns = grid.values.shape
     if rows == 1:
         return float(np.clip(340 // columns, 9, 26)), 34.0
-    return float(np.clip(140 // columns, 16, 36)), float(np.clip(390 // rows, 12, 26))
+    least = np.clip(320 // columns, 10, 16)
+    return float(np.clip(140 // columns, least, 36)), float(np.clip(390 // rows, 12, 26))
 
 
 def _margins(grid: Heatmap) -> tuple[float, float]:
@@ -73,7 +87,7 @@ def _below(grid: Heatmap, width: float) -> float:
 
 def _upright(grid: Heatmap) -> bool:
     """Whether the labels of the columns are too long to be written across."""
-    return max(map(len, grid.columns), default=0) > 3
+    return max(map(len, grid.columns), default=0) > 2
 
 
 def _cells(grid: Heatmap, limits: Limits, corner: tuple[float, float], size: tuple[float, float]) -> Iterator[Markup]:
@@ -150,8 +164,9 @@ def spaced(needed: float, each: float) -> int:
     return next((step for step in STEPS if step * each >= needed), STEPS[-1])
 
 
-def colour_bar(limits: Limits, center: float | None, blank: bool) -> Markup:
-    """The scale from the lower to the upper limit; with a sample of what was not computed, where there is any."""
+def colour_bar(limits: Limits, center: float | None, blank: bool, label: str = "") -> Markup:
+    """The scale from the lower to the upper limit, and what it measures; with a sample of what was not computed, where
+    there is any."""
     left, width, parts = 4.0, 168.0, 56
     ramp, (low, high) = colours(center), limits
     each = width / parts
@@ -162,9 +177,17 @@ def colour_bar(limits: Limits, center: float | None, blank: bool) -> Markup:
     middle = (low + high) / 2
     ends = ((left, "start", low), (left + width / 2, "middle", middle), (left + width, "end", high))
     labels = [words(x, 28.0, tidy(value, high - low), anchor) for x, anchor, value in ends]
-    sample = [_cell(math.nan, "hatched", "", (left, 36.0), (12.0, 12.0)), words(left + 18, 46.0, "not computed")]
-    height = 50.0 if blank else 32.0
-    return picture(f"colours from {plain(low)} to {plain(high)}", 176.0, height, *cells, *labels, *(sample * blank))
+    height = 32.0
+    if label:
+        labels.append(words(left, height + 13, label, class_="axis"))
+        height += LINE + 4
+    if blank:
+        corner = (left, height + 4)
+        cells.append(_cell(math.nan, "hatched", "", corner, (12.0, 12.0)))
+        labels.append(words(left + 18, height + 14, "not computed"))
+        height += LINE + 2
+    width = max(176.0, left + LETTER * len(label))
+    return picture(f"{label or 'colours'} from {plain(low)} to {plain(high)}", width, height, *cells, *labels)
 
 
 def tidy(value: float, span: float) -> str:

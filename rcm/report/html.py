@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from rcm.report import circumstances, figures, said
+from rcm.report import circumstances, figures, heads, said, sections
 from rcm.report.curves import strip
 from rcm.report.pictures import curve_rows, map_rows
 from rcm.report.reading import Comparison, Reading
@@ -32,7 +32,7 @@ def page(comparison: Comparison) -> str:
         .get_template("page.html.j2")
         .render(
             comparison=comparison,
-            sections=figures.sections(comparison.compared),
+            sections=sections.sections(comparison.compared),
             facts=[circumstances.facts(reading) for reading in comparison.finished],
             warnings=circumstances.warnings(comparison),
             style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # Markup: these two are the page's own
@@ -56,7 +56,9 @@ def _environment() -> Environment:
         "curve_rows": curve_rows,
         "map_rows": map_rows,
         "strip": strip,
-        "conclusions": figures.conclusions,
+        "critical_heads": heads.critical_heads,
+        "HEAD_COLUMNS": heads.COLUMNS,
+        "conclusions": sections.conclusions,
         "duration": duration,
         "said": said,
         "transcripts_of": transcripts_of,

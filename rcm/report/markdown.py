@@ -6,7 +6,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from rcm.report import circumstances, figures, said
+from rcm.report import circumstances, figures, heads, said, sections
 from rcm.report.figures import Cell
 from rcm.report.reading import Comparison, Reading
 from rcm.report.words import TIED, plain, visible
@@ -40,7 +40,7 @@ def page(comparison: Comparison) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     """A table whose cells are escaped already."""
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -56,7 +56,7 @@ def _short(comparison: Comparison) -> Iterator[str]:
 
 
 def _concluded(reading: Reading) -> str:
-    return " ".join(map(escaped, figures.conclusions(reading)))
+    return " ".join(map(escaped, sections.conclusions(reading)))
 
 
 def _title(reading: Reading) -> str:
@@ -68,13 +68,14 @@ def _figures(comparison: Comparison) -> Iterator[str]:
         return
     yield "## Figures"
     yield (
-        "A figure comes with its 95 % interval, with what the null reaches (shuffled labels or random directions), and "
-        "with the number of prompts behind it; it is met if it exceeds both its target and its null."
+        "A figure comes with its 95 % interval, with what the null reaches (shuffled labels, random directions or "
+        "random heads), and with the number of prompts behind it; it is met if it exceeds both its target and its null."
     )
-    for section in figures.sections(comparison.compared):
+    for section in sections.sections(comparison.compared):
         yield f"### {section.title}"
         columns = ["", *(_title(reading) for reading in comparison.compared)]
         yield table(columns, ([escaped(row.label), *map(_cell, row.cells)] for row in section.rows))
+    yield from _critical_heads(comparison.compared)
 
 
 def _cell(cell: Cell) -> str:
@@ -82,13 +83,27 @@ def _cell(cell: Cell) -> str:
     return "; ".join(part for part in told if part)
 
 
+def _critical_heads(readings: Sequence[Reading]) -> Iterator[str]:
+    found = heads.critical_heads(readings)
+    if found:
+        yield "### Critical heads"
+        yield escaped(f"Strongest first. {'; '.join(f'{name}: {hint}' for name, hint in heads.COLUMNS)}.")
+    for reading, critical in found:
+        yield f"{_title(reading)}: {escaped(critical.said)}"
+        if critical.rows:
+            yield table([name for name, _ in heads.COLUMNS], (map(_cell, row) for row in critical.rows))
+
+
 def _others(comparison: Comparison) -> Iterator[str]:
     for reading in comparison.others:
         yield f"## {_title(reading)}: {escaped(reading.run.choices['method'])}"
+        if concluded := _concluded(reading):
+            yield concluded
         scalars = reading.every(Scalar)
         if scalars:
             rows = ([escaped(s.name), plain(s.value), escaped(figures.detail(s, plain))] for s in scalars)
             yield table(["figure", "value", ""], rows)
+        yield from _critical_heads([reading])
 
 
 def _transcripts(comparison: Comparison) -> Iterator[str]:

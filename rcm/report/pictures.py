@@ -9,13 +9,23 @@ from markupsafe import Markup
 
 from rcm.plots import limits
 from rcm.report.curves import curve, vertical_limits
-from rcm.report.heatmaps import colour_bar, heatmap, is_strip
-from rcm.report.reading import Reading
+from rcm.report.heatmaps import colour_bar, heatmap, is_wide
+from rcm.report.reading import NOT_REPORTED, Reading
 from rcm.results import Curve, Heatmap
 
 T = TypeVar("T", Heatmap, Curve)
-NOT_SELECTED = ("no_refusal_behaviour", "indiscriminate_refusal", "none")
 ABBREVIATIONS = ("auroc", "kl")
+TITLES = {
+    "patching/heads_necessity": "heads: refusal lost when one is taken from the harmless twin",
+    "patching/heads_sufficiency": "heads: refusal gained when one is taken from the harmful twin",
+    "patching/layers_necessity": "layers: refusal lost when a part is taken from the harmless twin",
+    "patching/layers_sufficiency": "layers: refusal gained when a part is taken from the harmful twin",
+    "patching/knock_out": "heads that stand in for each other",
+    "patching/positions_necessity": "positions: refusal lost when the residual stream is taken from the harmless twin",
+    "patching/positions_sufficiency": "positions: refusal gained when it is taken from the harmful twin",
+    "patching/residual": "where the last token comes to hold the decision",
+}
+CRITICAL = "Outlined: critical, that is significant over all cells (max-T) and certainly above min_share."
 HINTS = {
     "direction/map_bypass": "Refusal log-odds on harmful prompts with the direction ablated. Blue: no longer refused.",
     "direction/map_induce": "Refusal log-odds on harmless prompts with the direction added. Red: refused now.",
@@ -24,6 +34,16 @@ HINTS = {
     "direction/map_auroc": "AUROC of the projection on validation prompts; one half is chance.",
     "direction/map_probe_accuracy": "Accuracy of a logistic probe on validation prompts; one half is chance.",
     "direction/by_layer": "How well each layer can be read on test prompts, at the chosen position.",
+    "patching/heads_necessity": f"Necessity, at the last token. {CRITICAL}",
+    "patching/heads_sufficiency": f"Sufficiency, at the last token. {CRITICAL}",
+    "patching/layers_necessity": f"Necessity of what each layer writes, and of what enters it (residual). {CRITICAL}",
+    "patching/layers_sufficiency": f"Sufficiency of what each layer writes, and of what enters it. {CRITICAL}",
+    "patching/knock_out": "Diagonal: necessity of one head. Elsewhere: of two together, less that of each alone. Red: "
+    "one stands in for the other; blue: one works through the other.",
+    "patching/positions_necessity": "Necessity at each end-of-instruction token, which all prompts have in common.",
+    "patching/positions_sufficiency": "Sufficiency at each end-of-instruction token.",
+    "patching/residual": "Refusal lost (necessity) and gained (sufficiency) when the residual stream that enters a "
+    "layer is replaced. Bands: 95 % intervals.",
     "steering/dose_response": "Share of test prompts turned over, by strength. Bands: 95 % intervals; of random "
     "directions, their range.",
     "steering/strength_choice": "Force rate on validation prompts, by which the strength was chosen.",
@@ -68,34 +88,36 @@ def _names(kind: type[Heatmap] | type[Curve], readings: Sequence[Reading]) -> li
 
 def _map_row(name: str, readings: Sequence[Reading]) -> Row:
     grids = {r.run.id: grid for r in readings for grid in r.every(Heatmap) if grid.name == name}
-    center = next(iter(grids.values())).center
+    one = next(iter(grids.values()))
     values = np.concatenate([grid.values.ravel() for grid in grids.values()])[None]
-    ends = limits(values, center)
-    bar = colour_bar(ends, center, bool(np.isnan(values).any()))
-    wide = any(map(is_strip, grids.values()))
-    panels = _panels(readings, grids, lambda grid: heatmap(grid, ends))
+    ends = limits(values, one.center)
+    bar = colour_bar(ends, one.center, bool(np.isnan(values).any()), one.value_label)
+    wide = any(map(is_wide, grids.values()))
+    panels = _panels(name, readings, grids, lambda grid: heatmap(grid, ends))
     return Row(name, _title(name), HINTS.get(name, ""), bar, wide, panels)
 
 
 def _curve_row(name: str, readings: Sequence[Reading]) -> Row:
     curves = {r.run.id: one for r in readings for one in r.every(Curve) if one.name == name}
     ends = vertical_limits(list(curves.values()))
-    panels = _panels(readings, curves, lambda one: curve(one, ends))
+    panels = _panels(name, readings, curves, lambda one: curve(one, ends))
     return Row(name, _title(name), HINTS.get(name, ""), None, True, panels)
 
 
-def _panels(readings: Sequence[Reading], found: dict[str, T], draw: Callable[[T], Markup]) -> list[Panel]:
-    return [Panel(r, draw(found[r.run.id])) if r.run.id in found else Panel(r, None, why_missing(r)) for r in readings]
+def _panels(name: str, readings: Sequence[Reading], found: dict[str, T], draw: Callable[[T], Markup]) -> list[Panel]:
+    return [
+        Panel(r, draw(found[r.run.id])) if r.run.id in found else Panel(r, None, why_missing(name, r)) for r in readings
+    ]
 
 
-def why_missing(reading: Reading) -> str:
+def why_missing(name: str, reading: Reading) -> str:
     """What the run concluded before it would have come to the picture."""
-    outcome = reading.outcome("direction/outcome")
-    if outcome is not None and outcome.value in NOT_SELECTED:
-        return f"Not measured: {outcome.because}"
-    return "The run did not report it."
+    because = reading.why_without(name)
+    return f"Not measured: {because}" if because else NOT_REPORTED
 
 
 def _title(name: str) -> str:
+    if name in TITLES:
+        return TITLES[name]
     plain = name.rsplit("/", 1)[-1].removeprefix("map_").replace("_", " ")
     return plain.upper() if plain in ABBREVIATIONS else plain

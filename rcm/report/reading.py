@@ -12,6 +12,9 @@ from rcm.storage import StoredRun
 STAGES = ("base", "sft", "chat", "safety")  # as training goes
 COMPARED = "map"  # the method whose runs stand side by side
 DIRECTIONS = "direction/directions"
+# What a step concludes that came to its figures; any other conclusion says why it came to none.
+COMPLETE = {"direction": ("selected",), "patching": ("localised", "none"), "steering": ("steered",)}
+NOT_RUN, NOT_REPORTED = "It was not run.", "The run did not report it."
 R = TypeVar("R", bound=Result)
 
 
@@ -44,6 +47,14 @@ class Reading:
 
     def outcome(self, name: str) -> Outcome | None:
         return self._get(Outcome, name)
+
+    def why_without(self, name: str) -> str:
+        """Why the run has no such result: its step was not run, or concluded something else first; empty if neither."""
+        step = name.split("/")[0]
+        outcome = self.outcome(f"{step}/outcome")
+        if outcome is None:
+            return NOT_RUN
+        return "" if outcome.value in COMPLETE.get(step, (outcome.value,)) else outcome.because
 
     def table(self, name: str) -> Table | None:
         return self._get(Table, name)

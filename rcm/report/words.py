@@ -28,7 +28,7 @@ def cut(text: str, most: int) -> str:
 
 
 def percent(value: float) -> str:
-    return f"{100 * value:.1f}{TIED}%"
+    return f"{round(100 * value, 1) + 0.0:.1f}{TIED}%"  # no minus before a zero
 
 
 def sigmas(value: float) -> str:
