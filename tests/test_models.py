@@ -67,9 +67,9 @@ def test_points_are_found(tiny: Tiny, family: str):
     points = points_of(model.hf)
     assert model.n_layers == len(points.layers) == len(points.attention_out) == len(points.mlp_out) == 3
     assert model.d_model == 32
-    assert len({id(part) for parts in vars(points).values() for part in parts}) == 9
-    for layer, *writers in zip(points.layers, points.attention_out, points.mlp_out, strict=True):
-        assert all(any(part is writer for part in layer.modules()) for writer in writers)
+    assert len({id(part) for parts in vars(points).values() for part in parts}) == 12
+    for layer, *inside in zip(*vars(points).values(), strict=True):
+        assert all(any(part is one for part in layer.modules()) for one in inside)
 
 
 def test_a_loaded_model_is_ready_to_be_measured(tiny: Tiny):
