@@ -45,7 +45,12 @@ SHAPES = {
         "vocab_size": 128256,
     },
 }
-HOOKS = {"head": "attn.hook_z", "attention": "hook_attn_out", "mlp": "hook_mlp_out", "residual": "hook_resid_pre"}
+ACTIVATIONS = {
+    "head": "z",
+    "attention": "attn_out",
+    "mlp": "mlp_out",
+    "residual": "resid_pre",
+}  # TransformerLens' names
 
 
 def main() -> None:
@@ -85,6 +90,7 @@ def main() -> None:
         ids = torch.randint(10, vocabulary, (n, length), generator=draw).to(model.device)
         return torch.cat([model.hf(part, use_cache=False).logits[:, -1] for part in ids.split(at_once // length + 1)])
 
+    @torch.inference_mode()
     def transformer_lens() -> Tensor:
         return theirs(model, base, source, [components[i] for i in sample])
 
@@ -103,30 +109,26 @@ def theirs(model: LoadedModel, base: Recording, source: Recording, cells: list[C
     """TransformerLens' generic_activation_patch over the same cells, at the last token."""
     import pandas as pd
     from transformer_lens import patching
+    from transformer_lens.utilities import get_act_name
 
-    bridge, figures = model.bridge, []
-    position = base.batch.input_ids.shape[1] - 1
-    with torch.inference_mode():
-        names = {HOOKS[cell.kind] for cell in cells}
-        _, cache = bridge.run_with_cache(
-            source.batch.input_ids, names_filter=lambda name: any(name.endswith(part) for part in names)
-        )
-        for kind in dict.fromkeys(cell.kind for cell in cells):
-            places = [(cell.layer, position, cell.head) for cell in cells if cell.kind == kind]
-            setter = patching.layer_pos_head_vector_patch_setter if kind == "head" else patching.layer_pos_patch_setter
-            columns = ["layer", "pos", "head"] if kind == "head" else ["layer", "pos"]
-            frame = pd.DataFrame([place[: len(columns)] for place in places], columns=columns)
-            figures.append(
-                patching.generic_activation_patch(
-                    bridge,
-                    base.batch.input_ids,
-                    cache,
-                    lambda logits: (logits[:, -1, 5] - logits[:, -1, 7]).float().mean(),
-                    setter,
-                    HOOKS[kind].removeprefix("hook_").removeprefix("attn.hook_"),
-                    index_df=frame,
-                )
+    position, figures = base.batch.input_ids.shape[1] - 1, []
+    needed = {get_act_name(ACTIVATIONS[cell.kind], cell.layer) for cell in cells}
+    _, cache = model.bridge.run_with_cache(source.batch.input_ids, names_filter=needed.__contains__)
+    for kind in dict.fromkeys(cell.kind for cell in cells):
+        index = [(cell.layer, position, cell.head) for cell in cells if cell.kind == kind]
+        frame = pd.DataFrame(index, columns=["layer", "pos", "head"])
+        heads = kind == "head"
+        figures.append(
+            patching.generic_activation_patch(
+                model.bridge,
+                base.batch.input_ids,
+                cache,
+                lambda logits: (logits[:, -1, 5] - logits[:, -1, 7]).float().mean(),
+                patching.layer_pos_head_vector_patch_setter if heads else patching.layer_pos_patch_setter,
+                ACTIVATIONS[kind],
+                index_df=frame if heads else frame[["layer", "pos"]],
             )
+        )
     return torch.cat([figure.flatten().cpu() for figure in figures])
 
 

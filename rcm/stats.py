@@ -73,19 +73,10 @@ def _t(
     sums: Float[np.ndarray, "*draw cell"], squares: Float[np.ndarray, "*draw cell"], n: int
 ) -> Float[np.ndarray, "*draw cell"]:
     """Student's t of a mean against zero; 0 where nothing varies and nothing is there."""
-    variance = np.maximum(squares - sums**2 / n, 1e-12 * squares) / (n - 1)
+    variance = np.maximum(squares - sums**2 / n, 1e-12 * squares) / max(n - 1, 1)
     return np.divide(sums / n, np.sqrt(variance / n), out=np.zeros_like(sums), where=variance > 0)
 
 
 def _exceeded(chance: Float[np.ndarray, " draw"], values: Float[np.ndarray, " cell"]) -> Float[np.ndarray, " cell"]:
     """How often chance is at least as large, counting the observation itself: never 0, so never an overstatement."""
     return (1 + (chance[:, None] >= values - 1e-9).sum(0)) / (1 + len(chance))
-
-
-def exchange_null(
-    ours: Float[np.ndarray, " pair"], others: Float[np.ndarray, "pair other"], seed: int, draws: int = 10_000
-) -> Float[np.ndarray, " draw"]:
-    """Means over pairs if ours were one among the others: in each pair any of them, drawn by chance."""
-    everyone = np.column_stack([ours, others])
-    chosen = np.random.default_rng(seed).integers(everyone.shape[1], size=(draws, len(ours)))
-    return everyone[np.arange(len(ours)), chosen].mean(1)

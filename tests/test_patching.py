@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from rcm.forward import last_logits
+from rcm.generation import reply_tokens
 from rcm.metrics import refusal_log_odds
 from rcm.models import LoadedModel
 from rcm.patching import (
@@ -33,12 +35,13 @@ from rcm.patching import (
     interchange_of_replies,
     loop,
     mean_values,
+    own_replies,
     record,
     rows,
     stability,
 )
 from rcm.patching.engine import TOLERANCE
-from rcm.stats import exchange_null, label_swap_max_t, mean_interval
+from rcm.stats import label_swap_max_t, mean_interval
 from tests import conftest
 
 Tiny = Callable[..., LoadedModel]
@@ -63,7 +66,8 @@ def everything(shape: Shape = SHAPE) -> Rows:
     whole = shape.components()
     sets = [[whole[i] for i in draw.choice(len(whole), size, replace=False)] for size in (2, 5, 10)]
     parts = [Rows.each(KINDS, shape), Rows.identity(shape), Rows.full(shape), Rows.of([*sets, []], shape)]
-    return Rows.concat([*parts, Rows.random_heads(3, 4, shape, seed=0)])
+    like = [Component("head", layer, head) for layer, head in ((0, 1), (1, 0), (1, 3), (2, 2))]
+    return Rows.concat([*parts, Rows.random_heads(3, like, shape, seed=0)])
 
 
 def in_order(patches: Rows) -> Rows:
@@ -156,14 +160,35 @@ def test_rows_know_what_they_change_first():
     assert " ".join(map(str, SHAPE.components(["head", "mlp"])[::5])) == "head 0.0 head 1.1 head 2.2"
 
 
-def test_random_heads_leave_out_ours_where_they_can():
-    ours = [Component("head", layer, 0) for layer in range(3)]
-    random = Rows.random_heads(50, 3, SHAPE, seed=0, without=ours)
-    assert (random.head.sum((1, 2)) == 3).all()
-    assert not random.head[:, :, 0].any()
-    assert random.head[:, :, 1:].any(0).all()
-    assert torch.equal(random.head, Rows.random_heads(50, 3, SHAPE, seed=0, without=ours).head)
-    assert Rows.random_heads(5, 10, SHAPE, seed=0, without=ours).head[:, :, 0].any()
+def test_random_heads_are_others_of_the_same_layers_where_they_can_be():
+    ours = [Component("head", 0, 0), *(Component("head", 2, head) for head in range(3))]
+    random = Rows.random_heads(50, ours, SHAPE, seed=0).head
+    assert random.sum(-1).tolist() == [[1, 0, 3]] * 50
+    assert not random[:, 0, 0].any()
+    assert random[:, 0, 1:].any(0).all()
+    assert random[:, 2].any(0).all(), "one head is left of four, and three are wanted"
+    assert torch.equal(random, Rows.random_heads(50, ours, SHAPE, seed=0).head)
+    assert not torch.equal(random, Rows.random_heads(50, ours, SHAPE, seed=1).head)
+
+
+ADDING = {
+    "bloom": {},  # its attention and its MLP add the residual stream themselves
+    "mpt": {"max_seq_len": 256, "expansion_ratio": 2},
+    "granite": {"residual_multiplier": 0.3, "num_key_value_heads": 2},
+}
+
+
+@pytest.mark.parametrize("architecture", [*conftest.FAMILIES, *ADDING])
+def test_what_attention_and_mlp_put_out_is_what_the_stream_gains(architecture: str, monkeypatch: pytest.MonkeyPatch):
+    if architecture in ADDING:
+        monkeypatch.setitem(conftest.FAMILIES, architecture, ADDING[architecture])
+        monkeypatch.delitem(conftest.SIZE, "max_position_embeddings")
+    model = conftest.tiny_model(architecture)
+    values = record(model, HARMFUL).at(-1)
+    gained = values.residual[1:] - values.residual[:-1]
+    written = getattr(model.hf.config, "residual_multiplier", 1.0) * (values.attention + values.mlp)[:-1]
+    assert (gained - written).abs().max() < 1e-5
+    assert min(part.abs().median() for part in (values.attention, values.mlp)) > 1e-3
 
 
 # TransformerLens
@@ -320,7 +345,7 @@ def test_what_cannot_share_a_prompt_takes_the_loop_and_says_why(
     model = conftest.tiny_model(architecture)
     before = traces(model)
     chosen = checked(model)
-    assert chosen.path == "loop"
+    assert (chosen.path, chosen.error) == ("loop", None)
     assert why in chosen.reason
     assert [(record.levelname, why in record.message) for record in caplog.records] == [("WARNING", True)]
     assert traces(model) == before
@@ -452,10 +477,43 @@ def test_interchange_of_replies_is_what_it_says(tiny: Tiny):
             strict=True,
         )
     ]
-    study = interchange_of_replies(rows_engine(model), PAIRS, Rows.each(KINDS, SHAPE), refusals, answers)
+    patches = Rows.each(KINDS, SHAPE)
+    study = interchange_of_replies(rows_engine(model), PAIRS, patches, refusals, answers)
     got = torch.stack([study.harmful, study.harmless], 1), study.necessity, study.sufficiency
     for ours, theirs in zip(got, wanted, strict=True):
         assert (ours - theirs).abs().max() < 1e-4 < 1e-3 < theirs.abs().median()
+
+    # The token before the last, which lies one further from the end of the prompt and its reply.
+    last, longer = study, [([*a, 5], [*b, 5]) for a, b in PAIRS]
+    moved = interchange_of_replies(rows_engine(model), longer, patches, refusals, answers, position=-2)
+    slowly = interchange_of_replies(Engine(model, "loop", "", None), longer, patches, refusals, answers, position=-2)
+    assert (moved.necessity - slowly.necessity).abs().max() < 1e-4
+    assert (moved.necessity - last.necessity).abs().max() > 0.01
+
+
+def test_own_replies_do_not_know_the_labels(tiny: Tiny):
+    model = tiny(batch_size=2)
+    pairs = [("Reef", "Many more letters"), ("one", "two"), ("Stop it!", "a b c")]
+    refusals, answers = own_replies(model, pairs, METRIC.refusal_tokens, 4)
+    swapped = own_replies(model, [(b, a) for a, b in pairs], METRIC.refusal_tokens, 4)
+    assert torch.equal(refusals, swapped[0])
+    assert torch.equal(answers, swapped[1])
+    for pair, refusal, answer in zip(pairs, refusals, answers, strict=True):
+        rather = sorted(pair, key=lambda text: textbook(last_logits(model, [text]))[0].item())
+        said = [reply_tokens(model, [text], 4)[0][: len(refusal)] for text in rather]
+        assert said == [answer.tolist(), refusal.tolist()]
+    assert 1 <= refusals.shape[1] <= 4
+    assert not torch.equal(refusals, answers)
+
+
+def test_replies_are_as_long_as_the_shortest_of_them(tiny: Tiny):
+    model = tiny()
+    (first,) = reply_tokens(model, ["Reef"], 6)
+    model.hf.generation_config.eos_token_id = [first[2]]
+    length = first.index(first[2]) + 1
+    refusals, answers = own_replies(model, [("Reef", "two")], METRIC.refusal_tokens, 6)
+    assert refusals.shape == answers.shape == (1, length)
+    assert first[:length] in (refusals[0].tolist(), answers[0].tolist())
 
 
 def test_pairs_and_rows_of_an_interchange_are_chosen():
@@ -464,6 +522,9 @@ def test_pairs_and_rows_of_an_interchange_are_chosen():
     assert study.where(torch.tensor([True, False, True])).gap.tolist() == [5, 5]
     assert study.rows([3, 0]).into_harmless.tolist() == [[6, 0], [14, 8], [22, 16]]
     assert (study - study).necessity.abs().max() == 0
+    joined = Interchange.beside([study.rows([3]), study])
+    assert torch.equal(joined.rows([1, 2, 3, 4]).necessity, study.necessity)
+    assert torch.equal(joined.sufficiency[:, 0], study.sufficiency[:, 3])
 
 
 # Metrics
@@ -605,15 +666,9 @@ def test_stability_tells_a_ranking_from_noise():
     assert len(rho) == len(jaccard) == 200
 
 
-def test_intervals_and_exchange_nulls_of_known_data():
+def test_the_interval_of_a_mean_is_the_textbooks():
     values = np.random.default_rng(0).normal(3, 2, size=400)
     low, high = mean_interval(values, seed=0)
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15)
     assert mean_interval(np.array([2.0]), seed=0) == (2, 2)
-
-    ours, others = np.ones(10), np.zeros((10, 3))
-    null = exchange_null(ours, others, seed=0, draws=4000)
-    assert null.mean() == pytest.approx(0.25, abs=0.02)
-    assert null.std() == pytest.approx(np.sqrt(0.25 * 0.75 / 10), rel=0.1)
-    assert ours.mean() > np.quantile(null, 0.95)

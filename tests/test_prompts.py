@@ -73,14 +73,14 @@ def shared_texts(split: Split) -> set[str]:
 WHOLE = {"train": None, "validation": None, "test": None}
 
 
-def test_our_data_are_1080_pairs_in_12_categories_and_60_lookalikes():
+def test_our_data_are_1440_pairs_in_12_categories_and_60_lookalikes():
     split = load("pairs", **WHOLE)
-    assert counts(split) == [(648, 648), (216, 216), (216, 216)]
+    assert counts(split) == [(864, 864), (288, 288), (288, 288)]
     assert split.paired
     assert split.template == "chat"
     per_category = Counter(prompt.category for part in parts(split) for prompt in part.harmful)
     assert len(per_category) == 12
-    assert set(per_category.values()) == {90}
+    assert set(per_category.values()) == {120}
     assert len(set(texts(split.lookalike))) == 60
 
 
@@ -105,7 +105,7 @@ def test_lookalikes_are_no_prompts_of_the_pairs():
 
 
 def test_every_part_holds_equally_many_of_each_category():
-    for part, each in zip(parts(load("pairs", **WHOLE)), (54, 18, 18), strict=True):
+    for part, each in zip(parts(load("pairs", **WHOLE)), (72, 24, 24), strict=True):
         assert set(Counter(prompt.category for prompt in part.harmful).values()) == {each}
 
 
@@ -125,7 +125,7 @@ def test_smaller_sizes_take_the_beginning_and_keep_categories_even(size: int):
 
 
 def test_asking_for_too_many_pairs_says_how_many_there_are():
-    must_fail(lambda: load("pairs", validation=217), "pairs.jsonl", "dataset.validation", "216 or less")
+    must_fail(lambda: load("pairs", validation=289), "pairs.jsonl", "dataset.validation", "288 or less")
 
 
 def test_a_size_of_nothing_is_refused():
@@ -301,16 +301,16 @@ def test_a_text_in_two_parts_is_warned_of(tmp_path: Path, caplog: pytest.LogCapt
 @pytest.mark.parametrize(
     ("name", "test", "lookalikes"),
     [
-        ("advbench", (520, 216), 60),
-        ("harmbench", (159, 216), 60),
-        ("jailbreakbench", (100, 216), 60),
-        ("malicious_instruct", (100, 216), 60),
-        ("strongreject", (313, 216), 60),
+        ("advbench", (520, 288), 60),
+        ("harmbench", (159, 288), 60),
+        ("jailbreakbench", (100, 288), 60),
+        ("malicious_instruct", (100, 288), 60),
+        ("strongreject", (313, 288), 60),
         ("xstest", (200, 250), 250),
     ],
 )
 def test_a_whole_benchmark_can_be_unseen_test_data(name: str, test: tuple[int, int], lookalikes: int):
-    split, own = load_public(name, train_from="pairs", train=648, validation=96, test=None), load("pairs")
+    split, own = load_public(name, train_from="pairs", train=864, validation=96, test=None), load("pairs")
     assert (split.train, split.validation) == (own.train, own.validation)
     assert (counts(split)[2], len(split.lookalike)) == (test, lookalikes)
     assert not split.paired
@@ -358,13 +358,13 @@ def test_every_row_is_read(name: str, n: int):
 
 @needs_public_data
 def test_asking_for_more_than_our_pairs_names_them_as_the_source():
-    must_fail(lambda: load_public("jailbreakbench", train=649), "train_from=pairs has no 649")
+    must_fail(lambda: load_public("jailbreakbench", train=865), "train_from=pairs has no 865")
 
 
 @needs_public_data
 def test_a_contrast_set_can_do_with_our_harmless_prompts():
     split = load_public("xstest", harmless="pairs", train_from="self", train=90, validation=30)
-    assert counts(split) == [(90, 90), (30, 30), (40, 216)]
+    assert counts(split) == [(90, 90), (30, 30), (40, 288)]
     assert split.lookalike == load("pairs").lookalike
 
 

@@ -202,8 +202,8 @@ def patched(layers: int = LAYERS, heads: int = 9, critical: int = 14) -> list[Re
     necessity = np.random.default_rng(0).normal(0, 0.004, (layers, heads))
     for i, place in enumerate(places):
         necessity[place] = 0.3 * 0.8**i
-    whole = np.stack([necessity.sum(1), necessity.max(1) / 2, np.linspace(0, 1, layers)], axis=1)
-    parts = ["attention", "MLP", "residual"]
+    whole, stream = np.stack([necessity.sum(1), necessity.max(1) / 2], axis=1), np.linspace(0, 1, layers)
+    parts = ["attention", "MLP"]
     rows, labels = [str(layer) for layer in range(layers)], [str(head) for head in range(heads)]
     figures = ("", "_low", "_high", "_p")
     columns = ("layer", "head", "direct", "ablation", *(f"{way}{f}" for way in WAYS for f in figures), "critical")
@@ -212,7 +212,7 @@ def patched(layers: int = LAYERS, heads: int = 9, critical: int = 14) -> list[Re
         for (layer, head), v in np.ndenumerate(necessity)
     ]
     leading = [f"{layers // 2 + i}.{i % heads}" for i in range(6)]
-    end = np.array([[0.2] * layers, [0.9] * layers])
+    end = np.array([[0.2, 0.9]] * layers)
     share: dict[str, Any] = {"value_label": "share of the gap"}
     return [
         Outcome("patching/engine", "rows", "Exact to 1.2e-05 where logits reach 31."),
@@ -234,7 +234,7 @@ def patched(layers: int = LAYERS, heads: int = 9, critical: int = 14) -> list[Re
         Curve(
             "patching/residual",
             [float(layer) for layer in range(layers)],
-            [Line(way, list(whole[:, 2]), list(whole[:, 2] - 0.03), list(whole[:, 2] + 0.03)) for way in WAYS],
+            [Line(way, list(stream), list(stream - 0.03), list(stream + 0.03)) for way in WAYS],
             "layer",
             "share of the gap, residual stream replaced at the last token",
         ),
@@ -254,7 +254,7 @@ def patched(layers: int = LAYERS, heads: int = 9, critical: int = 14) -> list[Re
             "patching/knock_out", np.eye(6) / 5 - 0.05, leading, leading, "head (diagonal: alone)", "head", **share
         ),
         *(
-            Heatmap(f"patching/positions_{way}", end, ["-2 assistant", "-1 \\n"], rows, "position", "layer", **share)
+            Heatmap(f"patching/positions_{way}", end, rows, ["-2 assistant", "-1 \\n"], "layer", "position", **share)
             for way in WAYS
         ),
     ]

@@ -63,3 +63,15 @@ def test_checkpoints_on_the_way_are_kept(tuned) -> None:
     assert names[-1] == "safety_tune/adapter"
     early, late = (by_name(tuned[2])[name].tensors for name in (names[0], names[-1]))
     assert any(not torch.equal(early[key], late[key]) for key in late)
+
+
+def test_strength_weakens_what_was_learnt(tuned) -> None:
+    model = tuned[0]
+    settings = method(
+        "safety_tune", refusals=["RRRR"], max_new_tokens=4, epochs=12, batch=8, learning_rate=1e-2, strength=0.01
+    )
+    found = by_name(settings.run(model, planted_prompts(), planted_judge(), seed=0))
+    weak = found["safety_tune/adapter"]
+    assert found["safety_tune/loss"].lines[0].y[-1] < 0.5
+    assert weak.config["lora_alpha"] / weak.config["r"] == pytest.approx(0.01 * settings.scale)
+    assert found["safety_tune/refusal_rate_harmful"].value <= 0.1

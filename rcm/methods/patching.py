@@ -9,11 +9,11 @@
 4. Two other ways to rank heads stand beside: what they write along the refusal direction, and what refusing loses when
    their mean over training prompts replaces them. Do the three agree, and is the ranking stable over pairs?
 5. On validation pairs, which had no part in the choice: the critical heads together, beside random sets of as many
-   heads; and the leading heads knocked out two at a time, which shows copies that stand in for each other.
+   heads of the same layers; and the leading heads knocked out two at a time, which shows copies that stand in for each
+   other.
 """
 
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -21,8 +21,8 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import NonNegativeFloat, PositiveInt
 from scipy.stats import spearmanr
+from torch import Tensor
 
-from rcm.generation import reply_tokens
 from rcm.judges import Judge
 from rcm.methods.behaviour import NO_REFUSAL, REFUSAL
 from rcm.methods.direction import Direction, Found
@@ -36,34 +36,35 @@ from rcm.patching import (
     Interchange,
     LogOdds,
     Pair,
+    Ranking,
     Rows,
-    contributions,
     engine_of,
     interchange,
     interchange_of_replies,
-    mean_values,
+    own_replies,
+    rank_heads,
     record,
     stability,
 )
-from rcm.progress import track
-from rcm.prompts import Part, Split, texts
+from rcm.prompts import Part, Split
 from rcm.results import Curve, Heatmap, Line, Outcome, Result, Scalar, Table
-from rcm.stats import exchange_null, mean_interval
+from rcm.stats import mean_interval
 
 LOCALISED, NONE, NO_GAP = "localised", "none", "no_gap"
 TOP = 10  # heads, of which the stability of the ranking is told
 MEAN_PAIRS = 48  # training pairs behind the mean that ablation puts in the place of a head
-PAIRS_PER_DRAW = 4  # that share one draw of random sets
+PAIRS_PER_SET = 12  # that one random set is measured on
 SHARE = "share of the gap"
 WAYS = ("necessity", "sufficiency")
-Heads = Float[np.ndarray, " head"]  # of all layers, in the order of `Shape.components`
+TextPair = tuple[str, str]  # a harmful prompt and the harmless one beside it
 
 
 class Patching(Direction):
     """`pairs`: how many test pairs; null is all. `position_pairs`: how many of them also at every end-of-instruction
-    token. `ranked_pairs`: how many of them to rank heads on by contribution and by ablation. `metric`: `log_odds` of
-    opening with a refusal token, or `replies`, how much likelier the model's own refusal is than its own answer over
-    `reply_tokens` tokens. `min_gap` in units of the metric. `min_share` of the gap. `random_sets`: of heads, behind the
+    token. `ranked_pairs`: how many of them to rank heads on by contribution and by ablation, and how many validation
+    pairs to knock heads out on, two at a time. `metric`: `log_odds` of opening with a refusal token, or `replies`, how
+    much likelier the model's own refusal is than its own answer over `reply_tokens` tokens; ablation is always told in
+    log-odds. `min_gap` in nats, in which both metrics are. `min_share` of the gap. `random_sets`: of heads, behind the
     null of the critical ones. `leading_heads`: how many of each ranking to knock out two at a time.
     """
 
@@ -90,15 +91,15 @@ class Patching(Direction):
             value = gate.value if gate is not None and stopped else NO_REFUSAL
             yield Outcome("patching/outcome", value, "There is no refusing to localise.")
             return
-        metric = LogOdds(found.refusal_tokens)
-        pairs = _pairs(model, prompts.test, self.pairs)
-        (first, *_), (twin, *_) = zip(*pairs, strict=True)
-        engine = engine_of(model, record(model, [first], tail=2), record(model, [twin], tail=2), seed)
+        pairs = _pairs(prompts.test)[: self.pairs]
+        engine = _engine(model, pairs, seed)
         yield Outcome("patching/engine", engine.path, f"{engine.reason[0].upper()}{engine.reason[1:]}.")
-        yield Scalar("patching/engine_error", engine.error)
+        if engine.error is not None:
+            yield Scalar("patching/engine_error", engine.error)
 
         components = engine.shape.components(KINDS)
-        study = self._study(engine, pairs, prompts, metric)
+        patches = Rows.concat([Rows.each(KINDS, engine.shape), Rows.identity(engine.shape), Rows.full(engine.shape)])
+        study = self._study(engine, pairs, patches, found, "every component")
         yield from _controls(study, engine)
         effects = Effects.of(study.rows(range(len(components))), components, self.min_gap, seed)
         yield from _gap(study, effects, seed)
@@ -108,7 +109,10 @@ class Patching(Direction):
         yield from _maps(effects, engine, self.min_share)
         yield _residual_curve(effects, engine)
 
-        ranking = _rank(engine, pairs[: self.ranked_pairs], _pairs(model, prompts.train, MEAN_PAIRS), metric, found)
+        ranked, training = (
+            _tokens(model, some) for some in (pairs[: self.ranked_pairs], _pairs(prompts.train)[:MEAN_PAIRS])
+        )
+        ranking = rank_heads(engine, ranked, training, LogOdds(found.refusal_tokens), found.vector)
         yield from _agreement(effects, ranking)
         yield from _stability(effects, seed)
         critical = effects.critical(self.min_share)
@@ -118,55 +122,68 @@ class Patching(Direction):
         heads = [components[cell] for cell in effects.of_kind("head") if critical[cell]]
         yield _outcome(effects, critical)
         yield Scalar("patching/critical_heads", len(heads), n=len(effects.of_kind("head")))
-        held_out = _pairs(model, prompts.validation, None)
+        held_out = _pairs(prompts.validation)
         if heads:
-            yield from self._together(engine, held_out, heads, metric, seed)
-        yield self._knock_out(engine, held_out, _leading(effects, ranking, self.leading_heads), metric)
-        if len(self._positions(model)) > 1:  # the last one alone is in the layers' maps
-            yield from self._positions_maps(engine, pairs[: self.position_pairs], metric)
+            yield from self._together(engine, held_out, heads, found, seed)
+        leading = _leading(effects, ranking, self.leading_heads)
+        yield self._knock_out(engine, held_out[: self.ranked_pairs], leading, found)
+        if len(self._positions(model)) > 1:  # the last one alone is in the curve
+            yield from self._positions_maps(engine, pairs[: self.position_pairs], found, seed)
 
-    def _study(self, engine: Engine, pairs: Sequence[Pair], prompts: Split, metric: LogOdds) -> Interchange:
-        """Every component alone, then the controls: each layer replaced by itself, and everything replaced."""
-        patches = Rows.concat([Rows.each(KINDS, engine.shape), Rows.identity(engine.shape), Rows.full(engine.shape)])
+    def _study(
+        self,
+        engine: Engine,
+        pairs: Sequence[TextPair],
+        patches: Rows,
+        found: Found,
+        label: str,
+        position: int = -1,
+    ) -> Interchange:
+        """Patch pairs both ways at one position, by the metric that the settings name."""
+        label = f"patching: {label}"
+        tokens = _tokens(engine.model, pairs)
         if self.metric == "log_odds":
-            return interchange(engine, pairs, patches, metric, label="patching: every component")
-        said = [
-            reply_tokens(engine.model, texts(side)[: len(pairs)], self.reply_tokens, label="patching: replies")
-            for side in prompts.test
-        ]
-        length = min(_length(row, engine.model) for side in said for row in side)
-        refusals, answers = (torch.tensor([row[:length] for row in side]) for side in said)
-        return interchange_of_replies(engine, pairs, patches, refusals, answers)
+            return interchange(engine, tokens, patches, LogOdds(found.refusal_tokens), -position, label)
+        refusals, answers = own_replies(engine.model, pairs, found.refusal_tokens, self.reply_tokens)
+        return interchange_of_replies(engine, tokens, patches, refusals, answers, position, label)
+
+    def _shares(self, study: Interchange) -> Float[Tensor, "way pair row"]:
+        """Of the pairs that have a gap."""
+        kept = study.where(study.gap >= self.min_gap)
+        return torch.stack([kept.necessity, kept.sufficiency]) / kept.gap[:, None]
 
     def _together(
-        self, engine: Engine, pairs: Sequence[Pair], heads: Sequence[Component], metric: LogOdds, seed: int
+        self, engine: Engine, pairs: Sequence[TextPair], heads: Sequence[Component], found: Found, seed: int
     ) -> Iterator[Scalar]:
-        """The critical heads as one set, beside random sets of as many; shares of the gap."""
-        groups = [pairs[start : start + PAIRS_PER_DRAW] for start in range(0, len(pairs), PAIRS_PER_DRAW)]
+        """The critical heads as one set, and the share that 95 % of random sets stay below.
+
+        A random set is measured on some of the pairs only, so its mean scatters more than ours: the null is wider than
+        it need be, never narrower.
+        """
+        groups = [pairs[start : start + PAIRS_PER_SET] for start in range(0, len(pairs), PAIRS_PER_SET)]
         each = -(-self.random_sets // len(groups))
         ours, others = [], []
-        for number, group in enumerate(track(groups, "patching: critical heads")):
-            randoms = Rows.random_heads(each, len(heads), engine.shape, seed + number, without=heads)
-            study = interchange(engine, group, Rows.concat([Rows.of([heads], engine.shape), randoms]), metric)
-            kept = study.where(study.gap >= self.min_gap)
-            shares = torch.stack([kept.necessity, kept.sufficiency]) / kept.gap[:, None]
+        for number, group in enumerate(groups):
+            randoms = Rows.random_heads(each, heads, engine.shape, seed + number)
+            patches = Rows.concat([Rows.of([heads], engine.shape), randoms])
+            shares = self._shares(self._study(engine, group, patches, found, "critical heads"))
             ours.append(shares[..., 0])
-            others.append(shares[..., 1:])
+            if shares.shape[1]:
+                others.append(shares[..., 1:].mean(1))
+        if not others:
+            return
         for way, mine, random in zip(WAYS, torch.cat(ours, 1).numpy(), torch.cat(others, 1).numpy(), strict=True):
-            if not len(mine):
-                continue
-            null = float(np.quantile(exchange_null(mine, random, seed), 0.95))
-            yield Scalar(
-                f"patching/critical_heads_{way}", float(mine.mean()), mean_interval(mine, seed), len(mine), null
-            )
+            null = float(np.quantile(random, 0.95))
+            interval = mean_interval(mine, seed)
+            yield Scalar(f"patching/critical_heads_{way}", float(mine.mean()), interval, len(mine), null)
 
-    def _knock_out(self, engine: Engine, pairs: Sequence[Pair], heads: Sequence[Component], metric: LogOdds) -> Heatmap:
+    def _knock_out(
+        self, engine: Engine, pairs: Sequence[TextPair], heads: Sequence[Component], found: Found
+    ) -> Heatmap:
         """Necessity of two heads together less that of each alone: above zero, one stands in for the other."""
         both = [(a, b) for i, a in enumerate(heads) for b in heads[:i]]
         patches = Rows.of([*([head] for head in heads), *both], engine.shape)
-        study = interchange(engine, pairs, patches, metric, label="patching: two heads at a time")
-        kept = study.where(study.gap >= self.min_gap)
-        shares = (kept.necessity / kept.gap[:, None]).mean(0).numpy()
+        shares = self._shares(self._study(engine, pairs, patches, found, "two heads at a time"))[0].mean(0).numpy()
         place = {head: i for i, head in enumerate(heads)}
         grid = np.diag(shares[: len(heads)])
         for (a, b), share in zip(both, shares[len(heads) :], strict=True):
@@ -175,43 +192,50 @@ class Patching(Direction):
         names = [_name(head) for head in heads]
         return Heatmap("patching/knock_out", grid, names, names, "head (diagonal: alone)", "head", value_label=SHARE)
 
-    def _positions_maps(self, engine: Engine, pairs: Sequence[Pair], metric: LogOdds) -> Iterator[Heatmap]:
+    def _positions_maps(self, engine: Engine, pairs: Sequence[TextPair], found: Found, seed: int) -> Iterator[Heatmap]:
         """The residual stream at every end-of-instruction token, which all prompts have in common."""
-        positions = self._positions(engine.model)
+        model, positions = engine.model, self._positions(engine.model)
         patches = Rows.each(["residual"], engine.shape)
-        grids: list[Float[np.ndarray, "way layer"]] = []
-        for position in positions:
-            study = interchange(engine, pairs, patches, metric, -position, f"patching: position {position}")
-            kept = study.where(study.gap >= self.min_gap)
-            shares = torch.stack([kept.necessity, kept.sufficiency]) / kept.gap[:, None]
-            grids.append(shares.mean(1).numpy())
-        labels = [f"{position} {engine.model.template.end_of_instruction_text[position]}" for position in positions]
-        for way, grid in zip(WAYS, np.stack(grids, axis=1), strict=True):
-            columns = [str(layer) for layer in range(engine.shape.layers)]
-            yield Heatmap(f"patching/positions_{way}", grid, labels, columns, "position", "layer", value_label=SHARE)
+        studies = [self._study(engine, pairs, patches, found, f"position {p}", p) for p in positions]
+        components = engine.shape.components(["residual"]) * len(positions)
+        effects = Effects.of(Interchange.beside(studies), components, self.min_gap, seed)
+        labels = [f"{position} {model.template.end_of_instruction_text[position]}" for position in positions]
+        layers = [str(layer) for layer in range(engine.shape.layers)]
+        for way in WAYS:
+            estimate: Estimate = getattr(effects, way)
+            values, critical = (
+                figure.reshape(len(positions), -1).T for figure in (estimate.share, estimate.critical(self.min_share))
+            )
+            yield Heatmap(
+                f"patching/positions_{way}",
+                values,
+                layers,
+                labels,
+                "layer",
+                "position",
+                _marked(critical),
+                value_label=SHARE,
+            )
 
 
-@dataclass(frozen=True)
-class Ranking:
-    """Two ways to rank heads without interchange. `direct`: what harmful prompts make a head write along the refusal
-    direction more than harmless ones do, as a share of the direction's natural length. `ablation`: the log-odds that
-    harmful prompts lose when the head's mean replaces it."""
-
-    direct: Heads
-    ablation: Heads
+def _pairs(part: Part) -> list[TextPair]:
+    return [(harmful.text, harmless.text) for harmful, harmless in zip(*part, strict=False)]
 
 
-def _pairs(model: LoadedModel, part: Part, n: int | None) -> list[Pair]:
-    """Harmful prompts, each with the harmless one beside it, as tokens."""
+def _tokens(model: LoadedModel, pairs: Sequence[TextPair]) -> list[Pair]:
     tokens = model.template.tokens
-    return [(tokens(a.text), tokens(b.text)) for a, b in zip(*part, strict=False)][:n]
+    return [(tokens(harmful), tokens(harmless)) for harmful, harmless in pairs]
 
 
-def _length(row: Sequence[int], model: LoadedModel) -> int:
-    """Tokens of a reply before its padding, the one that ends the turn included."""
-    stops = model.hf.generation_config.eos_token_id or []
-    ends = [place for place, token in enumerate(row, start=1) if token in stops]
-    return ends[0] if ends else len(row)
+def _engine(model: LoadedModel, pairs: Sequence[TextPair], seed: int) -> Engine:
+    """Checked on the pair whose lengths differ most, so that padding is checked, too."""
+    harmful, harmless = max(_tokens(model, pairs), key=lambda pair: abs(len(pair[0]) - len(pair[1])))
+    base, source = record(model, [harmful, harmless], tail=2), record(model, [harmless, harmful], tail=2)
+    return engine_of(model, base, source, seed)
+
+
+def _marked(critical: Bool[np.ndarray, "row column"]) -> list[tuple[int, int]]:
+    return [(int(row), int(column)) for row, column in np.argwhere(critical)]
 
 
 def _controls(study: Interchange, engine: Engine) -> Iterator[Scalar]:
@@ -231,26 +255,29 @@ def _gap(study: Interchange, effects: Effects, seed: int) -> Iterator[Scalar]:
 
 
 def _maps(effects: Effects, engine: Engine, min_share: float) -> Iterator[Heatmap]:
-    """Shares of the gap; the marked cells are critical."""
+    """Shares of the gap; the marked cells are critical. The residual stream has a curve of its own."""
     layers, heads = engine.shape
-    names = [str(layer) for layer in range(layers)]
-    for way in WAYS:
-        estimate: Estimate = getattr(effects, way)
-        critical = estimate.critical(min_share)
-        kinds = {kind: effects.of_kind(kind) for kind in KINDS}
-        grids = {
-            "heads": (kinds["head"], heads, [str(head) for head in range(heads)], "head"),
-            "layers": (
-                list(np.stack([kinds[kind] for kind in ("attention", "mlp", "residual")], 1).flat),
-                3,
-                ["attention", "MLP", "residual"],
-                "component",
-            ),
-        }
-        for name, (cells, width, columns, label) in grids.items():
-            values, marks = (figure[cells].reshape(layers, width) for figure in (estimate.share, critical))
-            marked = [(int(row), int(column)) for row, column in np.argwhere(marks)]
-            yield Heatmap(f"patching/{name}_{way}", values, names, columns, "layer", label, marked, value_label=SHARE)
+    outputs = list(np.stack([effects.of_kind("attention"), effects.of_kind("mlp")], 1).flat)
+    grids = {
+        "heads": (effects.of_kind("head"), [str(head) for head in range(heads)], "head"),
+        "layers": (outputs, ["attention", "MLP"], "component"),
+    }
+    for name, (cells, columns, label) in grids.items():
+        for way in WAYS:
+            estimate: Estimate = getattr(effects, way)
+            values, critical = (
+                figure[cells].reshape(layers, -1) for figure in (estimate.share, estimate.critical(min_share))
+            )
+            yield Heatmap(
+                f"patching/{name}_{way}",
+                values,
+                [str(layer) for layer in range(layers)],
+                columns,
+                "layer",
+                label,
+                _marked(critical),
+                value_label=SHARE,
+            )
 
 
 def _residual_curve(effects: Effects, engine: Engine) -> Curve:
@@ -262,21 +289,6 @@ def _residual_curve(effects: Effects, engine: Engine) -> Curve:
     ]
     layers = [float(layer) for layer in range(engine.shape.layers)]
     return Curve("patching/residual", layers, lines, "layer", f"{SHARE}, residual stream replaced at the last token")
-
-
-def _rank(engine: Engine, pairs: Sequence[Pair], training: Sequence[Pair], metric: LogOdds, found: Found) -> Ranking:
-    mean = mean_values(engine.model, [tokens for pair in training for tokens in pair])
-    patches = Rows.concat([Rows.each(["head"], engine.shape), Rows.of([[]], engine.shape)])
-    length = float(found.vector.norm())
-    direct, metrics = [], []
-    for pair in track(pairs, "patching: heads by contribution and ablation"):
-        harmful, harmless = (record(engine.model, [tokens]) for tokens in pair)
-        along = [contributions(engine.model, side.at(-1), found.vector / length) for side in (harmful, harmless)]
-        direct.append((along[0] - along[1]).flatten() / length)
-        metrics.append(engine.measure(harmful, [mean, mean], patches, metric)[0])
-    figures = torch.stack(metrics)
-    lost = (figures[:, -1:] - figures[:, :-1]).mean(0)
-    return Ranking(torch.stack(direct).double().mean(0).cpu().numpy(), lost.numpy())
 
 
 def _agreement(effects: Effects, ranking: Ranking) -> Iterator[Scalar]:
@@ -302,7 +314,8 @@ def _outcome(effects: Effects, critical: Bool[np.ndarray, " cell"]) -> Outcome:
     order = np.argsort(-np.abs(effects.shares.mean(0)))
     leading = [cell for cell in order if critical[cell] and effects.components[cell].kind != "residual"]
     if not leading:
-        return Outcome("patching/outcome", NONE, "No head, attention or MLP output exceeds what swapped labels reach.")
+        none = "No head, attention or MLP output exceeds both what swapped labels reach and min_share."
+        return Outcome("patching/outcome", NONE, none)
     said = ", ".join(f"{effects.components[cell]} ({effects.shares[:, cell].mean():+.0%})" for cell in leading[:6])
     return Outcome("patching/outcome", LOCALISED, f"{len(leading)} critical components; the strongest: {said}.")
 

@@ -44,18 +44,21 @@ class Example:
 
 
 class SafetyTune(Method):
-    """`rank` of the update of every linear layer; `scale` is LoRA's alpha over rank. `refusal_share`: of the examples
-    of an epoch; below a half, doubtful prompts are rather answered. `checkpoints`: how many adapters to keep on the
-    way, evenly spaced, besides the last."""
+    """`target_tokens`: a reply is learnt up to there. `rank` of the update of every linear layer; `scale` is LoRA's
+    alpha over rank. `refusal_share`: of the examples of an epoch; below a half, doubtful prompts are rather answered.
+    `strength`: how much of the learnt update the adapters keep, by their alpha; less refuses less, of either kind.
+    `checkpoints`: how many adapters to keep on the way, evenly spaced, besides the last."""
 
     refusals: tuple[str, ...]
     max_new_tokens: PositiveInt
+    target_tokens: PositiveInt
     rank: PositiveInt
     scale: PositiveFloat
     refusal_share: Annotated[float, Field(gt=0, lt=1)]
     epochs: PositiveInt
     batch: PositiveInt
     learning_rate: PositiveFloat
+    strength: Annotated[float, Field(gt=0, le=1)]
     checkpoints: NonNegativeInt
 
     def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
@@ -69,6 +72,7 @@ class SafetyTune(Method):
                 if step in self._kept_steps(len(examples)):
                     yield _adapter(peft_model, config, f"safety_tune/step-{step:04d}", {"step": step})
             yield _loss_curve(losses)
+            _scale(peft_model, self.strength)
             rates = list(self._rates(model, prompts, judge))
             yield from rates
             card = self._card(model, {"answers": answers, "refusals": refusals}, rates, seed)
@@ -106,11 +110,13 @@ class SafetyTune(Method):
         return ordered
 
     def _tokens(self, model: LoadedModel, reply: str) -> list[int]:
-        """The reply's tokens, and the end of turn where the reply reached it: one cut short must not teach to stop."""
+        """The tokens to learn, and the end of turn where they reach it: a reply cut short must not teach to stop."""
         text = reply if model.template.kind == "chat" else " " + reply
         tokens = list(model.template.tokenizer(text, add_special_tokens=False)["input_ids"])
         end = model.template.end_of_turn
-        return tokens if len(tokens) >= self.max_new_tokens or end is None else [*tokens, end]
+        if end is not None and len(tokens) < self.max_new_tokens:
+            tokens.append(end)
+        return tokens[: self.target_tokens]
 
     def _wrapped(self, hf: PreTrainedModel) -> tuple[Any, dict[str, Any]]:
         from peft import LoraConfig, get_peft_model  # takes a second to import, and only this method needs it
@@ -121,7 +127,8 @@ class SafetyTune(Method):
             target_modules="all-linear",
             task_type="CAUSAL_LM",
         )
-        return get_peft_model(hf, config), _plain(config.to_dict())
+        kept = {"lora_alpha": self.strength * self.scale * self.rank}
+        return get_peft_model(hf, config), _plain(config.to_dict()) | kept
 
     def _train(
         self, peft_model: nn.Module, model: LoadedModel, examples: Sequence[Example]
@@ -186,6 +193,14 @@ def reply_loss(model: LoadedModel, examples: Sequence[Example]) -> Float[Tensor,
     for row, example in enumerate(examples):
         targets[row, longest - len(example.reply) :] = torch.tensor(example.reply)
     return nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten().to(model.device))
+
+
+def _scale(peft_model: nn.Module, strength: float) -> None:
+    from peft.tuners.lora import LoraLayer
+
+    for module in peft_model.modules():
+        if isinstance(module, LoraLayer):
+            module.scale_layer(strength)
 
 
 def _adapter(peft_model: nn.Module, config: dict[str, Any], name: str, card: dict[str, Any]) -> Adapter:

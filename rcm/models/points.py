@@ -2,8 +2,9 @@
 
 `layers[l]` is a block; its input is the residual stream before it (`resid_pre`). The input of `head_out[l]`, the output
 projection of attention, is what the heads put out, side by side (`z`). `attention_out[l]` and `mlp_out[l]` are the
-modules whose outputs are *written to the residual stream*: the last module before the addition, which in models that
-normalise after a sublayer (Gemma 2 and 3) is that norm. Paths come from TransformerLens' architecture adapters.
+modules whose outputs are *written to the residual stream*: the output projections (Bloom's attention and MLP add the
+stream themselves), and in models that normalise after a sublayer (Gemma 2 and 3) that norm. Paths come from
+TransformerLens' architecture adapters.
 """
 
 from collections.abc import Sequence
@@ -34,15 +35,19 @@ def points_of(hf: PreTrainedModel) -> Points:
     parts = blocks.submodules
     layers = list(_submodule(hf, blocks.name).children())
 
-    def written_by(sublayer: str, norm: str) -> list[nn.Module]:
-        part = parts.get(norm) or parts[sublayer]
-        path = part.name or part.submodules["out"].name  # OPT's MLP is two bare linear layers of the block
+    def projections(sublayer: str, name: str) -> list[nn.Module]:
+        part = parts[sublayer]
+        if name not in part.submodules:  # a mixture of experts has no projection of its own
+            return [_submodule(layer, part.name) for layer in layers]
+        # OPT's MLP is two bare linear layers of the block, and has no name.
+        path = ".".join(filter(None, (part.name, part.submodules[name].name)))
         return [_submodule(layer, path) for layer in layers]
 
-    attention = parts["attn"]
-    projection = f"{attention.name}.{attention.submodules['o'].name}"
-    head_out = [_submodule(layer, projection) for layer in layers]
-    return Points(layers, head_out, written_by("attn", "ln1_post"), written_by("mlp", "ln2_post"))
+    def written(projected: list[nn.Module], norm: str) -> list[nn.Module]:
+        return [_submodule(layer, parts[norm].name) for layer in layers] if norm in parts else projected
+
+    head_out = projections("attn", "o")
+    return Points(layers, head_out, written(head_out, "ln1_post"), written(projections("mlp", "out"), "ln2_post"))
 
 
 def _component_mapping(hf: PreTrainedModel) -> Any:  # TransformerLens leaves its type open

@@ -11,7 +11,9 @@ from rcm.patching.effects import ALPHA, Effects, Estimate, stability
 from rcm.patching.engine import Engine, engine_of
 from rcm.patching.interchange import Interchange, Pair, interchange, interchange_of_replies
 from rcm.patching.metric import Likelihood, LogOdds, Metric
+from rcm.patching.ranking import Ranking, rank_heads
 from rcm.patching.recording import Recording, Values, mean_values, record
+from rcm.patching.replies import own_replies
 
 __all__ = [
     "ALPHA",
@@ -26,6 +28,7 @@ __all__ = [
     "LogOdds",
     "Metric",
     "Pair",
+    "Ranking",
     "Recording",
     "Rows",
     "Shape",
@@ -35,6 +38,8 @@ __all__ = [
     "interchange",
     "interchange_of_replies",
     "mean_values",
+    "own_replies",
+    "rank_heads",
     "record",
     "stability",
 ]

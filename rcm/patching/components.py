@@ -5,7 +5,7 @@ residual stream, and the residual stream at the layer's input. A *row* is any se
 values come from: a single head, a pair, a circuit and its complement are all rows.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -92,15 +92,18 @@ class Rows:
         return cls.of([shape.components()], shape)
 
     @classmethod
-    def random_heads(cls, n: int, size: int, shape: Shape, seed: int, without: Iterable[Component] = ()) -> "Rows":
-        """Sets of `size` heads, drawn without replacement from those not in `without` (from all, where they are too
-        few): the null of a set of heads."""
-        excluded = set(without)
-        heads = shape.components(["head"])
-        others = [head for head in heads if head not in excluded]
-        pool = others if len(others) >= size else heads
+    def random_heads(cls, n: int, like: Collection[Component], shape: Shape, seed: int) -> "Rows":
+        """The null of a set of heads: sets with as many heads in every layer, drawn without replacement from the others
+        of that layer (from all of them, where the others are too few)."""
         draw = np.random.default_rng(seed)
-        return cls.of([[pool[i] for i in draw.choice(len(pool), size, replace=False)] for _ in range(n)], shape)
+        taken = {layer: {head.head for head in like if head.layer == layer} for layer in {head.layer for head in like}}
+
+        def of_layer(layer: int, ours: set[int]) -> Iterator[Component]:
+            others = sorted(set(range(shape.heads)) - ours)
+            pool = others if len(others) >= len(ours) else range(shape.heads)
+            yield from (Component("head", layer, int(h)) for h in draw.choice(pool, len(ours), replace=False))
+
+        return cls.of([[head for of in sorted(taken.items()) for head in of_layer(*of)] for _ in range(n)], shape)
 
     @classmethod
     def concat(cls, parts: Sequence["Rows"]) -> "Rows":

@@ -18,8 +18,9 @@ from rcm.patching.recording import Values
 def contributions(
     model: LoadedModel, values: Values, direction: Float[Tensor, " d_model"]
 ) -> Float[Tensor, "layer prompt head"]:
-    """Projection of what each head writes to the residual stream on a unit direction, in units of activation."""
-    return torch.stack([_of_layer(model, values, direction, layer) for layer in range(model.n_layers)])
+    """Inner product of a direction and what each head writes to the residual stream."""
+    scale = getattr(model.hf.config, "residual_multiplier", 1.0)  # Granite's, of all that is written
+    return scale * torch.stack([_of_layer(model, values, direction, layer) for layer in range(model.n_layers)])
 
 
 def _of_layer(

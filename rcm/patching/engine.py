@@ -31,12 +31,13 @@ class CannotShareError(Exception):
 
 @dataclass(frozen=True)
 class Engine:
-    """`path` was taken for `reason`; `error` is the largest difference of a logit from the slow loop's."""
+    """`path` was taken for `reason`; `error` is the largest difference of a logit from the slow loop's, None where rows
+    could not be tried."""
 
     model: LoadedModel
     path: Literal["rows", "loop"]
     reason: str
-    error: float
+    error: float | None
 
     @property
     def shape(self) -> Shape:
@@ -65,10 +66,10 @@ def engine_of(model: LoadedModel, base: Recording, source: Recording, seed: int)
         _require_shared_attention(model, base)
         error, scale = _compared(model, base, source, seed)
     except CannotShareError as obstacle:
-        return _told(Engine(model, "loop", str(obstacle), 0.0))
+        return _told(Engine(model, "loop", str(obstacle), None))
     if error <= TOLERANCE[model.hf.dtype] * scale:
-        return _told(Engine(model, "rows", f"exact to {error:.1e} where logits reach {scale:.0f}", error))
-    return _told(Engine(model, "loop", f"rows are wrong by {error:.1e} where logits reach {scale:.0f}", error))
+        return _told(Engine(model, "rows", f"exact to {error:.1e} where logits reach {scale:.2g}", error))
+    return _told(Engine(model, "loop", f"rows are wrong by {error:.1e} where logits reach {scale:.2g}", error))
 
 
 def _told(engine: Engine) -> Engine:

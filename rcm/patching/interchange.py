@@ -53,6 +53,12 @@ class Interchange:
         chosen = list(index)
         return Interchange(self.harmful, self.harmless, self.into_harmful[:, chosen], self.into_harmless[:, chosen])
 
+    @classmethod
+    def beside(cls, studies: "Sequence[Interchange]") -> "Interchange":
+        """The rows of all, which are of the same pairs."""
+        into = (torch.cat([getattr(one, name) for one in studies], 1) for name in ("into_harmful", "into_harmless"))
+        return cls(studies[0].harmful, studies[0].harmless, *into)
+
     def __sub__(self, other: "Interchange") -> "Interchange":
         """The same for the difference of two metrics."""
         return Interchange(*(getattr(self, field.name) - getattr(other, field.name) for field in fields(self)))
@@ -79,8 +85,10 @@ def interchange_of_replies(
     patches: Rows,
     refusals: Int[Tensor, "pair token"],
     answers: Int[Tensor, "pair token"],
+    position: int = -1,
+    label: str = "patching",
 ) -> Interchange:
-    """Patch the last token of the prompt; the metric is how much likelier a refusal is than an answer, both given.
+    """Patch a token of the prompt, -1 being its last; the metric is how much likelier a refusal is than an answer.
 
     In nats: log p(refusal) - log p(answer), each pair with its own two replies, word for word.
     """
@@ -89,7 +97,8 @@ def interchange_of_replies(
         # The last token of a reply is foretold, and never read.
         read = replies[:, :-1].tolist()
         continued = [([*a, *reply], [*b, *reply]) for (a, b), reply in zip(pairs, read, strict=True)]
-        return interchange(engine, continued, patches, Likelihood(replies), tail=replies.shape[1])
+        tail = replies.shape[1] - 1 - position
+        return interchange(engine, continued, patches, Likelihood(replies), tail, label)
 
     return of(refusals) - of(answers)
 

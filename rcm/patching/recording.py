@@ -25,10 +25,6 @@ class Values(NamedTuple):
     mlp: Float[Tensor, "layer prompt d_model"]
     residual: Float[Tensor, "layer prompt d_model"]
 
-    def for_prompts(self, n: int) -> "Values":
-        """The values of one prompt in the place of every one of `n`."""
-        return Values(*(part.expand(-1, n, *part.shape[2:]) for part in self))
-
 
 @dataclass(frozen=True)
 class Recording:

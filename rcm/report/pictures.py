@@ -36,12 +36,12 @@ HINTS = {
     "direction/by_layer": "How well each layer can be read on test prompts, at the chosen position.",
     "patching/heads_necessity": f"Necessity, at the last token. {CRITICAL}",
     "patching/heads_sufficiency": f"Sufficiency, at the last token. {CRITICAL}",
-    "patching/layers_necessity": f"Necessity of what each layer writes, and of what enters it (residual). {CRITICAL}",
-    "patching/layers_sufficiency": f"Sufficiency of what each layer writes, and of what enters it. {CRITICAL}",
+    "patching/layers_necessity": f"Necessity of what attention and MLP of a layer write, at the last token. {CRITICAL}",
+    "patching/layers_sufficiency": f"Sufficiency of what they write. {CRITICAL}",
     "patching/knock_out": "Diagonal: necessity of one head. Elsewhere: of two together, less that of each alone. Red: "
     "one stands in for the other; blue: one works through the other.",
-    "patching/positions_necessity": "Necessity at each end-of-instruction token, which all prompts have in common.",
-    "patching/positions_sufficiency": "Sufficiency at each end-of-instruction token.",
+    "patching/positions_necessity": f"Necessity at each token that all prompts end in. {CRITICAL}",
+    "patching/positions_sufficiency": f"Sufficiency at each token that all prompts end in. {CRITICAL}",
     "patching/residual": "Refusal lost (necessity) and gained (sufficiency) when the residual stream that enters a "
     "layer is replaced. Bands: 95 % intervals.",
     "steering/dose_response": "Share of test prompts turned over, by strength. Bands: 95 % intervals; of random "

@@ -63,7 +63,7 @@ CRITICAL = (
     Figure(
         "patching/critical_heads_necessity",
         "all critical heads: necessity",
-        "refusal lost when all come from the harmless twin, share of the gap; null: as many random heads",
+        "refusal lost when all come from the harmless twin, share of the gap; null: random heads of the same layers",
         absent=NO_HEAD,
         counted="pairs",
     ),
@@ -85,7 +85,7 @@ STABILITY = (
     Figure("patching/top_10_stability", "Jaccard index of the first ten", unit=plain),
 )
 GAP = Figure(
-    "patching/gap", "gap", "log-odds by which a harmful prompt is refused rather than its twin", plain, counted="pairs"
+    "patching/gap", "gap", "nats by which a harmful prompt is refused rather than its twin", plain, counted="pairs"
 )
 PAIRS = (
     Figure("patching/pairs", "used", unit=whole),

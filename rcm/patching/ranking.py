@@ -1,0 +1,47 @@
+"""Ways to rank heads that patch nothing from one prompt into another, to stand beside interchange."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rcm.patching.components import Rows
+from rcm.patching.contribution import contributions
+from rcm.patching.engine import Engine
+from rcm.patching.interchange import Pair
+from rcm.patching.metric import Metric
+from rcm.patching.recording import mean_values, record
+from rcm.progress import track
+
+Heads = Float[np.ndarray, " head"]  # of all layers, in the order of `Shape.components`
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """`direct`: what harmful prompts make a head write along the refusal direction more than harmless ones do, as a
+    share of the direction's natural length. `ablation`: what the metric of harmful prompts loses when the head's mean
+    replaces it."""
+
+    direct: Heads
+    ablation: Heads
+
+
+def rank_heads(
+    engine: Engine, pairs: Sequence[Pair], training: Sequence[Pair], metric: Metric, vector: Float[Tensor, " d_model"]
+) -> Ranking:
+    """Rank heads on `pairs`; the means are those of `training`, of both classes. `vector` has its natural length."""
+    mean = mean_values(engine.model, [tokens for pair in training for tokens in pair])
+    patches = Rows.concat([Rows.each(["head"], engine.shape), Rows.of([[]], engine.shape)])
+    square = vector.square().sum()
+    direct, metrics = [], []
+    for pair in track(pairs, "patching: heads by contribution and ablation"):
+        harmful, harmless = (record(engine.model, [tokens]) for tokens in pair)
+        along = [contributions(engine.model, side.at(-1), vector) for side in (harmful, harmless)]
+        direct.append((along[0] - along[1]).flatten() / square)
+        metrics.append(engine.measure(harmful, [mean, mean], patches, metric)[0])
+    figures = torch.stack(metrics)
+    lost = (figures[:, -1:] - figures[:, :-1]).mean(0)
+    return Ranking(torch.stack(direct).double().mean(0).cpu().numpy(), lost.numpy())
