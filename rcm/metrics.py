@@ -12,13 +12,14 @@ def refusal_log_odds(
 ) -> Float[Tensor, " prompt"]:
     """log p - log(1 - p), p the probability that the reply opens with a refusal token (Arditi et al. 2024, 2.4).
 
-    Only sums are in float64: exp over the whole vocabulary is most of the work, and float32 is exact enough for it.
+    What does not refuse is summed up without the refusal tokens, not subtracted from one: so float32 is exact enough
+    for the whole vocabulary, of which a copy in float64 would be an eighth of patching's time.
     """
     tokens = list(refusal_tokens)
     weights = (logits - logits.amax(-1, keepdim=True)).exp_()
     refused = weights[:, tokens].double().sum(-1)
     weights[:, tokens] = 0
-    answered = weights.sum(-1, dtype=torch.float64)
+    answered = weights.sum(-1).double()
     p = refused / (refused + answered)
     return torch.log(p + 1e-8) - torch.log(answered / (refused + answered) + 1e-8)
 

@@ -493,6 +493,9 @@ def test_interchange_of_replies_is_what_it_says(tiny: Tiny):
 
 def test_own_replies_do_not_know_the_labels(tiny: Tiny):
     model = tiny(batch_size=2)
+    with torch.no_grad():  # as it is, it says one and the same to everything
+        for weight in model.hf.parameters():
+            weight.mul_(4 if weight.ndim > 1 else 1)
     pairs = [("Reef", "Many more letters"), ("one", "two"), ("Stop it!", "a b c")]
     refusals, answers = own_replies(model, pairs, METRIC.refusal_tokens, 4)
     swapped = own_replies(model, [(b, a) for a, b in pairs], METRIC.refusal_tokens, 4)
