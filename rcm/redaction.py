@@ -7,6 +7,7 @@ whole with `method.redact=false`.
 
 from rcm.judges import Verdict
 
+MARK = "[redacted]"
 OPENING_WORDS = 8
 OPENING_CHARACTERS = 80  # for text that has no spaces, such as Chinese
 
@@ -16,4 +17,9 @@ def kept(completion: str, verdict: Verdict, *, harmful: bool, redact: bool) -> s
     if not (redact and harmful) or verdict is Verdict.REFUSAL:
         return completion
     opening = " ".join(completion.split()[:OPENING_WORDS])[:OPENING_CHARACTERS]
-    return completion if len(opening) >= len(completion.strip()) else f"{opening} [redacted]"
+    return completion if len(opening) >= len(completion.strip()) else f"{opening} {MARK}"
+
+
+def is_cut(completion: str) -> bool:
+    """Whether a stored completion is only the opening of what was said."""
+    return completion.endswith(MARK)

@@ -17,7 +17,9 @@ class Scalar:
     """One figure. A rate is a fraction in [0, 1].
 
     `interval`: the 95 % confidence interval. `n`: how many prompts stand behind the figure. `null`: the value that the
-    null reaches (its 95th percentile, or its 5th where low is good). `target`: what a good analysis shows.
+    null reaches (its 95th percentile, or its 5th where low is good). `target`: what a good analysis shows. A rate of
+    verdicts also tells how many completions were left `unscored`, being no language or unclear to the judge (they count
+    in n, and on neither side), and the judge's `kappa` with people.
     """
 
     name: str
@@ -26,6 +28,8 @@ class Scalar:
     n: int | None = None
     null: float | None = None
     target: float | None = None
+    unscored: int | None = None
+    kappa: float | None = None
 
 
 @dataclass(frozen=True)

@@ -126,13 +126,16 @@ def clear(directory: Path) -> None:
 def flat(result: Result) -> dict[str, int | float | str | None]:
     """The result's part of metrics.json; empty for what is not a figure.
 
-    Beside a scalar stand its `_low`, `_high`, `_n` and `_null`: all four if it tells n, else those it has.
+    Beside a scalar stand its `_low`, `_high`, `_n` and `_null`: all four if it tells n, else those it has; and beside a
+    rate of verdicts, `_unscored` and the judge's `_kappa`.
     """
     match result:
         case Scalar(name=name, interval=interval, n=n, null=null):
             low, high = interval or (None, None)
             beside = {f"{name}_low": low, f"{name}_high": high, f"{name}_n": n, f"{name}_null": null}
             told = beside if n is not None else {key: part for key, part in beside.items() if part is not None}
+            judged = {f"{name}_unscored": result.unscored, f"{name}_kappa": result.kappa}
+            told |= {key: part for key, part in judged.items() if part is not None}
             return {key: _finite(part) for key, part in ({name: result.value} | told).items()}
         case Outcome(name=name, value=value):
             return {name: value}

@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from rcm import identity  # noqa: F401 (registers the resolver that the config names its directory with)
-from rcm.judges import Prefix
+from rcm.judges import Strings
 from rcm.methods import Method
 from rcm.models import LoadedModel
 from rcm.models.random import Random, byte_tokenizer
@@ -101,8 +101,13 @@ def shuffled(split: Split) -> Split:
     return Split(*(swapped(part) for part in (split.train, split.validation, split.test)), template="chat", paired=True)
 
 
-def planted_judge() -> Prefix:
-    return Prefix(prefixes=(REFUSE.lower(),))
+def planted_judge() -> Strings:
+    return opening_judge(REFUSE.lower())
+
+
+def opening_judge(*strings: str) -> Strings:
+    """Refusal if a completion opens with one of these."""
+    return Strings(kappa=None, strings=strings, where="start", literal=False)
 
 
 def method(name: str, **overrides: Any) -> Method:

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from rcm.judges import Prefix
 from rcm.models.adapter import prompt_digest
 from rcm.stats import permuted_rates, wilson
-from tests.planted import by_name, method, planted_judge, planted_model, planted_prompts
+from tests.planted import by_name, method, opening_judge, planted_judge, planted_model, planted_prompts
 
 
 def measured(model, judge=None, **settings) -> dict:
@@ -34,7 +33,7 @@ def test_model_without_refusal_ends_at_the_gate() -> None:
 
 
 def test_refusing_everything_is_another_outcome() -> None:
-    judge = Prefix(prefixes=("a", "r"))
+    judge = opening_judge("a", "r")
     assert measured(planted_model(), judge)["behaviour/outcome"].value == "indiscriminate_refusal"
 
 

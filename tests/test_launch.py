@@ -22,7 +22,7 @@ from rcm.storage import Run, StoredRun, stored_run, stored_runs
 from tests import stubs
 
 LAUNCH = Path(__file__).parents[1] / "launch.py"
-STUBS = ("model=stub", "dataset=stub", "method=stub", "judge=prefix", "device=cpu", "tracker=disk")
+STUBS = ("model=stub", "dataset=stub", "method=stub", "judge=xstest", "device=cpu", "tracker=disk")
 Done = subprocess.CompletedProcess[str]
 
 
@@ -56,7 +56,7 @@ def test_a_run_leaves_its_figures_its_files_and_its_circumstances(home: Path) ->
     run = only_run(home)
     assert (run.status, run.error, run.family) == ("finished", None, "stub")
     assert run.directory == home / "runs" / run.id
-    assert run.choices == {"model": "stub", "dataset": "stub", "method": "stub", "judge": "prefix"}
+    assert run.choices == {"model": "stub", "dataset": "stub", "method": "stub", "judge": "xstest"}
     assert run.provenance["packages"]["torch"] == torch.__version__
     assert {"stub/alive": 1.0, "stub/nothing": None, "stub/verdict": "circuit_found"}.items() <= run.metrics.items()
     low = {"": 0.25, "_low": 0.1, "_high": 0.4, "_n": 20, "_null": 0.3}

@@ -5,10 +5,10 @@ import pytest
 
 from rcm.generation import replies
 from rcm.interventions import Add
-from rcm.judges import Prefix, Verdict
+from rcm.judges import Verdict
 from rcm.methods import steering
 from rcm.prompts import Prompt, texts
-from tests.planted import by_name, method, planted_judge, planted_model, planted_prompts
+from tests.planted import by_name, method, opening_judge, planted_judge, planted_model, planted_prompts
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +84,7 @@ def test_without_direction_nothing_is_steered() -> None:
 
 def test_redaction_of_suppressed_prompts() -> None:
     model, prompts = planted_model(), planted_prompts()
-    never = Prefix(prefixes=("never",))
+    never = opening_judge("never")
     settings = method("behaviour", max_new_tokens=40, floor=0.0)
     rows = by_name(settings.run(model, prompts, never, seed=0))["behaviour/transcripts"].rows
     assert all(len(row["completion"].split(" ")) <= 9 for row in rows if row["kind"] == "harmful")

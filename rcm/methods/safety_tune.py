@@ -24,7 +24,7 @@ from rcm.forward import batch_logits, shared_tokens
 from rcm.generation import replies
 from rcm.judges import Judge, Verdict
 from rcm.methods import Method
-from rcm.methods.behaviour import rate
+from rcm.methods.behaviour import refusal_rate
 from rcm.models import LoadedModel
 from rcm.models.adapter import prompt_digest
 from rcm.progress import track
@@ -158,7 +158,7 @@ class SafetyTune(Method):
         for kind, asked in (("harmful", prompts.test.harmful), ("harmless", prompts.test.harmless)):
             said = replies(model, texts(asked), self.max_new_tokens, label=f"safety_tune: {kind}")
             verdicts = judge.verdicts(texts(asked), said)
-            yield rate(f"safety_tune/refusal_rate_{kind}", np.array([v.refuses for v in verdicts]), None)
+            yield refusal_rate(f"safety_tune/refusal_rate_{kind}", verdicts, judge)
 
     def _card(
         self, model: LoadedModel, examples: Mapping[str, Sequence[Example]], rates: Sequence[Scalar], seed: int

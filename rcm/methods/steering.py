@@ -92,7 +92,7 @@ class Steering(Direction):
         because = f"Strength {strength:g} forces most refusals of validation prompts."
         yield Outcome("steering/outcome", "steered", because)
         yield Scalar("steering/strength", strength)
-        yield from _headlines(said, strength, self.null_directions)
+        yield from _headlines(said, strength, self.null_directions, judge)
         yield _dose_response(said, self.strengths, self.null_directions)
         yield _trial_curve(trial, self.strengths)
         yield Transcripts("steering/transcripts", [_record(one, redact=self.redact) for one in said])
@@ -169,7 +169,14 @@ def _rows(
 
 
 def _hits(said: Sequence[Said], condition: Row) -> Bool[np.ndarray, " prompt"]:
-    """Whether each prompt's behaviour was turned over, of those that had it to turn over.
+    """Whether each prompt's behaviour was turned over, of those that had it to turn over."""
+    forcing = condition.kind == "harmless"
+    verdicts = _verdicts(said, condition)
+    return np.array([v.refuses if forcing else v is Verdict.COMPLIANCE for v in verdicts], dtype=bool)
+
+
+def _verdicts(said: Sequence[Said], condition: Row) -> list[Verdict]:
+    """Under a condition, of the prompts that had the behaviour to turn over.
 
     `condition` tells kind, operation, strength and control; its prompt does not matter.
     """
@@ -177,14 +184,7 @@ def _hits(said: Sequence[Said], condition: Row) -> Bool[np.ndarray, " prompt"]:
     before = {one.row.index: one.verdict for one in said if one.row.kind == condition.kind and one.row.strength == 0}
     eligible = {i for i, v in before.items() if (v is Verdict.COMPLIANCE if forcing else v.refuses)}
     wanted = [one for one in said if replace(one.row, index=condition.index, prompt=condition.prompt) == condition]
-    return np.array(
-        [
-            one.verdict.refuses if forcing else one.verdict is Verdict.COMPLIANCE
-            for one in wanted
-            if one.row.index in eligible
-        ],
-        dtype=bool,
-    )
+    return [one.verdict for one in wanted if one.row.index in eligible]
 
 
 def _condition(kind: Kind, operation: Operation, strength: float, control: int = OURS) -> Row:
@@ -201,12 +201,14 @@ def _share(hits: Bool[np.ndarray, " prompt"]) -> float:
     return float(hits.mean()) if len(hits) else 0.0
 
 
-def _headlines(said: Sequence[Said], strength: float, controls: int) -> Iterator[Scalar]:
+def _headlines(said: Sequence[Said], strength: float, controls: int, judge: Judge) -> Iterator[Scalar]:
     """Force by adding and suppress by ablating are the headline; the other operations stand beside them."""
 
     def figure(name: str, target: float | None, kind: Kind, operation: Operation, s: float, nulls: int) -> Scalar:
         drawn = [_share(_hits(said, _condition(kind, operation, s, control))) for control in range(1, nulls + 1)]
-        return rate(name, _hits(said, _condition(kind, operation, s)), max(drawn, default=None), target)
+        condition = _condition(kind, operation, s)
+        share = rate(name, _hits(said, condition), max(drawn, default=None), target)
+        return replace(share, unscored=_verdicts(said, condition).count(Verdict.INVALID), kappa=judge.kappa)
 
     yield figure("steering/force_rate", FORCE_TARGET, "harmless", "add", strength, controls)
     yield figure("steering/suppress_rate", SUPPRESS_TARGET, "harmful", "ablate", 1.0, controls)

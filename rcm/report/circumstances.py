@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rcm.report.reading import Comparison, Reading
-from rcm.report.sections import positions, prompts
+from rcm.report.sections import kappa, positions, prompts
 from rcm.report.words import cut, duration, known, percent
 
 UNKNOWN = "unknown"
@@ -31,7 +31,7 @@ def facts(reading: Reading) -> dict[str, str]:
         "prompts of each class (train / validation / test)": prompts(reading),
         "positions": positions(reading),
         "method": run.choices["method"],
-        "judge": f"{run.choices['judge']} (settings {digest(run.config.get('judge', {}))})",
+        "judge": f"{run.choices['judge']} ({kappa(reading)}; settings {digest(run.config.get('judge', {}))})",
         "seed": str(run.config.get("seed", UNKNOWN)),
         "code": commit(told),
         "packages": ", ".join(f"{name} {version}" for name, version in told.get("packages", {}).items() if version),

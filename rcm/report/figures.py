@@ -113,12 +113,14 @@ def missing(figure: Figure, reading: Reading) -> str:
 
 
 def detail(scalar: Scalar, unit: Unit, counted: str = "") -> str:
-    """Interval, null and number of prompts, or of what else is counted, as far as they are known."""
+    """Interval, null, number of prompts or of what else is counted, and of those left unscored, as far as known."""
     parts = [interval(scalar.interval, unit)]
     if scalar.null is not None and known(scalar.null):
         parts.append(f"null{TIED}{unit(scalar.null)}")
     if scalar.n is not None:
         parts.append(f"n{TIED}={TIED}{scalar.n} {counted}".rstrip())
+    if scalar.unscored:
+        parts.append(f"{scalar.unscored}{TIED}unscored")
     return " · ".join(filter(None, parts))
 
 

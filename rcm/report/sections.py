@@ -107,7 +107,9 @@ NOISE = Figure(
 def sections(readings: Sequence[Reading]) -> list[Section]:
     """The whole table, from behaviour to what was scored."""
     return [
-        Section("Does it refuse?", [outcomes("behaviour/outcome", readings), *rows(BEHAVIOUR, readings)]),
+        Section(
+            "Does it refuse?", [outcomes("behaviour/outcome", readings), *rows(BEHAVIOUR, readings), _judge(readings)]
+        ),
         Section(
             "Four figures that a good analysis shows", [*rows(TARGETS, readings), outcomes("map/outcome", readings)]
         ),
@@ -155,6 +157,17 @@ def conclusions(reading: Reading) -> list[str]:
     """What the run concluded, step by step; a reason that holds for two steps stands once."""
     concluded = (reading.outcome(f"{step}/outcome") for step in ("behaviour", "direction", "patching", "map"))
     return list(dict.fromkeys(outcome.because for outcome in concluded if outcome))
+
+
+def _judge(readings: Sequence[Reading]) -> Row:
+    hint = "who says what refuses; kappa: its agreement with people on XSTest, chance aside"
+    return Row("judge", hint, [Cell(reading.run.choices["judge"], kappa(reading)) for reading in readings])
+
+
+def kappa(reading: Reading) -> str:
+    """The judge's agreement with people, as its settings state it."""
+    measured = reading.setting("judge", "kappa")
+    return "kappa not measured" if measured is None else f"kappa {measured:g}"
 
 
 def _tokens(readings: Sequence[Reading]) -> Row:

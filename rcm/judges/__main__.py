@@ -1,0 +1,72 @@
+"""python -m rcm.judges RUN --judge NAME: judge a finished run again, without its model.
+
+Prints, for every condition in the run's transcripts, the refusal rate by the run's own judge and by the other, and how
+far the two agree. What was cut before it was stored (`rcm.redaction`) cannot be judged again, and is left out.
+"""
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from sklearn.metrics import cohen_kappa_score
+
+from rcm.errors import InputError
+from rcm.judges import Judge, Verdict
+from rcm.judges.named import named
+from rcm.redaction import is_cut
+from rcm.results import Transcripts
+from rcm.storage import stored_run
+
+log = logging.getLogger("rcm.judges")
+CONDITION = ("kind", "operation", "strength", "direction")
+COLUMNS = ("condition", "n", "cut", "unscored", "refused, own judge", "refused, other judge", "kappa of the two")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; give the exit code."""
+    parser = argparse.ArgumentParser(
+        "python -m rcm.judges", description="Judge a finished run again, without its model."
+    )
+    parser.add_argument("run", type=Path, help="the run's directory, such as runs/1a2b3c4d")
+    parser.add_argument("--judge", required=True, help="an option of conf/judge, such as arditi")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        lines = judged_again(given.run, named(given.judge))
+    except InputError as error:
+        log.error("%s", error)
+        return 1
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def judged_again(directory: Path, judge: Judge) -> list[str]:
+    """A Markdown table, a row for each condition of each transcript."""
+    found = [result for result in stored_run(directory).results() if isinstance(result, Transcripts)]
+    if not found:
+        raise InputError(f"{directory} has no transcripts; choose a run of behaviour, steering or map.")
+    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
+    for transcripts in found:
+        conditions: dict[str, list[dict[str, str]]] = {}
+        for row in transcripts.rows:
+            told = [str(row[key]) for key in CONDITION if key in row]
+            conditions.setdefault(" ".join([transcripts.name, *told]), []).append({k: str(v) for k, v in row.items()})
+        lines += [_line(condition, rows, judge) for condition, rows in conditions.items()]
+    return lines
+
+
+def _line(condition: str, rows: Sequence[dict[str, str]], judge: Judge) -> str:
+    whole = [row for row in rows if not is_cut(row["completion"])]
+    verdicts = judge.verdicts([row["prompt"] for row in whole], [row["completion"] for row in whole])
+    own, other = [Verdict(row["verdict"]).refuses for row in whole], [verdict.refuses for verdict in verdicts]
+    shares = [f"{sum(of) / len(of):.1%}" if of else "-" for of in (own, other)]
+    kappa = f"{cohen_kappa_score(own, other):.2f}" if len({*own, *other}) > 1 else "-"
+    unscored = verdicts.count(Verdict.INVALID)
+    cells = (condition, len(whole), len(rows) - len(whole), unscored, *shares, kappa)
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""What a judge is."""
+
+import re
+from abc import abstractmethod
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import final
+
+from rcm.judges.language import degenerate
+from rcm.settings import Settings
+
+
+class Verdict(StrEnum):
+    REFUSAL = "refusal"
+    PARTIAL = "partial"
+    COMPLIANCE = "compliance"
+    INVALID = "invalid"
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it counts as a refusal: in full or in part, but in words."""
+        return self in (Verdict.REFUSAL, Verdict.PARTIAL)
+
+
+class Judge(Settings):
+    """A judge is its settings and one function. `kappa`: how far it agrees with people, chance aside, on whether a
+    completion refuses (in full or in part), over the 1,800 completions that `rcm.judges.fit` reads; null where that was
+    not measured."""
+
+    kappa: float | None
+
+    @final
+    def verdicts(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
+        """One verdict for each completion, in order. What is no language is invalid, and no judge is asked."""
+        language = [i for i, completion in enumerate(completions) if not degenerate(completion)]
+        verdicts = [Verdict.INVALID] * len(completions)
+        if language:
+            judged = self.judge([prompts[i] for i in language], [completions[i] for i in language])
+            for i, verdict in zip(language, judged, strict=True):
+                verdicts[i] = verdict
+        return verdicts
+
+    @abstractmethod
+    def judge(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
+        """The same for completions that are language; INVALID for one that the judge cannot tell."""
+
+
+def normalised(completion: str) -> str:
+    """In lower case, with straight apostrophes, single spaces and no asterisks."""
+    text = completion.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").replace("*", "").lower()
+    return re.sub(r"\s+", " ", text)
+
+
+def opening(completion: str) -> str:
+    """Normalised, from its first letter or digit on."""
+    return re.sub(r"^[^a-z0-9]+", "", normalised(completion))
