@@ -42,7 +42,7 @@ from rcm.patching import (
     stability,
 )
 from rcm.patching.engine import TOLERANCE
-from rcm.stats import label_swap_max_t, mean_interval
+from rcm.stats import bootstrap, label_swap_max_t
 from tests import conftest
 
 Tiny = Callable[..., LoadedModel]
@@ -695,7 +695,7 @@ def test_stability_tells_a_ranking_from_noise():
 
 def test_the_interval_of_a_mean_is_the_textbooks():
     values = np.random.default_rng(0).normal(3, 2, size=400)
-    low, high = mean_interval(values, seed=0)
+    low, high = bootstrap(np.mean, values, seed=0)
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15)
-    assert mean_interval(np.array([2.0]), seed=0) == (2, 2)
+    assert bootstrap(np.mean, np.array([2.0]), seed=0) == (2, 2)

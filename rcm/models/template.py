@@ -155,10 +155,11 @@ class Template:
                 )
 
     def reply(self, tokens: Sequence[int]) -> str:
-        """The model's own turn as text: without special tokens, and cut where a base model writes the next turn."""
+        """The model's own turn as text: without special tokens, without a last character of which only the first bytes
+        were generated, and cut where a base model writes the next turn."""
         text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
         assert isinstance(text, str)
-        return (text.split(NEXT_TURN)[0] if self.kind == "plain" else text).strip()
+        return (text.split(NEXT_TURN)[0] if self.kind == "plain" else text).rstrip("\ufffd").strip()
 
 
 def common_beginning(rows: Iterable[Sequence[int]]) -> list[int]:
