@@ -27,11 +27,11 @@ from torch import Tensor, nn
 
 from rcm import identity  # noqa: F401 (registers the resolver that the config names its directory with)
 from rcm.causal import Cell, Scorer, Scores, Search
-from rcm.forward import record
+from rcm.forward import Recording, record
 from rcm.methods.direction import Direction
 from rcm.metrics import kl_divergence, refusal_log_odds
 from rcm.models import LoadedModel
-from rcm.prompts import Split, texts
+from rcm.prompts import Part, Split, texts
 from rcm.refusal_tokens import refusal_openings
 from rcm.selection import select
 
@@ -124,15 +124,15 @@ def candidates(model: LoadedModel, prompts: Split, options: argparse.Namespace) 
     available = len(model.template.end_of_instruction)
     positions = list(range(-min(options.positions or available, available), 0))
 
-    def recorded(part: Any) -> list[Any]:
-        return [record(model, texts(side), positions, "prompts") for side in part]
+    def recorded(part: Part, most: int | None) -> list[Recording]:
+        return [record(model, texts(side)[:most], positions, "prompts") for side in part]
 
-    harmful, harmless = recorded(prompts.train)
+    harmful, harmless = recorded(prompts.train, None)
     vectors = harmful.residuals.double().mean(0) - harmless.residuals.double().mean(0)
     vectors[vectors.norm(dim=-1) < 1e-6] = 0  # the template's own embeddings, but for rounding
     tokens = tuple(opening.token for opening in refusal_openings(harmful.logits, harmless.logits))
     agreeing = []
-    for side, sign in zip(recorded(prompts.validation), (1, -1), strict=True):
+    for side, sign in zip(recorded(prompts.validation, 2 * options.prompts), (1, -1), strict=True):
         kept = side.where(sign * refusal_log_odds(side.logits, tokens) > 0)
         agreeing.append(kept.where(torch.arange(len(kept.prompts)) < options.prompts))
     return Scorer(model, *agreeing, tokens), vectors.float()
