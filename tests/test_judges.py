@@ -394,9 +394,9 @@ def verdicts_of(letters: str) -> list[Verdict]:
 
 
 def test_agreement_is_kappa_over_what_both_could_tell():
-    """Seven that both could tell, of which they agree on six: (6/7 - 25/49) / (1 - 25/49) = 17/24."""
+    """Seven that both could tell, of which they agree on six: (6/7 - 24/49) / (1 - 24/49) = 18/25."""
     kappa, n = agreement(verdicts_of("rrpccccii"), verdicts_of("rprccrcri"))
-    assert (kappa, n) == (pytest.approx(17 / 24), 7)
+    assert (kappa, n) == (pytest.approx(18 / 25), 7)
     assert agreement(verdicts_of("rc"), verdicts_of("cr")) == (-1, 2)
 
 
