@@ -9,12 +9,13 @@ logits are those of one pass for each row, up to rounding.
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from rcm.interventions import Intervention, applied
 from rcm.models import LoadedModel
@@ -137,4 +138,4 @@ def branching(points: Points, layer: int, parents: Int[Tensor, " row"]) -> Itera
 
 def _select(cache: DynamicCache, layers: slice, index: Int[Tensor, " row"]) -> None:
     for layer in cache.layers[layers]:
-        layer.batch_select_indices(index)
+        cast(DynamicLayer, layer).batch_select_indices(index)

@@ -55,3 +55,20 @@ def unit(vector: Float[np.ndarray, "*shape d_model"]) -> Float[np.ndarray, "*sha
 def random_directions(n: int, d_model: int, seed: int) -> Float[np.ndarray, "n d_model"]:
     """Unit vectors, uniform on the sphere: the null of a direction."""
     return unit(np.random.default_rng(seed).standard_normal((n, d_model)))
+
+
+def shuffled_differences(
+    harmful: Activations, harmless: Activations, n: int, seed: int
+) -> Float[np.ndarray, "n d_model"]:
+    """Mean differences under labels that tell nothing: half of each class changes sides.
+
+    Labels drawn without regard to class would by chance agree with the true ones more often than not, or less, and what
+    they share with the true difference would grow when they are brought to its length.
+    """
+    random = np.random.default_rng(seed)
+
+    def drawn() -> Vector:
+        halves = (np.array_split(random.permutation(side), 2) for side in (harmful, harmless))
+        return mean_difference(*map(np.concatenate, zip(*halves, strict=True)))
+
+    return np.stack([drawn() for _ in range(n)]) if n else np.zeros((0, harmful.shape[1]))
