@@ -56,8 +56,8 @@ FEWEST = 4  # prompts of a class, below which a mean difference or a mean score 
 @dataclass(frozen=True)
 class Found:
     """A direction at a place. `vector` has its natural length; `harmful` and `harmless` are the mean activations of the
-    training prompts at its position. `shuffled` are the mean differences at its place, brought to its length, of labels
-    that tell nothing. `refusal_tokens` open refusals; empty if none do."""
+    training prompts at its position. `shuffled` are mean differences at its place of labels that tell nothing, brought
+    to its length. `refusal_tokens` open refusals; empty if none do."""
 
     position: int
     layer: int

@@ -8,15 +8,16 @@ a harmless prompt as far as harmful prompts lie from it.
     condition add s v or -s v only to prompts that project on v beyond a threshold (`rcm.steering.gate`)
 
 1. Choose the strength on validation prompts: the highest force rate, at the least strength that reaches it.
-2. On test prompts, steer with the direction, with random directions of its length, and with mean differences of labels
-   that tell nothing, brought to its length. Every prompt meets one of each, in turn. Prompts, strengths, signs and
-   controls of one operation are rows of shared batches.
+2. On test prompts, steer with the direction, with random directions of its length, and with mean differences of
+   shuffled labels, brought to its length (`rcm.directions.shuffled_differences`). Every prompt meets one of each, in
+   turn. Prompts, strengths, signs and controls of one operation are rows of shared batches.
 3. Force rate: of the prompts that were answered, how many are now refused, in words. Suppress rate: of those that were
    refused, how many are now answered, in words. A steered output that is no language is neither. `rcm.stats.trend`
    tells whether the rate rises with strength.
 4. The price of every point: KL to the unsteered model over the first tokens of its own replies to harmless prompts,
    and loss on plain text (`rcm.teacher_forcing`). Whether replies stay language: repetition and length.
-5. Bring every operation and every control to the same KL on validation prompts, and compare what they turn over.
+5. Bring every operation and every control to the same KL on harmless validation prompts (`rcm.steering.budget`), and
+   compare what they turn over.
 
 The null of a rate is the upper end of its controls' intervals. Where a control does as well, the outcome is
 `unspecific`.
@@ -38,7 +39,7 @@ from rcm.results import Curve, Line, Outcome, Result, Scalar, Transcripts
 from rcm.stats import trend
 from rcm.steering import budget, points
 from rcm.steering.bench import Bench
-from rcm.steering.budget import Reached
+from rcm.steering.budget import Reached, Way
 from rcm.steering.conditions import (
     FAMILIES,
     OURS,
@@ -47,7 +48,6 @@ from rcm.steering.conditions import (
     UNSTEERED,
     Condition,
     Kind,
-    Operation,
     Row,
     conditions,
     family_of,
@@ -60,7 +60,7 @@ FORCE_TARGET, SUPPRESS_TARGET = 0.7, 0.4  # what a good analysis shows
 STEERED, UNSPECIFIC = "steered", "unspecific"
 KINDS: tuple[Kind, Kind] = ("harmless", "harmful")
 VERBS = {"harmless": "force", "harmful": "suppress"}
-CALIBRATED: tuple[Operation, ...] = ("add", "clamp", "affine")
+Calibrated = dict[Way, dict[str, Reached]]
 PLAIN = f"{PACKAGED}plain.txt"
 
 
@@ -112,9 +112,10 @@ class Steering(Direction):
 
         n = self.compared_prompts
         fewer = {kind: [one for one in some if n is None or one[0] < n] for kind, some in asked.items()}
-        equal = self._at_equal_kl(bench, prompts.validation.harmless[:n])
-        compared = points.measured(bench, equal, fewer, (costed[0][:n], costed[1]), seed)
-        yield from _prices(measured, compared, strength)
+        reached = self._at_budget(bench, prompts.validation.harmless[:n])
+        compared = points.measured(bench, _compared(reached), fewer, (costed[0][:n], costed[1]), seed)
+        yield from _prices(measured, strength)
+        yield from _budget_strengths(reached)
         yield points.table("steering/points", [*measured, *compared])
         yield self._conclusion(measured, compared, strength)
         said = [*unsteered, *(one for point in (*measured, *compared) for one in point.said)]
@@ -143,20 +144,18 @@ class Steering(Direction):
             *conditions("harmful", "affine", (-strength,), 0),
         ]
 
-    def _at_equal_kl(self, bench: Bench, harmless: Sequence[Prompt]) -> list[Condition]:
-        """Every operation with every direction at the strength where it costs the budget on these prompts.
+    def _at_budget(self, bench: Bench, harmless: Sequence[Prompt]) -> Calibrated:
+        """For every way of steering the strengths at which each direction costs the budget on these prompts.
 
         Where a condition lets most harmless prompts alone no strength would cost as much: it takes that of adding.
         """
-        reached = {
-            operation: budget.strengths(bench, operation, harmless, self.kl_budget, self.max_strength)
-            for operation in CALIBRATED
-        }
-        return [
-            condition
-            for operation, of in {**reached, "conditional": reached["add"]}.items()
-            for condition in _compared(operation, of)
-        ]
+        found: Calibrated = {}
+        for kind in KINDS:
+            for operation in ("add", "clamp", "affine"):
+                way = Way(operation, kind)
+                found[way] = budget.strengths(bench, way, harmless, self.kl_budget, self.max_strength)
+            found[Way("conditional", kind)] = found[Way("add", kind)]
+        return found
 
     def _headlines(self, measured: Sequence[Point], strength: float, judge: Judge) -> Iterator[Scalar]:
         """Force by adding and suppress by ablating are the headline; the other operations stand beside them."""
@@ -203,16 +202,18 @@ def _unsteered(bench: Bench, part: Part) -> tuple[list[Said], Asked]:
     return said, asked
 
 
-def _compared(operation: Operation, reached: Mapping[str, Reached]) -> list[Condition]:
-    """Forcing and suppressing with the directions of each family, each at its own strength."""
-    named: dict[str, dict[str, float]] = {}
-    ways: tuple[tuple[Kind, int], ...] = (("harmless", 1), ("harmful", -1))
-    for direction, one in reached.items():
-        named.setdefault(family_of(direction), {})[direction] = one.strength
+def _compared(reached: Calibrated) -> list[Condition]:
+    """Every way of steering with the directions of each family, each at its own strength."""
     return [
-        Condition(kind, operation, family, {name: sign * s for name, s in strengths.items()}, equal_kl=True)
-        for kind, sign in ways
-        for family, strengths in named.items()
+        Condition(
+            way.kind,
+            way.operation,
+            family,
+            {name: way.sign * one.strength for name, one in of.items() if family_of(name) == family},
+            equal_kl=True,
+        )
+        for way, of in reached.items()
+        for family in dict.fromkeys(map(family_of, of))
     ]
 
 
@@ -295,15 +296,22 @@ def _curves(measured: Sequence[Point]) -> Iterator[Curve]:
     yield points.curve("steering/invalid", ours, "invalid", "share of replies that are no language")
 
 
-def _prices(measured: Sequence[Point], compared: Sequence[Point], strength: float) -> Iterator[Result]:
-    """What the headline operations cost; and the strength at which adding costs the budget."""
+def _prices(measured: Sequence[Point], strength: float) -> Iterator[Scalar]:
+    """What the headline operations cost."""
     headline = _at(measured, "harmless", "add", strength), _at(measured, "harmful", "ablate", 1.0)
     for name, one in zip(VERBS.values(), headline, strict=True):
         yield rate(f"steering/invalid_rate_{name}", invalid(one.said), None)
+        yield Scalar(f"steering/distinct_{name}", one.distinct.value, one.distinct[1:], len(one.said))
         yield Scalar(f"steering/kl_{name}", one.kl.value, one.kl[1:])
         yield Scalar(f"steering/cross_entropy_{name}", one.cross_entropy.value, one.cross_entropy[1:])
-        yield Scalar(f"steering/distinct_{name}", one.distinct.value, one.distinct[1:], len(one.said))
-    yield Scalar("steering/strength_at_kl_budget", _at(compared, "harmless", "add", None).condition.strength)
+
+
+def _budget_strengths(reached: Calibrated) -> Iterator[Scalar]:
+    """Of the refusal direction; NaN where no strength within reach costs the budget."""
+    for way, of in reached.items():
+        if way.operation != "conditional":
+            strength = of[OURS].strength if of[OURS].reached else float("nan")
+            yield Scalar(f"steering/budget_strength_{VERBS[way.kind]}_{way.operation}", strength)
 
 
 def _share(said: Sequence[Said]) -> float:

@@ -8,14 +8,26 @@ meets the budget; every guess is measured, and the last one counts.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from rcm.prompts import Prompt
 from rcm.steering.bench import Bench
-from rcm.steering.conditions import Operation, Row
+from rcm.steering.conditions import Kind, Operation, Row
 
 CLOSE = 0.05  # of the budget
 ROUNDS = 10
 Measured = Callable[[Sequence[int], Sequence[float]], Sequence[float]]  # KL of some directions, each at its strength
+
+
+class Way(NamedTuple):
+    """An operation, and the kind of prompts that it is for: harmful ones are pushed away from refusing."""
+
+    operation: Operation
+    kind: Kind
+
+    @property
+    def sign(self) -> int:
+        return 1 if self.kind == "harmless" else -1
 
 
 @dataclass(frozen=True)
@@ -52,16 +64,14 @@ class _Search:
         return low * (high / low) ** share
 
 
-def strengths(
-    bench: Bench, operation: Operation, harmless: Sequence[Prompt], budget: float, most: float
-) -> dict[str, Reached]:
-    """For each direction on the bench, the strength at which forcing by an operation costs the budget."""
+def strengths(bench: Bench, way: Way, harmless: Sequence[Prompt], budget: float, most: float) -> dict[str, Reached]:
+    """For each direction on the bench, the strength at which steering so costs the budget on harmless prompts."""
     names = list(bench.directions)
 
     def measured(which: Sequence[int], at: Sequence[float]) -> list[float]:
-        pushed = [(names[i], strength) for i, strength in zip(which, at, strict=True)]
-        rows = [[Row("harmless", i, p, operation, s, name) for name, s in pushed] for i, p in enumerate(harmless)]
-        return bench.kl(rows, f"steering: {operation} at equal KL").mean(0).tolist()
+        pushed = [(names[i], way.sign * strength) for i, strength in zip(which, at, strict=True)]
+        rows = [[Row(way.kind, i, p, way.operation, s, name) for name, s in pushed] for i, p in enumerate(harmless)]
+        return bench.kl(rows, f"steering: {way.operation} at equal KL").mean(0).tolist()
 
     return dict(zip(names, strengths_at(budget, measured, len(names), most), strict=True))
 
