@@ -14,7 +14,7 @@ from rcm.interventions import Intervention, applied
 from rcm.models import LoadedModel
 from rcm.progress import track
 
-ROWS_PER_PROMPT = 4  # a row of a decoding batch is one token at a time: memory is spared, and long batches are faster
+LONGER = 8  # times as many rows as prompts in a batch on a CPU, which multiplies 256 rows 1.6 times as fast as 32
 
 
 def replies(
@@ -41,7 +41,8 @@ def reply_tokens(
     asked = [encoded[prompt] for prompt in prompts]
     shared = shared_tokens(model, max(map(len, asked), default=0) + max_new_tokens)
     rows: list[list[int]] = [[]] * len(prompts)
-    for index in track(list(_batches(asked, ROWS_PER_PROMPT * model.batch_size)), label):
+    at_once = model.batch_size * (LONGER if model.device.type == "cpu" else 1)
+    for index in track(list(_batches(asked, at_once)), label):
         chosen = [intervention.rows(index) for intervention in interventions]
         for i, tokens in zip(
             index, _decoded(model, [asked[i] for i in index], chosen, shared, max_new_tokens), strict=True
