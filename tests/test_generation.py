@@ -70,7 +70,9 @@ def test_a_row_that_has_ended_is_not_read_on(tiny: Tiny):
     model.hf.generation_config.eos_token_id = ends[1]
     shift = torch.zeros(2, 32)
     shift[1] = 50 * (model.hf.get_input_embeddings().weight[model.template.tokenizer("e")["input_ids"][0]])
-    model.hf.register_forward_pre_hook(lambda _, args, kwargs: widths.append(len(kwargs["input_ids"])), with_kwargs=True)
+    model.hf.register_forward_pre_hook(
+        lambda _, args, kwargs: widths.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
     assert replies(model, ["x", "x"], 20, [Add(0, shift)]) == ["abcdef", "f"]
     assert widths[-5:] == [1, 1, 1, 1, 1]
 

@@ -66,15 +66,17 @@ PLAIN = f"{PACKAGED}plain.txt"
 
 class Steering(Direction):
     """`strengths` in multiples of the natural norm. `max_new_tokens` is how long replies may be, `kl_tokens` how many
-    of an unsteered reply the KL is taken over. `kl_budget` in nats per token, at which operations are compared, on
-    `compared_prompts` of each class (null: all), at no more than `max_strength`. `plain_texts`: how many texts the loss
-    is taken on (null: all of `rcm/assets/plain.txt`)."""
+    of an unsteered reply the KL is taken over. `kl_budget` in nats per token, at which operations are compared, at no
+    more than `max_strength`. `kl_prompts` and `plain_texts`: how many harmless prompts and texts of
+    `rcm/assets/plain.txt` the prices are taken on; `compared_prompts`: how many of each class are compared at equal KL;
+    null is all."""
 
     strengths: tuple[PositiveFloat, ...]
     max_new_tokens: PositiveInt
     kl_tokens: PositiveInt
     kl_budget: PositiveFloat
     max_strength: PositiveFloat
+    kl_prompts: PositiveInt | None
     compared_prompts: PositiveInt | None
     plain_texts: PositiveInt | None
     redact: bool
@@ -103,7 +105,7 @@ class Steering(Direction):
         yield _trial_curve(trial)
 
         unsteered, asked = _unsteered(bench, prompts.test)
-        costed = prompts.test.harmless, plain_prompts(self.plain_texts)
+        costed = prompts.test.harmless[: self.kl_prompts], plain_prompts(self.plain_texts)
         measured = points.measured(bench, self._conditions(strength), asked, costed, seed)
         yield from self._headlines(measured, strength, judge)
         yield from _trends(measured, seed)
@@ -112,8 +114,8 @@ class Steering(Direction):
 
         n = self.compared_prompts
         fewer = {kind: [one for one in some if n is None or one[0] < n] for kind, some in asked.items()}
-        reached = self._at_budget(bench, prompts.validation.harmless[:n])
-        compared = points.measured(bench, _compared(reached), fewer, (costed[0][:n], costed[1]), seed)
+        reached = self._at_budget(bench, prompts.validation.harmless[: self.kl_prompts])
+        compared = points.measured(bench, _compared(reached), fewer, costed, seed)
         yield from _prices(measured, strength)
         yield from _budget_strengths(reached)
         yield points.table("steering/points", [*measured, *compared])
@@ -236,10 +238,10 @@ def _controls(measured: Sequence[Point], kind: Kind, operation: str, strength: f
 def _rivals(
     verb: str, measured: Sequence[Point], at: tuple[Kind, str, float | None], target: float, where: str
 ) -> Iterator[str]:
-    """The controls that reach the target, or whose interval reaches ours."""
+    """The controls whose rate reaches the target, or our interval."""
     ours = _at(measured, *at)
     for control in _controls(measured, *at):
-        if control.turned.value >= target or control.turned.high >= ours.turned.low:
+        if control.turned.value >= min(target, ours.turned.low):
             yield (
                 f"{control.condition.family} directions {verb} {control.turned.value:.0%}{where}, "
                 f"the refusal direction {ours.turned.value:.0%}"

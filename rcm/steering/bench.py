@@ -34,6 +34,7 @@ class Bench:
     max_new_tokens: int
     kl_tokens: int
     _unsteered: dict[str, str] = field(default_factory=dict)
+    _continuations: dict[str, Text] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -88,13 +89,15 @@ class Bench:
         known = self._continued([own[0].prompt for own in rows])
         interventions = [self.intervention(flat[-1].operation, flat)]
         shared = shared_tokens(self.model, max(len(text.tokens) for text in known))
-        return kl_divergences(self.model, known, len(beside[0]), interventions, shared, label).numpy()[:, 1:]
+        return kl_divergences(self.model, known, len(beside[0]), interventions, shared, label).double().numpy()[:, 1:]
 
     def _continued(self, prompts: Sequence[Prompt]) -> list[Text]:
         """Prompts with the beginning of their unsteered replies."""
-        said = reply_tokens(self.model, texts(prompts), self.kl_tokens, label="steering: unsteered replies")
-        asked = [self.model.template.tokens(prompt.text) for prompt in prompts]
-        return [Text((*ask, *tokens), len(tokens)) for ask, tokens in zip(asked, said, strict=True)]
+        new = [text for text in dict.fromkeys(texts(prompts)) if text not in self._continuations]
+        said = reply_tokens(self.model, new, self.kl_tokens, label="steering: unsteered replies")
+        for text, tokens in zip(new, said, strict=True):
+            self._continuations[text] = Text((*self.model.template.tokens(text), *tokens), len(tokens))
+        return [self._continuations[prompt.text] for prompt in prompts]
 
     def cross_entropy(self, rows: Sequence[Sequence[Row]]) -> Float[np.ndarray, "text row"]:
         """Nats per token by which the loss on plain text grows under each of its rows, all of one operation."""
@@ -103,7 +106,7 @@ class Bench:
         tokens = [tuple(self.model.template.tokenizer(own[0].prompt.text)["input_ids"]) for own in rows]
         given = [Text(read, len(read) - 1) for read in tokens]
         losses = cross_entropies(self.model, given, len(beside[0]), [self.intervention(flat[-1].operation, flat)])
-        return (losses[:, 1:] - losses[:, :1]).numpy()
+        return (losses[:, 1:] - losses[:, :1]).double().numpy()
 
     def intervention(self, operation: Operation, rows: Sequence[Row]) -> Intervention:
         """All rows of one operation; a row that is not steered has no direction."""

@@ -14,8 +14,8 @@ from rcm.prompts import Prompt
 from rcm.steering.bench import Bench
 from rcm.steering.conditions import Kind, Operation, Row
 
-CLOSE = 0.05  # of the budget
-ROUNDS = 10
+CLOSE = 0.1  # of the budget
+ROUNDS = 8
 Measured = Callable[[Sequence[int], Sequence[float]], Sequence[float]]  # KL of some directions, each at its strength
 
 
@@ -56,8 +56,9 @@ class _Search:
             self.high = self.guess, kl
 
     def next(self, budget: float, most: float) -> float:
-        if self.low is None or self.high is None:
-            return min(2 * self.guess, most) if self.high is None else self.guess / 2
+        if self.low is None or self.high is None:  # KL grows about as the square, near zero
+            factor = math.sqrt(budget / self.kl) if self.kl > 0 else math.inf
+            return min(self.guess * min(max(factor, 0.25), 4.0), most)
         (low, before), (high, after) = self.low, self.high
         share = math.log(budget / before) / math.log(after / before) if 0 < before < after else 0.5
         share = min(max(share, 0.1), 0.9)  # never stuck at one end

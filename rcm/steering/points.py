@@ -1,6 +1,6 @@
 """Everything measured about one condition: turned over, still language, and the price; each with its interval."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -97,9 +97,9 @@ def _point(condition: Condition, said: Sequence[Said], kl: Values, losses: Value
         said,
         turned=share(hits(said)),
         invalid=share(invalid(said)),
-        distinct=mean(map(distinct, spoken), seed),
-        longest_repeat=mean(map(longest_repeat, spoken), seed),
-        words=mean((len(words(one)) for one in spoken), seed),
+        distinct=mean(np.array([distinct(one) for one in spoken]), seed),
+        longest_repeat=mean(np.array([longest_repeat(one) for one in spoken], dtype=float), seed),
+        words=mean(np.array([len(words(one)) for one in spoken], dtype=float), seed),
         kl=mean(kl, seed),
         cross_entropy=mean(losses, seed),
     )
@@ -110,9 +110,9 @@ def share(found: Bool[np.ndarray, " prompt"]) -> Figure:
     return Figure(float(found.mean()), *wilson(int(found.sum()), len(found))) if len(found) else NOTHING
 
 
-def mean(values: Iterable[float], seed: int) -> Figure:
+def mean(values: Values, seed: int) -> Figure:
     """Of those that could be measured, with the percentiles of resampled means."""
-    known: Float[np.ndarray, " _"] = np.array([value for value in values if not np.isnan(value)], dtype=float)
+    known = values[~np.isnan(values)]
     return Figure(float(known.mean()), *mean_interval(known, seed)) if len(known) else NOTHING
 
 
