@@ -24,7 +24,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from rcm.causal import Scorer, Scores, Search
-from rcm.directions import correct, random_directions
+from rcm.directions import correct, random_directions, shuffled_differences, unit
 from rcm.errors import InputError
 from rcm.forward import record
 from rcm.judges import Judge
@@ -55,14 +55,16 @@ FEWEST = 4  # prompts of a class, below which a mean difference or a mean score 
 
 @dataclass(frozen=True)
 class Found:
-    """A direction at a place. `vector` has its natural length; `harmful` and `harmless` are the mean projections of the
-    training prompts on its unit vector, in units of activation. `refusal_tokens` open refusals; empty if none do."""
+    """A direction at a place. `vector` has its natural length; `harmful` and `harmless` are the mean activations of the
+    training prompts at its position. `shuffled` are mean differences at its place of labels that tell nothing, brought
+    to its length. `refusal_tokens` open refusals; empty if none do."""
 
     position: int
     layer: int
     vector: Float[Tensor, " d_model"]
-    harmful: float
-    harmless: float
+    harmful: Float[Tensor, "layer d_model"]
+    harmless: Float[Tensor, "layer d_model"]
+    shuffled: Float[Tensor, "control d_model"]
     refusal_tokens: tuple[int, ...]
     outcome: Outcome
 
@@ -128,7 +130,8 @@ class Direction(Method):
         yield from self._intervened(scorer, fits, scores, (row, layer), outcome, seed)
         yield from self._held_out(Place(train.at(row, layer), test.at(row, layer)), fits, (row, layer), seed)
         yield _by_layer(fits, test, row)
-        return _found(fits, train, positions[row], (row, layer), tokens, outcome)
+        shuffled = shuffled_differences(*train.at(row, layer), self.null_directions, seed)
+        return _found(fits, train, positions[row], (row, layer), shuffled, tokens, outcome)
 
     def _positions(self, model: LoadedModel) -> tuple[int, ...]:
         available = len(model.template.end_of_instruction)
@@ -233,12 +236,18 @@ def _place(choice: Selection | None, readable: Readability, n_positions: int) ->
 
 
 def _found(
-    fits: Fits, train: Recorded, position: int, cell: tuple[int, int], tokens: tuple[int, ...], outcome: Outcome
+    fits: Fits,
+    train: Recorded,
+    position: int,
+    cell: tuple[int, int],
+    shuffled: Float[np.ndarray, "control d_model"],
+    tokens: tuple[int, ...],
+    outcome: Outcome,
 ) -> Found:
     vector = fits.mean_difference[cell]
-    length = np.linalg.norm(vector)
-    harmful, harmless = (float(side.mean(0) @ vector / length) if length else 0.0 for side in train.at(*cell))
-    return Found(position, cell[1], torch.from_numpy(vector).float(), harmful, harmless, tokens, outcome)
+    harmful, harmless = (side.residuals[:, cell[0]].double().mean(0).float() for side in train)
+    controls = torch.from_numpy(unit(shuffled) * np.linalg.norm(vector)).float()
+    return Found(position, cell[1], torch.from_numpy(vector).float(), harmful, harmless, controls, tokens, outcome)
 
 
 def _openings_table(model: LoadedModel, openings: Sequence[Opening]) -> Table:

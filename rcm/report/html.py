@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from rcm.report import categories, circumstances, figures, heads, said, sections
+from rcm.report import categories, circumstances, equal_kl, figures, heads, said, sections
 from rcm.report.curves import strip
 from rcm.report.pictures import curve_rows, map_rows
 from rcm.report.reading import Comparison, Reading
@@ -60,6 +60,8 @@ def _environment() -> Environment:
         "CATEGORIES_HINT": categories.HINT,
         "critical_heads": heads.critical_heads,
         "HEAD_COLUMNS": heads.COLUMNS,
+        "at_equal_kl": equal_kl.at_equal_kl,
+        "KL_COLUMNS": equal_kl.COLUMNS,
         "conclusions": sections.conclusions,
         "duration": duration,
         "said": said,

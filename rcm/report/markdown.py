@@ -6,8 +6,8 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from rcm.report import categories, circumstances, figures, heads, said, sections
-from rcm.report.figures import Cell
+from rcm.report import categories, circumstances, equal_kl, figures, heads, said, sections
+from rcm.report.figures import Cell, Told
 from rcm.report.reading import Comparison, Reading
 from rcm.report.words import TIED, plain, visible
 from rcm.results import Scalar, Transcripts
@@ -77,6 +77,7 @@ def _figures(comparison: Comparison) -> Iterator[str]:
         yield table(columns, ([escaped(row.label), *map(_cell, row.cells)] for row in section.rows))
     yield from _categories(comparison.compared)
     yield from _critical_heads(comparison.compared)
+    yield from _at_equal_kl(comparison.compared)
 
 
 def _cell(cell: Cell) -> str:
@@ -99,10 +100,22 @@ def _critical_heads(readings: Sequence[Reading]) -> Iterator[str]:
     if found:
         yield "### Critical heads"
         yield escaped(f"Strongest first. {'; '.join(f'{name}: {hint}' for name, hint in heads.COLUMNS)}.")
-    for reading, critical in found:
-        yield f"{_title(reading)}: {escaped(critical.said)}"
-        if critical.rows:
-            yield table([name for name, _ in heads.COLUMNS], (map(_cell, row) for row in critical.rows))
+    yield from _tables(found, heads.COLUMNS)
+
+
+def _at_equal_kl(readings: Sequence[Reading]) -> Iterator[str]:
+    found = equal_kl.at_equal_kl(readings)
+    if found:
+        yield "### Ways to steer, at equal KL"
+        yield escaped(f"{'; '.join(f'{name}: {hint}' for name, hint in equal_kl.COLUMNS if hint)}.")
+    yield from _tables(found, equal_kl.COLUMNS)
+
+
+def _tables(found: Iterable[tuple[Reading, Told]], columns: Sequence[tuple[str, str]]) -> Iterator[str]:
+    for reading, told in found:
+        yield f"{_title(reading)}: {escaped(told.said)}"
+        if told.rows:
+            yield table([name for name, _ in columns], (map(_cell, row) for row in told.rows))
 
 
 def _others(comparison: Comparison) -> Iterator[str]:
@@ -116,6 +129,7 @@ def _others(comparison: Comparison) -> Iterator[str]:
             yield table(["figure", "value", ""], rows)
         yield from _categories([reading])
         yield from _critical_heads([reading])
+        yield from _at_equal_kl([reading])
 
 
 def _transcripts(comparison: Comparison) -> Iterator[str]:

@@ -25,8 +25,15 @@ TITLES = {
     "patching/positions_necessity": "positions: refusal lost when the residual stream is taken from the harmless twin",
     "patching/positions_sufficiency": "positions: refusal gained when it is taken from the harmful twin",
     "patching/residual": "where the last token comes to hold the decision",
+    "steering/dose_response": "dose-response: forcing refusal",
+    "steering/dose_response_suppress": "dose-response: suppressing refusal",
+    "steering/kl": "price: KL to the unsteered model",
+    "steering/cross_entropy": "price: loss on plain text",
+    "steering/coherence": "coherence: repetition",
+    "steering/invalid": "coherence: no language",
 }
 CRITICAL = "Outlined: critical, that is significant over all cells (max-T) and certainly above min_share."
+BESIDE = "Beside it directions of the same length: random ones, and mean differences of shuffled labels. Bands: 95 %."
 HINTS = {
     "behaviour/refusal_by_length": "The same replies, cut to their first tokens and judged again. A line that still "
     "rises at its end: some refuse later than replies are cut. Bands: 95 % intervals.",
@@ -47,8 +54,12 @@ HINTS = {
     "patching/positions_sufficiency": f"Sufficiency at each token that all prompts end in. {CRITICAL}",
     "patching/residual": "Refusal lost (necessity) and gained (sufficiency) when the residual stream that enters a "
     "layer is replaced. Bands: 95 % intervals.",
-    "steering/dose_response": "Share of test prompts turned over, by strength. Bands: 95 % intervals; of random "
-    "directions, their range.",
+    "steering/dose_response": f"Harmless test prompts that are refused once it is added. {BESIDE}",
+    "steering/dose_response_suppress": f"Refused test prompts that are answered once it is subtracted. {BESIDE}",
+    "steering/kl": f"How far predictions move, over the unsteered model's own replies to harmless prompts. {BESIDE}",
+    "steering/cross_entropy": f"What adding it costs on text that has nothing to do with refusing. {BESIDE}",
+    "steering/coherence": "Share of a reply's word trigrams that are different ones; below one half a reply loops.",
+    "steering/invalid": "Replies that are no language count as neither refusals nor answers.",
     "steering/strength_choice": "Force rate on validation prompts, by which the strength was chosen.",
     "safety_tune/loss": "Training loss of the adapter.",
 }
