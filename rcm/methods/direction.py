@@ -14,6 +14,7 @@ Without `exhaustive`, step 4 skips what can no longer change the choice. Where t
 nothing to measure: the outcome is `no_refusal_behaviour`, and step 5 reports on the most separable place instead.
 """
 
+import json
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,12 +27,13 @@ from torch import Tensor
 from rcm.causal import Scorer, Scores, Search
 from rcm.directions import correct, random_directions, shuffled_differences, unit
 from rcm.errors import InputError
-from rcm.forward import record
+from rcm.forward import Recording, record
 from rcm.judges import Judge
 from rcm.methods import Method
 from rcm.methods.behaviour import NO_REFUSAL, REFUSAL, rate
 from rcm.metrics import refusal_log_odds
 from rcm.models import LoadedModel
+from rcm.models.adapter import prompt_digest
 from rcm.prompts import Part, Split, texts
 from rcm.readability import (
     Fits,
@@ -130,6 +132,7 @@ class Direction(Method):
         yield from self._intervened(scorer, fits, scores, (row, layer), outcome, seed)
         yield from self._held_out(Place(train.at(row, layer), test.at(row, layer)), fits, (row, layer), seed)
         yield _by_layer(fits, test, row)
+        yield _harmless(model, train.harmless, row, positions[row], layer)
         shuffled = shuffled_differences(*train.at(row, layer), self.null_directions, seed)
         return _found(fits, train, positions[row], (row, layer), shuffled, tokens, outcome)
 
@@ -277,6 +280,18 @@ def _tensors(model: LoadedModel, positions: Sequence[int], train: Recorded, fits
         "adapter": model.identity.get("adapter", ""),
     }
     return Tensors("direction/directions", {name: tensor.float() for name, tensor in tensors.items()}, metadata)
+
+
+def _harmless(model: LoadedModel, harmless: Recording, row: int, position: int, layer: int) -> Tensors:
+    """Activations on harmless training prompts at the place: what a map to a model of another shape is fitted on."""
+    metadata = {
+        "shape": "prompt, d_model",
+        "position": str(position),
+        "layer": str(layer),
+        "prompts": json.dumps([prompt_digest(prompt) for prompt in harmless.prompts]),
+        "template_hash": model.template.digest,
+    }
+    return Tensors("direction/harmless", {"activations": harmless.residuals[:, row, layer].float()}, metadata)
 
 
 def _maps(

@@ -104,7 +104,7 @@ class Steering(Direction):
         yield Scalar("steering/strength", strength)
         yield _trial_curve(trial)
 
-        unsteered, asked = _unsteered(bench, prompts.test)
+        before, asked = unsteered(bench, prompts.test)
         costed = prompts.test.harmless[: self.kl_prompts], plain_prompts(self.plain_texts)
         measured = points.measured(bench, self._conditions(strength), asked, costed, seed)
         yield from self._headlines(measured, strength, judge)
@@ -120,8 +120,8 @@ class Steering(Direction):
         yield from _budget_strengths(reached)
         yield points.table("steering/points", [*measured, *compared])
         yield self._conclusion(measured, compared, strength)
-        said = [*unsteered, *(one for point in (*measured, *compared) for one in point.said)]
-        yield Transcripts("steering/transcripts", [_record(one, redact=self.redact) for one in said])
+        said = [*before, *(one for point in (*measured, *compared) for one in point.said)]
+        yield Transcripts("steering/transcripts", [steered_transcript(one, redact=self.redact) for one in said])
 
     @property
     def _ordered(self) -> list[float]:
@@ -129,7 +129,7 @@ class Steering(Direction):
 
     def _trial(self, bench: Bench, validation: Part) -> dict[float, list[Said]]:
         """Validation prompts forced at every strength."""
-        _, asked = _unsteered(bench, Part((), validation.harmless))
+        _, asked = unsteered(bench, Part((), validation.harmless))
         tried = conditions("harmless", "add", self._ordered, 0)
         return dict(zip(self._ordered, points.answered(bench, tried, asked), strict=True))
 
@@ -194,7 +194,7 @@ def plain_prompts(n: int | None) -> list[Prompt]:
     return [Prompt(line, "") for line in lines[:n]]
 
 
-def _unsteered(bench: Bench, part: Part) -> tuple[list[Said], Asked]:
+def unsteered(bench: Bench, part: Part) -> tuple[list[Said], Asked]:
     """What the model says by itself; and of each kind the prompts that have the behaviour to turn over."""
     rows = [Row(kind, i, p, "none", UNSTEERED) for kind in KINDS for i, p in enumerate(getattr(part, kind))]
     said = bench.said(rows)
@@ -326,7 +326,7 @@ def _trial_curve(trial: Mapping[float, Sequence[Said]]) -> Curve:
     return Curve("steering/strength_choice", list(trial), [line], "strength, in natural norms", "validation force rate")
 
 
-def _record(said: Said, *, redact: bool) -> dict[str, str | float]:
+def steered_transcript(said: Said, *, redact: bool) -> dict[str, str | float]:
     row = said.row
     told = transcript(row.kind, row.prompt, said.completion, said.verdict, redact=redact)
     return {**told, "operation": row.operation, "strength": row.strength, "direction": row.direction}
