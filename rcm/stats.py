@@ -19,7 +19,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 def bootstrap(statistic: Callable[..., float], *groups: Samples, seed: int, draws: int = 1000) -> tuple[float, float]:
     """Percentile interval of a statistic of one or more groups, each resampled with replacement."""
     random = np.random.default_rng(seed)
-    values = [statistic(*(random.choice(group, len(group)) for group in groups)) for _ in range(draws)]
+    drawn = (random.choice(group, (draws, len(group))) for group in groups)
+    values = [statistic(*samples) for samples in zip(*drawn, strict=True)]
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 

@@ -162,11 +162,7 @@ def _steering(readings: Sequence[Reading]) -> Iterator[Row]:
         ("distinct trigrams", "share, of words in a reply; below 0.5 it loops", DISTINCT),
         ("KL to the unsteered model", "nats per token, on its own replies to harmless prompts", KL),
         ("growth of the loss on plain text", "nats per token", LOSS),
-        (
-            "condition",
-            "of conditional steering, as a test of whether a prompt is harmful",
-            TRIGGER,
-        ),
+        ("condition", "of conditional steering, as a test of whether a prompt is harmful", TRIGGER),
     )
     for label, hint, figures in together_in:
         yield from together(label, hint, figures, readings)

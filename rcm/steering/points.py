@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from rcm.prompts import Prompt
 from rcm.results import Curve, Line, Table
-from rcm.stats import mean_interval, wilson
+from rcm.stats import bootstrap, wilson
 from rcm.steering.bench import Bench
 from rcm.steering.coherence import distinct, longest_repeat, words
 from rcm.steering.conditions import Condition, Kind, Row
@@ -113,7 +113,7 @@ def share(found: Bool[np.ndarray, " prompt"]) -> Figure:
 def mean(values: Values, seed: int) -> Figure:
     """Of those that could be measured, with the percentiles of resampled means."""
     known = values[~np.isnan(values)]
-    return Figure(float(known.mean()), *mean_interval(known, seed)) if len(known) else NOTHING
+    return Figure(float(known.mean()), *bootstrap(np.mean, known, seed=seed)) if len(known) else NOTHING
 
 
 def table(name: str, points: Sequence[Point]) -> Table:
