@@ -11,7 +11,7 @@ import torch
 from scipy.stats import page_trend_test
 
 from rcm.branches import shared_tokens
-from rcm.directions import mean_difference, shuffled_differences, unit
+from rcm.directions import mean_difference, shuffled_controls, unit
 from rcm.forward import record
 from rcm.generation import replies, reply_tokens
 from rcm.interventions import Ablate, Add, Affine, Clamp
@@ -336,12 +336,12 @@ def test_shuffled_labels_tell_nothing_of_the_true_ones() -> None:
     harmful, harmless = draw.normal(0, 1, (41, 12)), draw.normal(0, 1, (30, 12))
     harmful[:, 0] += 5
     true = unit(mean_difference(harmful, harmless))
-    drawn = shuffled_differences(harmful, harmless, 20, seed=0)
+    drawn = shuffled_controls(harmful, harmless, 20, seed=0)
     assert drawn.shape == (20, 12)
     assert np.abs(drawn @ true).max() < 1e-9
     assert np.linalg.norm(drawn, axis=1).min() > 0.1
     assert len(np.unique(drawn.round(6), axis=0)) == 20
-    assert np.array_equal(drawn[:5], shuffled_differences(harmful, harmless, 5, seed=0))
+    assert np.array_equal(drawn[:5], shuffled_controls(harmful, harmless, 5, seed=0))
 
 
 def test_repetition_is_seen() -> None:

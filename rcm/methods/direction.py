@@ -25,7 +25,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
 from rcm.causal import Scorer, Scores, Search
-from rcm.directions import correct, random_directions, shuffled_differences, unit
+from rcm.directions import correct, random_directions, shuffled_controls, unit
 from rcm.errors import InputError
 from rcm.forward import Recording, record
 from rcm.judges import Judge
@@ -133,7 +133,7 @@ class Direction(Method):
         yield from self._held_out(Place(train.at(row, layer), test.at(row, layer)), fits, (row, layer), seed)
         yield _by_layer(fits, test, row)
         yield _harmless(model, train.harmless, row, positions[row], layer)
-        shuffled = shuffled_differences(*train.at(row, layer), self.null_directions, seed)
+        shuffled = shuffled_controls(*train.at(row, layer), self.null_directions, seed)
         return _found(fits, train, positions[row], (row, layer), shuffled, tokens, outcome)
 
     def _positions(self, model: LoadedModel) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ a harmless prompt as far as harmful prompts lie from it.
 
 1. Choose the strength on validation prompts: the highest force rate, at the least strength that reaches it.
 2. On test prompts, steer with the direction, with random directions of its length, and with mean differences of
-   shuffled labels, brought to its length (`rcm.directions.shuffled_differences`). Every prompt meets one of each, in
+   shuffled labels, brought to its length (`rcm.directions.shuffled_controls`). Every prompt meets one of each, in
    turn. Prompts, strengths, signs and controls of one operation are rows of shared batches.
 3. Force rate: of the prompts that were answered, how many are now refused, in words. Suppress rate: of those that were
    refused, how many are now answered, in words. A steered output that is no language is neither. `rcm.stats.trend`

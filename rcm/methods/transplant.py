@@ -2,7 +2,7 @@
 
 1. Take the mean difference of each source run, at its own place if it selected one there, else at the place that this
    model's own run selected, else where the source separates best.
-2. Beside it the cosine to this model's own mean difference there; its null is what shuffled labels give.
+2. Tell its cosine to this model's own mean difference there; the null is what shuffled labels give.
 3. Add it to harmless test prompts that this model answers, ablate it in harmful ones that it refuses; beside random
    directions and directions of shuffled labels, of its length.
 4. Patch what the source's components put out on harmful prompts into this model on the same prompts, one at a time, and
@@ -26,7 +26,7 @@ from jaxtyping import Bool, Float
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 from torch import Tensor
 
-from rcm.directions import Activations, Vector, mean_difference, shuffled_differences, unit
+from rcm.directions import Activations, Vector, mean_difference, shuffled_controls, shuffled_differences, unit
 from rcm.errors import InputError
 from rcm.forward import Recording, record
 from rcm.judges import Judge
@@ -121,7 +121,7 @@ class Transplant(Method):
         if source.has_shape_of(target.model):
             place, position, layer = target.place_for(source)
             vector = source.vectors[position_in(source, position), layer].double().numpy()
-            controls = shuffled_differences(*target.at(position, layer), self.null_directions, seed)
+            controls = shuffled_controls(*target.at(position, layer), self.null_directions, seed)
         else:
             place, position = MAPPED, source.position
             layer = like_depth(source.layer, source.n_layers, target.model.n_layers)
@@ -255,17 +255,9 @@ def _mapped(source: Source, target: Target, position: int, layer: int, controls:
 
 def _cosine(vector: Vector, harmful: Activations, harmless: Activations, draws: int, seed: int) -> tuple[float, float]:
     """To this model's own mean difference; and how large it gets, whatever its sign, with shuffled labels."""
-    pooled, draw = np.concatenate([harmful, harmless]), np.random.default_rng(seed)
-
-    def cosine(other: Vector) -> float:
-        return float(unit(vector) @ unit(other))
-
-    def shuffled() -> Vector:
-        order = draw.permutation(len(pooled))
-        return mean_difference(pooled[order[: len(harmful)]], pooled[order[len(harmful) :]])
-
-    null = np.quantile([abs(cosine(shuffled())) for _ in range(draws)], 0.95)
-    return cosine(mean_difference(harmful, harmless)), float(null)
+    own = unit(mean_difference(harmful, harmless)) @ unit(vector)
+    shuffled = unit(shuffled_differences(harmful, harmless, draws, seed)) @ unit(vector)
+    return float(own), float(np.quantile(np.abs(shuffled), 0.95))
 
 
 def _rate(name: str, kind: Kind, said: Mapping[Condition, Sequence[Said]], judge: Judge) -> Scalar:
