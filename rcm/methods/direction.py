@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from sklearn.pipeline import Pipeline
 from torch import Tensor
 
 from rcm.causal import Scorer, Scores, Search
@@ -130,7 +131,9 @@ class Direction(Method):
         yield from _maps(model, positions, scores, readable, (row, layer))
         yield _candidates(positions, fits, scores, readable)
         yield from self._intervened(scorer, fits, scores, (row, layer), outcome, seed)
-        yield from self._held_out(Place(train.at(row, layer), test.at(row, layer)), fits, (row, layer), seed)
+        place = Place(train.at(row, layer), test.at(row, layer))
+        yield from self._held_out(place, fits, (row, layer), seed)
+        yield _held_out_table(place, test, fits.probes[row][layer])
         yield _by_layer(fits, test, row)
         yield _harmless(model, train.harmless, row, positions[row], layer)
         shuffled = shuffled_controls(*train.at(row, layer), self.null_directions, seed)
@@ -280,6 +283,16 @@ def _tensors(model: LoadedModel, positions: Sequence[int], train: Recorded, fits
         "adapter": model.identity.get("adapter", ""),
     }
     return Tensors("direction/directions", {name: tensor.float() for name, tensor in tensors.items()}, metadata)
+
+
+def _held_out_table(place: Place, test: Recorded, probe: Pipeline) -> Table:
+    """What stands behind the held-out figures, prompt by prompt: runs are compared on the prompts that both had."""
+    told = [(kind, prompt_digest(prompt)) for kind, side in test._asdict().items() for prompt in side.prompts]
+    projected = np.concatenate(place.test) @ unit(place.direction)
+    rows = [
+        (*one, float(p), bool(hit)) for one, p, hit in zip(told, projected, correct(probe, *place.test), strict=True)
+    ]
+    return Table("direction/held_out", ("kind", "prompt", "projection", "probe_correct"), rows)
 
 
 def _harmless(model: LoadedModel, harmless: Recording, row: int, position: int, layer: int) -> Tensors:

@@ -5,6 +5,9 @@
     figures          a figure as a row of it: value, interval, null and verdict, one cell for each run
     categories       how often prompts of each category are refused
     heads            the critical heads of a run
+    changes          what differs between two runs of a family, prompt by prompt
+    verdict          what tuning changed, in a word with its evidence
+    transplants      what the direction of each model does in each
     circumstances    where each run comes from, and what should make one hesitate to compare two of them
     said             transcripts: their columns, their filters, their counts
     words            numbers and untrusted text, as people read them
@@ -20,6 +23,7 @@ from rcm.errors import InputError
 from rcm.report.html import page as html_page
 from rcm.report.markdown import page as markdown_page
 from rcm.report.reading import Comparison
+from rcm.report.verdict import tunings
 from rcm.storage import stored_runs
 
 PAGE, TWIN = "index.html", "report.md"
@@ -31,10 +35,11 @@ def write(folder: Path, out: Path) -> tuple[Path, Path]:
     if not runs:
         raise InputError(f"There are no runs in {folder}; python launch.py makes one.")
     comparison = Comparison.of(runs)
+    found = tunings(comparison)
     written = out / PAGE, out / TWIN
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for path, text in zip(written, (html_page(comparison), markdown_page(comparison)), strict=True):
+        for path, text in zip(written, (html_page(comparison, found), markdown_page(comparison, found)), strict=True):
             path.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InputError(f"Cannot write to {out} ({error.strerror}); name another folder with --out.") from error

@@ -6,9 +6,20 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from rcm.report import categories, circumstances, equal_kl, figures, heads, said, sections
+from rcm.report import (
+    categories,
+    changes,
+    circumstances,
+    equal_kl,
+    figures,
+    heads,
+    said,
+    sections,
+    transplants,
+)
 from rcm.report.figures import Cell, Told
 from rcm.report.reading import Comparison, Reading
+from rcm.report.verdict import Tuning
 from rcm.report.words import TIED, plain, visible
 from rcm.results import Scalar, Transcripts
 from rcm.storage import file_names
@@ -26,12 +37,12 @@ def escaped(text: str) -> str:
     return re.sub(r"^\s*(?:(\d+)(?=[.)](?:\s|$))|(?=[#+=-]))", r"\1\\", line)
 
 
-def page(comparison: Comparison) -> str:
+def page(comparison: Comparison, tunings: Sequence[Tuning]) -> str:
     """The whole twin as text."""
     parts = [
         "# Refusal Circuit Mapping",
-        *_short(comparison),
-        *_figures(comparison),
+        *_short(comparison, tunings),
+        *_figures(comparison, tunings),
         *_others(comparison),
         *_transcripts(comparison),
         *_provenance(comparison),
@@ -46,9 +57,10 @@ def table(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _short(comparison: Comparison) -> Iterator[str]:
+def _short(comparison: Comparison, tunings: Sequence[Tuning]) -> Iterator[str]:
     yield "## In short"
     yield from (f"> **Careful.** {escaped(warning)}" for warning in circumstances.warnings(comparison))
+    yield from (f"**{escaped(one.name)}: {one.judged.value}.** {escaped(one.judged.said)}" for one in tunings)
     if not comparison.compared:
         yield NOTHING
         return
@@ -63,7 +75,7 @@ def _title(reading: Reading) -> str:
     return f"**{escaped(reading.name)}** ({escaped(reading.stage)}, run {escaped(reading.run.id)})"
 
 
-def _figures(comparison: Comparison) -> Iterator[str]:
+def _figures(comparison: Comparison, tunings: Sequence[Tuning]) -> Iterator[str]:
     if not comparison.compared:
         return
     yield "## Figures"
@@ -75,6 +87,8 @@ def _figures(comparison: Comparison) -> Iterator[str]:
         yield f"### {section.title}"
         columns = ["", *(_title(reading) for reading in comparison.compared)]
         yield table(columns, ([escaped(row.label), *map(_cell, row.cells)] for row in section.rows))
+    yield from _changes(tunings)
+    yield from _transplants(comparison)
     yield from _categories(comparison.compared)
     yield from _critical_heads(comparison.compared)
     yield from _at_equal_kl(comparison.compared)
@@ -111,11 +125,31 @@ def _at_equal_kl(readings: Sequence[Reading]) -> Iterator[str]:
     yield from _tables(found, equal_kl.COLUMNS)
 
 
+def _changes(tunings: Sequence[Tuning]) -> Iterator[str]:
+    for tuning in tunings:
+        told = changes.told(tuning.changes)
+        yield f"### What tuning changed: {escaped(tuning.name)}"
+        yield escaped(f"{told.said} {'; '.join(f'{name}: {hint}' for name, hint in changes.COLUMNS if hint)}.")
+        yield _table(told, changes.COLUMNS)
+
+
+def _transplants(comparison: Comparison) -> Iterator[str]:
+    told = transplants.matrix(comparison.others)
+    if told:
+        yield "### Transplants"
+        yield escaped(told.said)
+        yield _table(told, transplants.COLUMNS)
+
+
+def _table(told: Told, columns: Sequence[tuple[str, str]]) -> str:
+    return table([name for name, _ in columns], (map(_cell, row) for row in told.rows))
+
+
 def _tables(found: Iterable[tuple[Reading, Told]], columns: Sequence[tuple[str, str]]) -> Iterator[str]:
     for reading, told in found:
         yield f"{_title(reading)}: {escaped(told.said)}"
         if told.rows:
-            yield table([name for name, _ in columns], (map(_cell, row) for row in told.rows))
+            yield _table(told, columns)
 
 
 def _others(comparison: Comparison) -> Iterator[str]:

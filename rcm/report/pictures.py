@@ -1,7 +1,7 @@
 """Which pictures stand in one row: the same map, or the same curve, of all models of a family, on one scale."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -67,9 +67,9 @@ HINTS = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One run's picture; where it has none, `missing` says why."""
+    """One run's picture, or what two differ by; where there is none, `missing` says why."""
 
-    reading: Reading
+    title: str
     drawn: Markup | None
     missing: str = ""
 
@@ -108,6 +108,8 @@ def _map_row(name: str, readings: Sequence[Reading]) -> Row:
     bar = colour_bar(ends, one.center, bool(np.isnan(values).any()), one.value_label)
     wide = any(map(is_wide, grids.values()))
     panels = _panels(name, readings, grids, lambda grid: heatmap(grid, ends))
+    if difference := _difference(readings, grids):
+        panels.append(difference)
     return Row(name, _title(name), HINTS.get(name, ""), bar, wide, panels)
 
 
@@ -120,8 +122,20 @@ def _curve_row(name: str, readings: Sequence[Reading]) -> Row:
 
 def _panels(name: str, readings: Sequence[Reading], found: dict[str, T], draw: Callable[[T], Markup]) -> list[Panel]:
     return [
-        Panel(r, draw(found[r.run.id])) if r.run.id in found else Panel(r, None, why_missing(name, r)) for r in readings
+        Panel(r.name, draw(found[r.run.id])) if r.run.id in found else Panel(r.name, None, why_missing(name, r))
+        for r in readings
     ]
+
+
+def _difference(readings: Sequence[Reading], grids: dict[str, Heatmap]) -> Panel | None:
+    """The last model's map less the first's, where both have one of the same shape, on a scale of its own."""
+    first, last = (grids.get(reading.run.id) for reading in (readings[0], readings[-1]))
+    if first is None or last is None or first is last or first.values.shape != last.values.shape:
+        return None
+    less = replace(last, values=last.values - first.values, marked=(), center=0.0)
+    ends = limits(less.values, 0.0)
+    bar = colour_bar(ends, 0.0, bool(np.isnan(less.values).any()), "difference")
+    return Panel(f"{readings[-1].name} less {readings[0].name}", heatmap(less, ends) + bar)
 
 
 def why_missing(name: str, reading: Reading) -> str:
