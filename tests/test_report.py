@@ -908,7 +908,7 @@ def test_ways_to_steer_stand_side_by_side_at_equal_kl(runs: Path, written: tuple
     assert [reading.name for reading, _ in found] == ["smol-refusal"]  # the base was not steered
     ((_, told),) = found
     first, second = ([cell.text for cell in row] for row in told.rows)
-    turned, never = percent(0.457), percent(0)
+    turned, never = percent(0.457), percent(0.0)
     assert first[:6] == ["add", "refusal direction", turned, "0.625", "1.02", "0.05"]
     assert first[6:] == [turned, "-0.625", "1.02", "0.05", f"{never} / {never}"]
     assert second[5] == second[9] == "–"
