@@ -143,6 +143,7 @@ def perform(chosen: Chosen, run: Run) -> None:
         seed_everything(chosen.seed)
         device, reason = chosen.device.resolve()
         log.info("Run %s in %s, on %s: %s", run.id, run.directory, device, reason)
+        chosen.method.check()
         prompts = chosen.dataset.load()
         chosen.model.check(prompts.everything, prompts.template)
         with chosen.tracker.open(run) as track:

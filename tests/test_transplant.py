@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra.errors import InstantiationException
 
 from rcm.errors import InputError
 from rcm.methods.transplant import _cosine
@@ -166,13 +165,16 @@ def test_the_cosine_stands_out_from_shuffled_labels_or_does_not() -> None:
 
 
 def test_what_is_no_source_is_told_before_anything_is_loaded(tmp_path: Path, tuned: Path) -> None:
-    with pytest.raises(InstantiationException, match="There is no folder"):
-        method("transplant", source=str(tmp_path / "missing"))
-    with pytest.raises(InstantiationException, match=r"No finished run in .* looked for a direction; run one first"):
-        method("transplant", source=str(tmp_path))
-    behaved = run_of(planted_model(), tmp_path, "behaved", "behaviour")
-    with pytest.raises(InstantiationException, match="did not look for a direction"):
-        method("transplant", source=str(behaved))
+    behaved = run_of(planted_model(), tmp_path / "elsewhere", "behaved", "behaviour")
+    for source, why in (
+        (None, r"method\.source=null names no run"),
+        (tmp_path / "missing", "There is no folder"),
+        (tmp_path, r"No finished run in .* looked for a direction; run one first"),
+        (behaved, "did not look for a direction"),
+    ):
+        with pytest.raises(InputError, match=why):
+            method("transplant", source=source and str(source)).check()
+    method("transplant", source=str(tuned)).check()
 
 
 def test_a_source_of_another_shape_is_refused_with_the_cure(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:

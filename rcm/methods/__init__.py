@@ -13,6 +13,9 @@ from rcm.settings import Settings
 class Method(Settings):
     """A method is its settings and a function from a model, prompts and a judge to results."""
 
+    def check(self) -> None:
+        """Raise InputError where something that the method needs is not there; called before weights load."""
+
     @abstractmethod
     def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
         """Yield each result as soon as it is known."""

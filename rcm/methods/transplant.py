@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from rcm.directions import Activations, Vector, mean_difference, shuffled_controls, shuffled_differences, unit
@@ -81,7 +81,7 @@ class Transplant(Method):
     null is the one at which the source steered its own model, or 1. `prompts`: how many of each class to steer,
     `pairs`: how many harmful ones to patch; null is all. `min_gap` in nats of log-odds; `min_share` of the gap."""
 
-    source: str
+    source: str | None
     across_shapes: bool
     strength: PositiveFloat | None
     prompts: PositiveInt | None
@@ -94,14 +94,17 @@ class Transplant(Method):
     min_share: NonNegativeFloat
     redact: bool
 
-    @field_validator("source")
-    @classmethod
-    def _usable(cls, source: str) -> str:
-        usable_runs(Path(source))  # raises where there is none
-        return source
+    def check(self) -> None:
+        usable_runs(self._place)  # raises where there is none
+
+    @property
+    def _place(self) -> Path:
+        if self.source is None:
+            raise InputError("method.source=null names no run; give the directory of one, or a folder of runs.")
+        return Path(self.source)
 
     def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
-        given = sources(Path(self.source), model, self.across_shapes)
+        given = sources(self._place, model, self.across_shapes)
         target = Target(model, prompts.train, next((one for one in given if one.is_of(model) and one.selected), None))
         rows, told = list[Sequence[Any]](), list[dict[str, str | float]]()
         bench: Bench | None = None

@@ -8,6 +8,7 @@
     changes          what differs between two runs of a family, prompt by prompt
     verdict          what tuning changed, in a word with its evidence
     transplants      what the direction of each model does in each
+    emergence        figures over training steps
     circumstances    where each run comes from, and what should make one hesitate to compare two of them
     said             transcripts: their columns, their filters, their counts
     words            numbers and untrusted text, as people read them

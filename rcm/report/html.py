@@ -18,6 +18,7 @@ from rcm.report import (
     categories,
     changes,
     circumstances,
+    emergence,
     equal_kl,
     figures,
     heads,
@@ -45,6 +46,8 @@ def page(comparison: Comparison, tunings: Sequence[Tuning]) -> str:
         .render(
             comparison=comparison,
             tunings=[(one, changes.told(one.changes)) for one in tunings],
+            emerging=emergence.series(comparison.others),
+            others=emergence.outside(comparison.others),
             transplants=transplants.matrix(comparison.others),
             sections=sections.sections(comparison.compared),
             facts=[circumstances.facts(reading) for reading in comparison.finished],

@@ -10,6 +10,7 @@ from rcm.report import (
     categories,
     changes,
     circumstances,
+    emergence,
     equal_kl,
     figures,
     heads,
@@ -20,7 +21,7 @@ from rcm.report import (
 from rcm.report.figures import Cell, Told
 from rcm.report.reading import Comparison, Reading
 from rcm.report.verdict import Tuning
-from rcm.report.words import TIED, plain, visible
+from rcm.report.words import TIED, known, plain, visible
 from rcm.results import Scalar, Transcripts
 from rcm.storage import file_names
 
@@ -153,7 +154,16 @@ def _tables(found: Iterable[tuple[Reading, Told]], columns: Sequence[tuple[str, 
 
 
 def _others(comparison: Comparison) -> Iterator[str]:
-    for reading in comparison.others:
+    for one in emergence.series(comparison.others):
+        yield f"## {escaped(one.name)}: emergence over {len(one.steps)} checkpoints"
+        yield escaped(one.said)
+        named = [(label, name) for _, lines in emergence.DRAWN for label, name in lines.items()]
+        rows = (
+            [str(step), *(_value(reading, name) for _, name in named)]
+            for step, reading in zip(one.steps, one.readings, strict=True)
+        )
+        yield table(["step", *(label for label, _ in named)], rows)
+    for reading in emergence.outside(comparison.others):
         yield f"## {_title(reading)}: {escaped(reading.run.choices['method'])}"
         if concluded := _concluded(reading):
             yield concluded
@@ -164,6 +174,11 @@ def _others(comparison: Comparison) -> Iterator[str]:
         yield from _categories([reading])
         yield from _critical_heads([reading])
         yield from _at_equal_kl([reading])
+
+
+def _value(reading: Reading, name: str) -> str:
+    scalar = reading.scalar(name)
+    return plain(scalar.value) if scalar and known(scalar.value) else "–"
 
 
 def _transcripts(comparison: Comparison) -> Iterator[str]:
