@@ -1,4 +1,7 @@
-"""Pictures of results, as PNG, for the tracker; their colours serve the page too. The only importer of matplotlib."""
+"""Pictures of results, for the tracker and for papers; their colours serve the page too.
+
+The only importer of matplotlib.
+"""
 
 from collections.abc import Sequence
 from functools import singledispatch
@@ -22,8 +25,13 @@ LABELS = 32  # more tick labels than this on one axis cannot be read
 
 def png(result: Heatmap | Curve, dpi: int = 120) -> bytes:
     """The picture as the bytes of a PNG file."""
+    return picture(result, "png", dpi)
+
+
+def picture(result: Heatmap | Curve, format: str, dpi: int = 300) -> bytes:
+    """The picture as the bytes of a file of this format; `dpi` is for those made of dots."""
     stream = BytesIO()
-    figure(result).savefig(stream, format="png", dpi=dpi)
+    figure(result).savefig(stream, format=format, dpi=dpi)
     return stream.getvalue()
 
 

@@ -14,6 +14,7 @@
     words            numbers and untrusted text, as people read them
     svg, pictures    heatmaps, curves and intervals, drawn; put side by side on common scales
     html, markdown   the page and its twin
+    paper            its tables as CSV and LaTeX, its pictures as PDF and PNG
 
 Nothing on the page is fetched, and nothing that a model wrote is taken for markup.
 """
@@ -27,11 +28,12 @@ from rcm.report.reading import Comparison
 from rcm.report.verdict import tunings
 from rcm.storage import stored_runs
 
-PAGE, TWIN = "index.html", "report.md"
+PAGE, TWIN, PAPER = "index.html", "report.md", "paper"
 
 
-def write(folder: Path, out: Path) -> tuple[Path, Path]:
-    """Compare the runs in `folder`; return the page and its Markdown twin, both in `out`."""
+def write(folder: Path, out: Path, paper: bool = False) -> tuple[Path, Path]:
+    """Compare the runs in `folder`; return the page and its Markdown twin, both in `out`. With `paper`, tables and
+    pictures as files beside them (`rcm.report.paper`)."""
     runs = stored_runs(folder)
     if not runs:
         raise InputError(f"There are no runs in {folder}; python launch.py makes one.")
@@ -42,6 +44,10 @@ def write(folder: Path, out: Path) -> tuple[Path, Path]:
         out.mkdir(parents=True, exist_ok=True)
         for path, text in zip(written, (html_page(comparison, found), markdown_page(comparison, found)), strict=True):
             path.write_text(text, encoding="utf-8")
+        if paper:
+            from rcm.report.paper import write as write_paper  # draws with matplotlib, which takes a second to import
+
+            write_paper(comparison, found, out / PAPER)
     except OSError as error:
         raise InputError(f"Cannot write to {out} ({error.strerror}); name another folder with --out.") from error
     return written
