@@ -1,13 +1,16 @@
 """Methods: one file, one YAML, one test file each."""
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import Any, TypeVar
 
 from rcm.judges import Judge
 from rcm.models import LoadedModel
 from rcm.prompts import Split
 from rcm.results import Result
 from rcm.settings import Settings
+
+T = TypeVar("T")
 
 
 class Method(Settings):
@@ -19,3 +22,14 @@ class Method(Settings):
     @abstractmethod
     def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
         """Yield each result as soon as it is known."""
+
+
+def collected(step: Generator[Result, None, T]) -> tuple[dict[str, Any], T]:
+    """All results of a step by name, and what it returns: for work in memory."""
+    results: dict[str, Any] = {}
+    while True:
+        try:
+            result = next(step)
+        except StopIteration as end:
+            return results, end.value
+        results[result.name] = result
