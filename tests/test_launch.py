@@ -111,12 +111,16 @@ def test_a_killed_run_ends_like_an_undisturbed_one_when_started_again(home: Path
         assert (directory / name).read_text() == (only_run(home).directory / name).read_text()
 
 
-def kill_half_way(directory: Path, arguments: list[str]) -> None:
-    """Start the command with a method that blocks, and kill it once it has reported the nine results before that."""
+def kill_half_way(directory: Path, arguments: list[str], seconds: float = 0) -> None:
+    """Start the command with a method that blocks, and kill it once it has reported the nine results before that, and
+    some seconds have passed."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(arguments, cwd=directory.parents[1], env={**os.environ, stubs.BLOCK: "1"}, **quiet)
     try:
+        started = directory / "run.json"
+        wait_for(lambda: '"started"' in (started.read_text() if started.exists() else ""))
         wait_for(lambda: lines_of(directory / "results.jsonl") == 9)
+        time.sleep(seconds)
     finally:
         process.kill()
         process.wait()
