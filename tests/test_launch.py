@@ -117,9 +117,7 @@ def kill_half_way(directory: Path, arguments: list[str], seconds: float = 0) -> 
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(arguments, cwd=directory.parents[1], env={**os.environ, stubs.BLOCK: "1"}, **quiet)
     try:
-        started = directory / "run.json"
-        wait_for(lambda: '"started"' in (started.read_text() if started.exists() else ""))
-        wait_for(lambda: lines_of(directory / "results.jsonl") == 9)
+        wait_for(lambda: stored_run(directory).status == "started" and lines_of(directory / "results.jsonl") == 9)
         time.sleep(seconds)
     finally:
         process.kill()

@@ -23,7 +23,7 @@ from tests.test_tracking import OFFLINE, a_run, recorded, track
 from tests.wandb_server import Fault, WandbServer
 from tests.wandb_server.state import Run as Arrived
 
-ONLINE = Wandb(project="rcm", entity=None, mode="online", wait=15)
+ONLINE = Wandb(project="rcm", entity=None, mode="online", wait=15.0)
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_no_server_costs_a_run_its_data(
     """It fails in mid-run; with None nobody was there from the start. The run ends well, and all arrives later."""
     if fault is None:
         monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    with Store(run) as store, ONLINE.model_copy(update={"wait": 4}).open(run) as track:
+    with Store(run) as store, ONLINE.model_copy(update={"wait": 4.0}).open(run) as track:
         for number, result in enumerate(stubs.one_of_each()):
             if number == 4 and fault is not None:
                 wait_for(lambda: bool(wandb_server.runs))
@@ -171,6 +171,7 @@ def sync_again(run: Run) -> int:
     return subprocess.run([sys.executable, "-m", "rcm.tracking", "sync", str(run.directory)]).returncode
 
 
+@pytest.mark.slow
 def test_two_jobs_of_a_multirun_arrive_each_under_its_own_id(wandb_server: WandbServer, tmp_path: Path) -> None:
     done = launched(tmp_path, "-m", "tracker=wandb", "tracker.mode=online", "seed=0,1")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -184,6 +185,7 @@ def test_two_jobs_of_a_multirun_arrive_each_under_its_own_id(wandb_server: Wandb
     assert done.stdout.count("W&B: offline-run") == 2
 
 
+@pytest.mark.slow
 def test_a_killed_run_arrives_and_goes_on_where_it_was_killed(wandb_server: WandbServer, tmp_path: Path) -> None:
     """Online: what follows the run publishes what was recorded until the kill, then the second attempt the rest."""
     online = ("tracker=wandb", "tracker.mode=online")

@@ -23,15 +23,16 @@ from typing import TYPE_CHECKING
 
 from rcm.tracking.arrival import Arrival, arrival, connection, found
 from rcm.tracking.client import syncing
-from rcm.tracking.record import Message, Recorded, content, rewritten, row
+from rcm.tracking.record import Message, Recorded, content, put_at, rewritten, row
 
 if TYPE_CHECKING:
-    import wandb
     from wandb.apis.public import Run
 
+    import wandb
+
 log = logging.getLogger(__name__)
-LIVE_SECONDS = 8  # that the live sync of a run has left at the run's end
-SYNC_SECONDS = 600  # that the sync of one record may take
+LIVE_SECONDS = 8.0  # that the live sync of a run has left at the run's end
+SYNC_SECONDS = 600.0  # that the sync of one record may take
 
 
 def published(path: Path, api: "wandb.Api") -> Arrival:
@@ -81,9 +82,9 @@ def _rest(recorded: Recorded, there: Arrival) -> Generator[Path, None, None]:
     def kept(record: Message) -> bool:
         if record.WhichOneof("record_type") != "history":
             return True
-        wanted = row(record.history)["_step"] in missing
-        record.history.step.num += shift
-        return wanted
+        step = row(record.history)["_step"]
+        put_at(record.history, step + shift)
+        return step in missing
 
     rest = recorded.path.with_name("rest.wandb")  # beside the files that it names
     try:

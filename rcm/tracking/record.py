@@ -84,6 +84,14 @@ def row(history: Message) -> Row:
     return {"_step": history.step.num} | _items(history.item)
 
 
+def put_at(history: Message, step: int) -> None:
+    """Give the row another `_step`, which it holds twice."""
+    history.step.num = step
+    for item in history.item:
+        if "_step" in (item.key, *item.nested_key):
+            item.value_json = str(step)
+
+
 def rewritten(path: Path, target: Path, change: Callable[[Message], bool]) -> Path:
     """Write to `target` the messages for which `change` is true; it may change them."""
     target.write_bytes(_framed(record.SerializeToString() for record in records(path) if change(record)))
