@@ -9,7 +9,7 @@ import pytest
 from rcm import dashboard
 from rcm.results import Curve, Heatmap, Table, Transcripts
 from rcm.storage import flat
-from rcm.tracking.views import _word
+from rcm.tracking.views import word
 from tests.planted import by_name, method, planted_judge, planted_model, planted_prompts
 from tests.wandb_server import WandbServer
 
@@ -30,7 +30,7 @@ def test_every_panel_shows_something_that_map_reports() -> None:
     maps = {result.name for result in found if isinstance(result, Heatmap)}
     tables = {result.name.replace("/", "_") for result in found if isinstance(result, Table | Transcripts)}
     lines = {
-        (result.x_label.partition(",")[0], f"{result.name}/{_word(line.label)}")
+        (result.x_label.partition(",")[0], f"{result.name}/{word(line.label)}")
         for result in found
         if isinstance(result, Curve)
         for line in result.lines

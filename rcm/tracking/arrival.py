@@ -108,6 +108,7 @@ def found(recorded: Recorded, api: "wandb.Api") -> "Run | None":
     """The run on the server, if there is one."""
     from wandb.errors import CommError
 
+    api.flush()  # it remembers its last answer
     try:
         return api.run(f"{recorded.entity or api.default_entity}/{recorded.project}/{recorded.id}")
     except (CommError, ValueError) as error:

@@ -1,7 +1,6 @@
 """The settings of W&B's client, all in one place, and its own commands that publish what it recorded."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
@@ -9,11 +8,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+import psutil
+
 if TYPE_CHECKING:
     import wandb
 
-# An agent's, or meant for the run: what publishes takes the run's id, project and mode from the record.
-OF_A_RUN = ("WANDB_MODE", "WANDB_RUN_ID", "WANDB_SWEEP_ID", "WANDB_SWEEP_PARAM_PATH", "WANDB_PROJECT", "WANDB_ENTITY")
+# What publishes takes id, project and mode from the record, and must not do its work in the service of the run's own
+# client, which it could not end when a server hangs.
+OF_A_RUN = (
+    "WANDB_MODE",
+    "WANDB_RUN_ID",
+    "WANDB_SWEEP_ID",
+    "WANDB_SWEEP_PARAM_PATH",
+    "WANDB_PROJECT",
+    "WANDB_ENTITY",
+    "WANDB_SERVICE",
+)
 
 
 def without_reports() -> None:
@@ -55,7 +65,7 @@ def syncing(record: Path, *, live: bool) -> Generator[subprocess.Popen[str], Non
 
 
 def started(arguments: list[str], output: int | IO[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """A Python process at the head of a group of its own, so that `killed` reaches the client's service too."""
+    """A Python process that outlives a Ctrl-C, which ends the run, and then publishes how it ended."""
     return subprocess.Popen(
         [sys.executable, *arguments],
         stdin=subprocess.PIPE,
@@ -68,7 +78,10 @@ def started(arguments: list[str], output: int | IO[str], environment: Mapping[st
 
 
 def killed(process: subprocess.Popen[str]) -> None:
-    """End the process and what it started, at once."""
-    with suppress(ProcessLookupError):  # it has ended meanwhile
-        os.killpg(process.pid, signal.SIGKILL)
+    """End the process and all that it started, at once: the client's service would go on sending without it."""
+    with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+        for one in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+    process.kill()
     process.wait()
