@@ -2,15 +2,15 @@
 
 import importlib.util
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rcm import dashboard
-from rcm.results import Curve, Heatmap, Table, Transcripts
-from rcm.storage import flat
-from rcm.tracking.views import word
-from tests.planted import by_name, method, planted_judge, planted_model, planted_prompts
+from tests.planted import method, planted_judge, planted_model, planted_prompts
+from tests.test_publishing import ONLINE, has_everything
+from tests.test_tracking import a_run, recorded, track
 from tests.wandb_server import WandbServer
 
 pytestmark = pytest.mark.skipif(
@@ -23,26 +23,28 @@ def panels(given: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
     return {section["name"]: section["panels"] for section in sections}
 
 
-def test_every_panel_shows_something_that_map_reports() -> None:
+@pytest.mark.slow
+def test_a_whole_map_run_arrives_and_every_panel_shows_some_of_it(wandb_server: WandbServer, tmp_path: Path) -> None:
     settings = method("map", max_new_tokens=4, strengths=[1.0])
-    found = by_name(settings.run(planted_model(), planted_prompts(), planted_judge(), seed=0)).values()
-    figures = {key for result in found for key in flat(result)}
-    maps = {result.name for result in found if isinstance(result, Heatmap)}
-    tables = {result.name.replace("/", "_") for result in found if isinstance(result, Table | Transcripts)}
-    lines = {
-        (result.x_label.partition(",")[0], f"{result.name}/{word(line.label)}")
-        for result in found
-        if isinstance(result, Curve)
-        for line in result.lines
-    }
+    results = list(settings.run(planted_model(), planted_prompts(), planted_judge(), seed=0))
+    run = a_run(tmp_path / "runs" / "0a1b2c3d")
+    track(ONLINE, run, results)
+    arrived = wandb_server.run("rcm", run.id)
+    assert has_everything(arrived, recorded(run))
+
+    kinds = {key: value["_type"] for key, value in arrived.summary.items() if isinstance(value, dict) and "_type" in value}
+    figures = {key for key, value in arrived.summary.items() if isinstance(value, int | float)}
     assert {*dashboard.HEADLINES, *(name for some in dashboard.FIGURES.values() for name in some)} <= figures
-    assert {name for some in dashboard.MAPS.values() for name in some} <= maps
-    assert {(axis, name) for axis, some in dashboard.CURVES.values() for name in some} <= lines
-    assert set(dashboard.TABLES) <= tables
+    assert {kinds.get(name) for some in dashboard.MAPS.values() for name in some} == {"plotly-file"}
+    assert {kinds.get(name) for name in dashboard.TABLES} == {"table-file"}
+    for axis, names in dashboard.CURVES.values():
+        for name in names:
+            assert len([row for row in arrived.history if {axis, name} <= row.keys()]) >= 1, name
+    assert {one.type for one in arrived.logged} == {"run_table", "tensors"}
 
 
 def test_the_workspace_is_saved_and_read_back(
-    wandb_server: WandbServer, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+    wandb_server: WandbServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     import wandb_workspaces.workspaces as ws
 

@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from rcm.errors import InputError
 from rcm.tracking.arrival import Arrival, connection, told
 from rcm.tracking.client import without_reports
-from rcm.tracking.publish import follow, published
+from rcm.tracking.publish import alone, follow, published
 from rcm.tracking.record import offline_records
 
 log = logging.getLogger("rcm.tracking")
@@ -53,7 +53,7 @@ def _sync(folder: Path) -> int:
     for directory in directories:
         lock = FileLock(directory / "lock", timeout=0)  # the run's own: nobody starts it anew meanwhile
         try:
-            with lock:
+            with lock, alone(directory):
                 arrivals = [(record.parent.name, published(record, api)) for record in offline_records(directory)]
         except Timeout:
             log.info("%s: goes on still; left alone", directory)

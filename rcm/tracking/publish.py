@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from filelock import FileLock
+
 from rcm.tracking.arrival import Arrival, arrival, connection, found
 from rcm.tracking.client import syncing
 from rcm.tracking.record import Message, Recorded, content, put_at, rewritten, row
@@ -51,15 +53,21 @@ def follow(path: Path) -> Arrival:
     ended = threading.Thread(target=os.read, args=(sys.stdin.fileno(), 1), daemon=True)
     ended.start()
     api = connection()
-    while not (path.exists() and Recorded.of(path).id) and ended.is_alive():
-        time.sleep(0.2)  # the client writes once a second
-    if found(Recorded.of(path), api) is None:
-        with syncing(path, live=True) as process:
-            while process.poll() is None and ended.is_alive():
-                time.sleep(0.2)
-            _wait(process, LIVE_SECONDS)  # it hangs where the run was killed, and where the server is silent
-    ended.join()
-    return published(path, api)
+    with alone(path.parents[2]):
+        while not (path.exists() and Recorded.of(path).id) and ended.is_alive():
+            time.sleep(0.2)  # the client writes once a second
+        if found(Recorded.of(path), api) is None:
+            with syncing(path, live=True) as process:
+                while process.poll() is None and ended.is_alive():
+                    time.sleep(0.2)
+                _wait(process, LIVE_SECONDS)  # it hangs where the run was killed, and where the server is silent
+        ended.join()
+        return published(path, api)
+
+
+def alone(directory: Path) -> FileLock:
+    """Two that send at once would both send what is missing: one may still be at a run that was killed just now."""
+    return FileLock(directory / "wandb" / "publishing.lock")
 
 
 def _wait(process: subprocess.Popen[str], seconds: float) -> None:

@@ -76,7 +76,7 @@ class Wandb(Settings):
             mode="offline",
             dir=run.directory,
             name="/".join(run.choices[group] for group in ("model", "dataset", "method")),
-            group="/".join(filter(None, (run.family, run.choices.get("experiment")))),
+            group="/".join(filter(None, (run.family, run.choices.get("experiment")))) or None,
             job_type=run.stage,
             tags=[run.choices[group] for group in ("method", "dataset", "judge")],
             config=_config(run),
@@ -96,7 +96,7 @@ class Wandb(Settings):
                 yield
             finally:
                 _wait(follower, self.wait)
-        _tell(follower, run)
+                _tell(follower, run)
 
 
 def _prepare(run: Run) -> None:

@@ -50,7 +50,7 @@ def _(result: Heatmap, live: "wandb.Run", run: Run) -> None:
 
 @show.register(Curve)
 def _(result: Curve, live: "wandb.Run", run: Run) -> None:
-    axis = word(result.x_label.partition(",")[0])  # without the unit
+    axis = _word(result.x_label.partition(",")[0])  # without the unit
     live.define_metric(axis, hidden=True)
     live.define_metric(f"{result.name}/*", step_metric=axis, summary="none")
     live.log({result.name: plots.figure(result)})
@@ -61,13 +61,13 @@ def _(result: Curve, live: "wandb.Run", run: Run) -> None:
 def _points(curve: Curve, place: int) -> Iterator[tuple[str, float]]:
     """Every line's value at one place, with its band; not those that are missing."""
     for line in curve.lines:
-        name = f"{curve.name}/{word(line.label)}"
+        name = f"{curve.name}/{_word(line.label)}"
         for end, values in (("", line.y), ("_low", line.low), ("_high", line.high)):
             if values is not None and math.isfinite(values[place]):
                 yield name + end, float(values[place])
 
 
-def word(label: str) -> str:
+def _word(label: str) -> str:
     """As W&B wants the last part of a metric's name."""
     return re.sub(r"\W+", "_", label).strip("_")
 
