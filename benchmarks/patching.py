@@ -1,25 +1,27 @@
 """How long exact patching of every component takes: rows in one pass, beside one forward pass for each component.
 
-    python benchmarks/patching.py                               # the embedded model, one pair, heads
-    python benchmarks/patching.py --pairs 32 --kinds all
-    python benchmarks/patching.py --shape pythia-410m --pairs 32 --dtype bfloat16 --device cuda
-    python benchmarks/patching.py --shape llama-7b --pairs 4 --dtype bfloat16 --device cuda
+    python benchmarks/patching.py                               # the embedded tuned model, one pair, heads
+    python benchmarks/patching.py --count 32 --kinds all
+    python benchmarks/patching.py --model gpt2 --pairs X.json --json FILE
+    python benchmarks/patching.py --shape pythia-410m --count 32 --dtype bfloat16 --device cuda
+    python benchmarks/patching.py --shape llama-7b --count 4 --dtype bfloat16 --device cuda
 
 In one process, in turn: TransformerLens' own loop, a bare loop of hooks on the Hugging Face model, ours, and one plain
-forward pass over as many tokens as ours has rows. The loops run on a sample of the components and are scaled up. The
-logits of all of them are compared. Prints a table and, as the last line, JSON.
+forward pass over as many tokens as ours has rows. All prompts have one length, so that the loops, too, can take them as
+one batch. The loops run on a sample of the components and are scaled up; logits are compared. Prints a table.
 """
 
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from rcm import identity  # noqa: F401 (registers the resolver that the config names its directory with)
@@ -56,26 +58,30 @@ ACTIVATIONS = {
 def main() -> None:
     options = parsed()
     model = loaded(options)
-    length = options.length
     draw = torch.Generator().manual_seed(0)
-    vocabulary = model.hf.config.vocab_size
-    base_ids, source_ids = torch.randint(10, vocabulary, (2, options.pairs, length), generator=draw).tolist()
+    vocabulary, count = model.hf.config.vocab_size, options.count
+    base_ids, source_ids = (
+        torch.randint(10, vocabulary, (2, count, options.length), generator=draw).tolist()
+        if options.shape
+        else pairs(options, model)
+    )
+    length = len(base_ids[0])
     kinds = KINDS if options.kinds == "all" else ("head",)
     base, source = record(model, base_ids), record(model, source_ids)
     components = base.shape.components(kinds)
     patches = Rows.each(kinds, base.shape)
     sample = torch.linspace(0, len(patches) - 1, options.sample).long().unique()
     scale = len(patches) / len(sample)
-    at_once = max(1, options.tokens // options.pairs)
+    at_once = max(1, options.tokens // count)
     order = patches.first_layer.argsort(stable=True)
 
     def ours() -> Tensor:
-        """Two recordings and the rows: all that a user waits for. Logits of a chunk are read and dropped."""
-        ours_base, ours_source = record(model, base_ids), record(model, source_ids)
-        donors = [ours_base.at(-1), ours_source.at(-1)]
-        figures = torch.empty(options.pairs, len(patches), 2)
+        """Recordings and rows: all that a user waits for. Logits of a chunk are read and dropped."""
+        both = record(model, base_ids + source_ids)
+        donors = [both[:count].at(-1), both[count:].at(-1)]
+        figures = torch.empty(count, len(patches), 2)
         for chosen in order.split(at_once):
-            logits = rows.patched_logits(model, ours_base, donors, patches[chosen])[:, :, 0]
+            logits = rows.patched_logits(model, both[:count], donors, patches[chosen])[:, :, 0]
             figures[:, chosen] = torch.stack([logits[..., 5] - logits[..., 7], logits.logsumexp(-1)], -1).float().cpu()
         return figures
 
@@ -86,7 +92,7 @@ def main() -> None:
     @torch.inference_mode()
     def plain() -> Tensor:
         """As many tokens as there are rows, in prompts of the same length."""
-        n = max(1, len(patches) * options.pairs // length)
+        n = max(1, len(patches) * count // length)
         ids = torch.randint(10, vocabulary, (n, length), generator=draw).to(model.device)
         return torch.cat([model.hf(part, use_cache=False).logits[:, -1] for part in ids.split(at_once // length + 1)])
 
@@ -102,7 +108,7 @@ def main() -> None:
     if not options.no_transformer_lens:
         model.bridge  # noqa: B018 (boots it)
         seconds["TransformerLens loop"] = timed(transformer_lens, 1) * scale
-    report(options, len(patches), seconds, error)
+    report(options, len(patches), length, seconds, error)
 
 
 def theirs(model: LoadedModel, base: Recording, source: Recording, cells: list[Component]) -> Tensor:
@@ -149,25 +155,51 @@ def settle() -> None:
         torch.cuda.synchronize()
 
 
-def report(options: argparse.Namespace, cells: int, seconds: dict[str, float], error: float) -> None:
-    print(f"{options.shape or 'smollm2-135m'}, {options.dtype}, {options.device}: {cells} components of ", end="")
-    print(f"{options.pairs} pairs of {options.length} tokens; loops on {options.sample} components, scaled up")
+def report(options: argparse.Namespace, cells: int, length: int, seconds: dict[str, float], error: float) -> None:
+    print(f"{options.shape or options.model}, {options.dtype or 'its dtype'}, {options.device}: {cells} components of ")
+    print(f"{options.count} pairs of {length} tokens; loops on {options.sample} components, scaled up")
     for name, value in seconds.items():
         print(f"  {name:32s} {value:9.3f} s   {value / seconds['rows']:8.2f} x rows")
     print(f"  largest difference to the hook loop: {error:.1e}")
-    print(json.dumps({"options": vars(options), "components": cells, "seconds": seconds, "error": error}))
+    if options.json:
+        figures = {"options": vars(options), "components": cells, "seconds": seconds, "error": error}
+        Path(options.json).write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def pairs(options: argparse.Namespace, model: LoadedModel) -> list[list[list[int]]]:
+    """Harmful and harmless prompts as tokens, all of the commonest length."""
+    chosen = ["dataset=file", f"dataset.path={options.pairs}"] if options.pairs else ["dataset=pairs"]
+    split = instantiate(settings(chosen)["dataset"], _convert_="all").load()
+    tokens = [
+        [model.template.tokens(prompt.text) for prompt in pair]
+        for part in (split.test, split.validation, split.train)
+        for pair in zip(*part, strict=False)
+    ]
+    equal = [pair for pair in tokens if len(pair[0]) == len(pair[1])]
+    length, available = Counter(len(harmful) for harmful, _ in equal).most_common(1)[0]
+    if available < options.count:
+        raise SystemExit(f"--count {options.count}: only {available} pairs have one length; ask for no more.")
+    return [
+        list(side) for side in zip(*[pair for pair in equal if len(pair[0]) == length][: options.count], strict=True)
+    ]
+
+
+def settings(overrides: list[str]) -> DictConfig:
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+        return compose("config", overrides=overrides)
 
 
 def loaded(options: argparse.Namespace) -> LoadedModel:
-    """The embedded model, or random weights of a shape."""
-    name = "random" if options.shape else "smollm2-135m"
-    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
-        settings = OmegaConf.to_container(compose("config", overrides=[f"model={name}"])["model"])
+    """A model by the name of its option, or random weights of a shape."""
+    chosen = OmegaConf.to_container(settings([f"model={'random' if options.shape else options.model}"])["model"])
     if options.shape:
         size = dict(SHAPES[options.shape])
-        settings |= {"architecture": size.pop("architecture"), "size": size}
-    settings |= {"dtype": options.dtype}
-    model = instantiate(settings, _convert_="all").load(torch.device(options.device), "plain", 32)
+        chosen |= {"architecture": size.pop("architecture"), "size": size}
+    if options.dtype:
+        chosen |= {"dtype": options.dtype}
+    model = instantiate(chosen, _convert_="all").load(
+        torch.device(options.device), "plain" if options.shape else "chat", 32
+    )
     if options.shape:
         with torch.inference_mode():  # as they come, every token attends to all alike, and nothing matters
             for parameter in model.hf.parameters():
@@ -178,16 +210,19 @@ def loaded(options: argparse.Namespace) -> LoadedModel:
 
 def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=SHAPES, help="random weights of this shape, in place of the embedded model")
-    parser.add_argument("--pairs", type=int, default=1)
-    parser.add_argument("--length", type=int, default=37, help="tokens of a prompt")
+    parser.add_argument("--model", default="smollm2-135m-refusal", help="an option of conf/model")
+    parser.add_argument("--shape", choices=SHAPES, help="random weights of this shape and random tokens, in its place")
+    parser.add_argument("--pairs", help="a JSON file of prompts as dataset=file reads it, in place of our own pairs")
+    parser.add_argument("--count", type=int, default=1, help="pairs")
+    parser.add_argument("--length", type=int, default=37, help="random tokens of a prompt")
     parser.add_argument("--kinds", choices=("heads", "all"), default="heads")
-    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--dtype", help="other than the model's own")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tokens", type=int, default=1024, help="rows times pairs of one pass")
     parser.add_argument("--sample", type=int, default=18, help="components that the loops run on")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--no-transformer-lens", action="store_true")
+    parser.add_argument("--json", help="a file for the figures")
     return parser.parse_args()
 
 

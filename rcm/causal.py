@@ -1,6 +1,6 @@
 """What interventions along a direction do to refusing: the three figures that `rcm.selection` chooses by."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -9,40 +9,53 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rcm.forward import Recording, last_logits
-from rcm.interventions import Ablate, Add
+from rcm.forward import Recording
 from rcm.metrics import kl_divergence, refusal_log_odds
 from rcm.models import LoadedModel
 from rcm.progress import track
 from rcm.selection import Grid
+from rcm.variants import ablated, added
 
 Cell = tuple[int, int]
+Directions = Float[Tensor, "candidate d_model"]
+Logits = Float[Tensor, "prompt vocabulary"]
 MISSES = 5  # how many candidates get all their figures when none can survive, so that the nearest miss has numbers
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores directions on validation prompts; `refusal_tokens` define the refusal log-odds."""
+    """Scores directions on validation prompts; `refusal_tokens` define the refusal log-odds.
+
+    Figures of ablation come in turn, and those that are not taken are hardly computed.
+    """
 
     model: LoadedModel
     harmful: Recording
     harmless: Recording
     refusal_tokens: tuple[int, ...]
 
-    def bypass(self, direction: Float[Tensor, " d_model"]) -> float:
-        """Mean refusal log-odds on harmful prompts with the direction (of any length) ablated everywhere."""
-        logits = last_logits(self.model, self.harmful.prompts, [Ablate(_unit_row(direction))])
-        return refusal_log_odds(logits, self.refusal_tokens).mean().item()
+    def bypass(self, directions: Directions) -> Iterator[float]:
+        """Mean refusal log-odds on harmful prompts with each direction (of any length) ablated everywhere."""
+        for odds in ablated(self.model, self.harmful.prompts, _unit(directions), self._odds):
+            yield odds.mean().item()
 
-    def induce(self, vector: Float[Tensor, " d_model"], layer: int) -> float:
-        """Mean refusal log-odds on harmless prompts with the vector added, at its own length, at a block's input."""
-        logits = last_logits(self.model, self.harmless.prompts, [Add(layer, vector[None])])
-        return refusal_log_odds(logits, self.refusal_tokens).mean().item()
+    def induce(self, vectors: Directions, layers: Sequence[int]) -> list[float]:
+        """Mean refusal log-odds on harmless prompts with each vector added, at its own length, at a block's input."""
+        label = "direction: induce"
+        return added(self.model, self.harmless.prompts, vectors, layers, self._odds, label).mean(1).tolist()
 
-    def kl(self, direction: Float[Tensor, " d_model"]) -> float:
+    def kl(self, directions: Directions) -> Iterator[float]:
         """Mean KL in nats on harmless prompts, unablated against ablated, of the reply's first token."""
-        logits = last_logits(self.model, self.harmless.prompts, [Ablate(_unit_row(direction))])
-        return kl_divergence(self.harmless.logits, logits).mean().item()
+        before = self.harmless.logits.to(self.model.device)
+
+        def kl(logits: Logits, index: Sequence[int]) -> Float[Tensor, " prompt"]:
+            return kl_divergence(before[index], logits)
+
+        for nats in ablated(self.model, self.harmless.prompts, _unit(directions), kl):
+            yield nats.mean().item()
+
+    def _odds(self, logits: Logits, index: Sequence[int]) -> Float[Tensor, " prompt"]:
+        return refusal_log_odds(logits, self.refusal_tokens)
 
 
 @dataclass(frozen=True)
@@ -78,8 +91,8 @@ class Search:
         scores = Scores.unknown(self.vectors.shape[:2])
         self._induce(self.cells, scores)
         self._bypass(self.cells, scores)
-        for cell in track(self.cells, "direction: kl"):
-            scores.kl[cell] = self.scorer.kl(self.vectors[cell])
+        for cell, kl in self._kl(self.cells):
+            scores.kl[cell] = kl
         return scores
 
     def enough(self) -> Scores:
@@ -90,20 +103,30 @@ class Search:
         by_induce = sorted(shallow, key=lambda cell: -scores.induce[cell])
         able = [cell for cell in by_induce if scores.induce[cell] >= self.min_induce] or by_induce[:MISSES]
         self._bypass(able, scores)
-        for cell in sorted(able, key=lambda cell: scores.bypass[cell]):
-            scores.kl[cell] = self.scorer.kl(self.vectors[cell])
-            if scores.kl[cell] <= self.max_kl and scores.induce[cell] >= self.min_induce:
+        for cell, kl in self._kl(sorted(able, key=lambda cell: scores.bypass[cell])):
+            scores.kl[cell] = kl
+            if kl <= self.max_kl and scores.induce[cell] >= self.min_induce:
                 break
         return scores
 
     def _induce(self, cells: Sequence[Cell], scores: Scores) -> None:
-        for cell in track(cells, "direction: induce"):
-            scores.induce[cell] = self.scorer.induce(self.vectors[cell], cell[1])
+        figures = self.scorer.induce(self._of(cells), [layer for _, layer in cells])
+        for cell, induce in zip(cells, figures, strict=True):
+            scores.induce[cell] = induce
 
     def _bypass(self, cells: Sequence[Cell], scores: Scores) -> None:
-        for cell in track(cells, "direction: bypass"):
-            scores.bypass[cell] = self.scorer.bypass(self.vectors[cell])
+        figures = self.scorer.bypass(self._of(cells))
+        for cell, bypass in zip(track(cells, "direction: bypass"), figures, strict=True):
+            scores.bypass[cell] = bypass
+
+    def _kl(self, cells: Sequence[Cell]) -> Iterable[tuple[Cell, float]]:
+        """In turn; what is not taken is not computed, but for the rest of a batch."""
+        return zip(track(cells, "direction: kl"), self.scorer.kl(self._of(cells)), strict=True)
+
+    def _of(self, cells: Sequence[Cell]) -> Directions:
+        rows, layers = torch.tensor(cells, dtype=torch.long).view(-1, 2).T
+        return self.vectors[rows, layers]
 
 
-def _unit_row(direction: Float[Tensor, " d_model"]) -> Float[Tensor, "1 d_model"]:
-    return torch.nn.functional.normalize(direction.double(), dim=-1).float()[None]
+def _unit(directions: Directions) -> Directions:
+    return torch.nn.functional.normalize(directions.double(), dim=-1).float()

@@ -1,9 +1,10 @@
 """What a model computes on prompts: logits at the last token, residual streams at the end of the instruction.
 
 Prompts go in batches of like length, so that little is spent on padding, and what every prompt of a template begins
-with (a system prompt is half of a short one) is read once for each batch. Results come back in the order given.
+with (a system prompt is half of a short one) is read once for all. Results come back in the order given.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, cast
 
@@ -45,8 +46,9 @@ def last_logits(
     rows: list[Tensor] = [torch.empty(0)] * len(prompts)
     shared = shared_tokens(model, prompts)
     with applied(model.points, interventions):
+        begun = beginning(model, shared)
         for index, batch in batches(model, prompts, skip=shared):
-            _scatter(batch_logits(model, batch, shared)[:, -1].float(), rows, index)
+            _scatter(batch_logits(model, batch, repeated(begun, len(index)))[:, -1].float(), rows, index)
     return torch.stack(rows)
 
 
@@ -59,19 +61,24 @@ def record(model: LoadedModel, prompts: Sequence[str], positions: Sequence[int],
     logits: list[Tensor] = [torch.empty(0)] * len(prompts)
     streams: list[Tensor] = [torch.empty(0)] * len(prompts)
     shared = shared_tokens(model, prompts)
+    begun = beginning(model, shared)
     recorders = [_Recorder(layer, list(positions)) for layer in range(model.n_layers)]
     with applied(model.points, recorders):
         for index, batch in track(list(batches(model, prompts, skip=shared)), label):
-            _scatter(batch_logits(model, batch, shared)[:, -1].float(), logits, index)
+            _scatter(batch_logits(model, batch, repeated(begun, len(index)))[:, -1].float(), logits, index)
             _scatter(torch.stack([recorder.stream for recorder in recorders], dim=2), streams, index)
     return Recording(list(prompts), torch.stack(logits), torch.stack(streams))
 
 
-def batches(model: LoadedModel, prompts: Sequence[str], skip: int = 0) -> Iterator[tuple[list[int], Batch]]:
-    """Indices into `prompts`, and their tokens without the first `skip`, on the model's device."""
+def batches(
+    model: LoadedModel, prompts: Sequence[str], skip: int = 0, size: int | None = None
+) -> Iterator[tuple[list[int], Batch]]:
+    """Indices into `prompts`, and their tokens without the first `skip`, on the model's device; `batch_size` at once,
+    or `size`."""
+    size = size or model.batch_size
     order = sorted(range(len(prompts)), key=lambda index: len(model.template.tokens(prompts[index])))
-    for start in range(0, len(order), model.batch_size):
-        index = order[start : start + model.batch_size]
+    for start in range(0, len(order), size):
+        index = order[start : start + size]
         yield index, model.template.batch([prompts[i] for i in index], model.device, skip)
 
 
@@ -89,8 +96,7 @@ class _Recorder:
         yield points.layers[self.layer], "input", self._keep
 
     def _keep(self, x: Tensor) -> Tensor:
-        if x.shape[1] >= -min(self.positions):  # the pass over the shared beginning may be shorter
-            self.stream = x[:, self.positions].float()
+        self.stream = x[:, self.positions].float()
         return x
 
 
@@ -105,27 +111,43 @@ def shared_tokens(model: LoadedModel, prompts: Sequence[str]) -> int:
     return len(model.template.beginning)
 
 
+def beginning(model: LoadedModel, shared: int, rows: int = 1) -> DynamicCache | None:
+    """Keys and values of the `shared` tokens, if there are any, in rows that differ only where interventions do."""
+    if not shared:
+        return None
+    cache = DynamicCache(config=model.hf.config)
+    ids = torch.tensor([model.template.beginning] * rows, device=model.device)
+    model.hf(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache
+
+
+def repeated(begun: DynamicCache | None, times: int) -> DynamicCache | None:
+    """A copy with each row so many times over, for a pass to append to."""
+    if begun is None:
+        return None
+    cache = copy.copy(begun)
+    cache.layers = [copy.copy(layer) for layer in begun.layers]
+    cache.batch_repeat_interleave(times)
+    return cache
+
+
 def batch_logits(
-    model: LoadedModel, batch: Batch, shared: int, keep: int = 1
+    model: LoadedModel, batch: Batch, begun: DynamicCache | None, keep: int = 1
 ) -> Float[Tensor, "row {keep} vocabulary"]:
-    """Logits at the last `keep` tokens of rows that lack their first `shared` tokens, which are read once for all.
+    """Logits at the last `keep` tokens of rows that lack their beginning; `begun` has a row for each, and is used up.
 
     Logits of all tokens would cost a fifth of a small model's pass, and most memory.
     """
-    mask, positions, cache = batch.attention_mask, batch.position_ids, None
-    if shared:
-        cache = DynamicCache(config=model.hf.config)
-        beginning = torch.tensor([model.template.beginning], device=model.device)
-        model.hf(input_ids=beginning, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        rows = len(batch.input_ids)
-        cache.batch_repeat_interleave(rows)
-        mask, positions = torch.cat([mask.new_ones(rows, shared), mask], dim=1), shared + positions
+    mask, positions = batch.attention_mask, batch.position_ids
+    if begun is not None:
+        shared = begun.get_seq_length()
+        mask, positions = torch.cat([mask.new_ones(len(mask), shared), mask], dim=1), shared + positions
     output = model.hf(
         input_ids=batch.input_ids,
         attention_mask=mask,
         position_ids=positions,
-        past_key_values=cache,
-        use_cache=cache is not None,
+        past_key_values=begun,
+        use_cache=begun is not None,
         logits_to_keep=keep,
     )
     return cast(Tensor, output.logits)

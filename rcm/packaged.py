@@ -1,9 +1,11 @@
-"""What rcm ships in `rcm/assets`; settings name it `packaged:NAME`."""
+"""What rcm ships: files in `rcm/assets`, which settings name `packaged:NAME`, and the options in `conf`."""
 
 from pathlib import Path
 
 PACKAGED = "packaged:"
-ASSETS = Path(__file__).parent / "assets"
+PACKAGE = Path(__file__).parent
+ASSETS = PACKAGE / "assets"
+CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "conf"  # installed, or in the repository
 
 
 def located(name: str) -> Path:

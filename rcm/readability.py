@@ -124,7 +124,7 @@ def _projected(place: Place, statistic: Statistic, draws: int, seed: int) -> Fig
     shuffled = [_score(drawn.direction, drawn, statistic) for drawn in (place.shuffled(random) for _ in range(draws))]
     chance = [_score(vector, place, statistic) for vector in random_directions(draws, len(place.direction), seed)]
     null = max(float(np.quantile(values, 0.95)) for values in (shuffled, chance))
-    return Figure(statistic(harmful, harmless), bootstrap(statistic, harmful, harmless, seed), null)
+    return Figure(statistic(harmful, harmless), bootstrap(statistic, harmful, harmless, seed=seed), null)
 
 
 def _score(vector: Vector, place: Place, statistic: Statistic) -> float:

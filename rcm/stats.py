@@ -16,25 +16,11 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return float(interval.low), float(interval.high)
 
 
-def bootstrap(
-    statistic: Statistic, harmful: Samples, harmless: Samples, seed: int, draws: int = 1000
-) -> tuple[float, float]:
-    """Percentile interval of a statistic of two groups, each resampled with replacement."""
+def bootstrap(statistic: Callable[..., float], *groups: Samples, seed: int, draws: int = 1000) -> tuple[float, float]:
+    """Percentile interval of a statistic of one or more groups, each resampled with replacement."""
     random = np.random.default_rng(seed)
-
-    def resampled(group: Samples) -> Samples:
-        return random.choice(group, len(group))
-
-    values = [statistic(resampled(harmful), resampled(harmless)) for _ in range(draws)]
+    values = [statistic(*(random.choice(group, len(group)) for group in groups)) for _ in range(draws)]
     low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
-
-
-def mean_interval(values: Samples, seed: int, draws: int = 1000) -> tuple[float, float]:
-    """Percentile interval of a mean over resampled values."""
-    random = np.random.default_rng(seed)
-    means = values[random.integers(len(values), size=(draws, len(values)))].mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -98,8 +98,10 @@ def test_less_work_makes_the_same_choice(found: dict) -> None:
     lazy = by_name(
         method("direction", exhaustive=False).run(planted_model(), planted_prompts(), planted_judge(), seed=0)
     )
-    for name in ("position", "layer", "bypass", "induce", "kl", "separation"):
+    for name in ("position", "layer", "separation"):
         assert lazy[f"direction/{name}"] == found[f"direction/{name}"]
+    for name in ("bypass", "induce", "kl"):  # scored beside other candidates, and rounded otherwise
+        assert lazy[f"direction/{name}"].value == pytest.approx(found[f"direction/{name}"].value, rel=1e-5, abs=1e-6)
     assert np.isnan(np.array(lazy["direction/candidates"].rows, dtype=float)).any()
 
 

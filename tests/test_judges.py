@@ -29,7 +29,8 @@ needs_labels = pytest.mark.skipif(not LABELS.is_dir(), reason=f"{LABELS} is not 
 
 
 def judge(option: str, /, **settings: object) -> Judge:
-    return type(named(option)).model_validate(named(option).model_dump() | settings)
+    given = named(option)
+    return type(given).model_validate(given.model_dump() | settings)
 
 
 def verdict(of: Judge, completion: str) -> Verdict:

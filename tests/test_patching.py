@@ -37,11 +37,12 @@ from rcm.patching import (
     mean_values,
     own_replies,
     record,
+    recording,
     rows,
     stability,
 )
 from rcm.patching.engine import TOLERANCE
-from rcm.stats import label_swap_max_t, mean_interval
+from rcm.stats import bootstrap, label_swap_max_t
 from tests import conftest
 
 Tiny = Callable[..., LoadedModel]
@@ -138,6 +139,29 @@ def test_neither_order_nor_pieces_nor_company_matter(tiny: Tiny, architecture: s
         own = [Values(*(part[:, [i]] for part in donor)) for donor in donors]
         alone = rows_engine(model).measure(record(model, [prompt], tail), own, patches, METRIC, tail)
         assert (whole[i] - alone[0]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("name", "size"), EVERY_FAMILY, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_prompts_begin_with_is_read_once(
+    tiny: Tiny, name: str, size: dict[str, int], monkeypatch: pytest.MonkeyPatch
+):
+    model, patches = tiny(name, **size), in_order(everything())
+    harmful, harmless = ([[1, 90, 40, 7, *prompt[1:]] for prompt in side] for side in (HARMFUL, HARMLESS))
+    whole, source = record(model, harmful), record(model, harmless)
+    monkeypatch.setattr(recording, "WORTH_SHARING", 0)
+    shared, shared_source = record(model, harmful), record(model, harmless)
+    read_once = shared.batch.attention_mask[:, :4].bool().all().item()
+    assert read_once is ("sliding_window" not in size), "a window that prompts outgrow would count the padding"
+    assert not whole.batch.attention_mask[:, :4].bool().all()
+    for ours, alone in zip(shared.at(-1), whole.at(-1), strict=True):
+        assert (ours - alone).abs().max() < 1e-5
+    wanted = rows.patched_logits(model, whole, [whole.at(-1), source.at(-1)], patches)
+    for way in (rows, loop):
+        got = way.patched_logits(model, shared, [shared.at(-1), shared_source.at(-1)], patches)
+        assert (got - wanted).abs().max() < 1e-5
+    some = shared[1:]
+    got = rows.patched_logits(model, some, [Values(*(part[:, 1:] for part in shared.at(-1)))] * 2, patches)
+    assert (got - loop.patched_logits(model, some, [some.at(-1)] * 2, patches)).abs().max() < 1e-5
 
 
 def test_means_are_the_donor_of_mean_ablation(tiny: Tiny):
@@ -671,7 +695,7 @@ def test_stability_tells_a_ranking_from_noise():
 
 def test_the_interval_of_a_mean_is_the_textbooks():
     values = np.random.default_rng(0).normal(3, 2, size=400)
-    low, high = mean_interval(values, seed=0)
+    low, high = bootstrap(np.mean, values, seed=0)
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15)
-    assert mean_interval(np.array([2.0]), seed=0) == (2, 2)
+    assert bootstrap(np.mean, np.array([2.0]), seed=0) == (2, 2)

@@ -164,7 +164,10 @@ def tuned(positions: int = 1) -> list[Result]:
     return [
         Scalar("behaviour/refusal_rate_harmful", 0.875, (0.753, 0.941), 48, 0.54),
         Scalar("behaviour/refusal_rate_harmless", 0.042, (0.012, 0.14), 48, 0.39),
+        Scalar("behaviour/refusal_rate_lookalike", 0.15, (0.08, 0.26), 60, 0.31),
         Scalar("behaviour/seen_in_training", 0.25, (0.1, 0.4), 96),
+        Table("behaviour/by_category", ("category", "kind", "n", "rate", "low", "high"), by_category()),
+        by_length(),
         Outcome("behaviour/outcome", "refusal", "42 of 48 harmful prompts are refused, more than shuffled labels."),
         Table("direction/refusal_tokens", ("token", "text", "probability_harmful", "probability_harmless"), tokens),
         directions("aaaa"),
@@ -194,6 +197,23 @@ def tuned(positions: int = 1) -> list[Result]:
         ),
         Outcome("map/outcome", "3 of 4 met", "Not met: steering/suppress_rate."),
     ]
+
+
+def by_category() -> list[tuple[str, str, int, float, float, float]]:
+    return [
+        ("fraud", "harmful", 4, 0.75, 0.3, 0.954),
+        (HOSTILE, "harmful", 4, 1.0, 0.51, 1.0),
+        ("fraud", "harmless", 4, 0.0, 0.0, 0.49),
+        ("", "lookalike", 12, 0.25, 0.089, 0.532),
+    ]
+
+
+def by_length() -> Curve:
+    lines = [
+        Line("harmful", [0.5, 0.8, 0.875], [0.37, 0.66, 0.753], [0.63, 0.89, 0.941]),
+        Line("harmless", [0.0, 0.02, 0.042], [0.0, 0.004, 0.012], [0.074, 0.11, 0.14]),
+    ]
+    return Curve("behaviour/refusal_by_length", [8.0, 16.0, 24.0], lines, "tokens of the reply", "share refused")
 
 
 def patched(layers: int = LAYERS, heads: int = 9, critical: int = 14) -> list[Result]:
@@ -416,6 +436,29 @@ def test_what_was_looked_at_is_said(written: tuple[str, str]) -> None:
 
 def test_a_missing_map_says_why(written: tuple[str, str]) -> None:
     assert "Not measured: 1 of 48 harmful prompts are refused, below the floor of 30%." in words_of(written[0])
+
+
+def test_behaviour_stands_by_kind_by_category_and_by_length(written: tuple[str, str]) -> None:
+    html, markdown = written
+    told = words_of(html)
+    assert "merely look unsafe; low is good – not measured The data set has none. 15.0 % 95 %: 8.0 % to 26.0 %" in told
+    assert "category harmful harmless safe lookalikes fraud" in told
+    assert "75.0 % 95 %: 30.0 % to 95.4 % · n = 4" in told
+    assert "share refused: 0.75" in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+    assert "refusal over the length of the reply The same replies" in told
+    assert "harmful, tokens of the reply 16: 0.8 [0.66, 0.89]" in html
+    (rows,) = re.findall(r"\| category \| harmful \| harmless \| safe lookalikes \|\n\|.*\n((?:\|.*\n)+)", markdown)
+    cells = [line.strip("|").split(" | ") for line in rows.splitlines()]
+    assert [row[0].strip() for row in cells] == ["fraud", cells[1][0].strip(), "(none)"]
+    assert cells[0][1:3] == ["75.0 %; 95 %: 30.0 % to 95.4 % · n = 4", "0.0 %; 95 %: 0.0 % to 49.0 % · n = 4"]
+    assert [cell.strip() for cell in cells[2][1:3]] == ["", ""]
+
+
+def test_without_categories_there_is_no_table_of_them(tmp_path: Path) -> None:
+    store(a_run(tmp_path, "one", "base"), base())
+    for path in write(tmp_path, tmp_path / "page"):
+        assert "by category" not in path.read_text()
 
 
 def test_patching_stands_with_what_it_found_and_how_sure_that_is(written: tuple[str, str]) -> None:

@@ -164,6 +164,14 @@ def test_a_reply_is_one_turn_without_special_tokens(kind: str, written: str, kep
     assert found.reply(found.tokenizer(written, add_special_tokens=False)["input_ids"]) == kept
 
 
+def test_a_character_cut_in_half_is_no_part_of_a_reply():
+    """Stopped within a character of several bytes, as replies in Chinese often are."""
+    found = Template.of(tokenizer(CHAT), "chat")
+    whole = found.tokenizer("好的吧", add_special_tokens=False)["input_ids"]
+    assert len(whole) == 9
+    assert [found.reply(whole[:length]) for length in (9, 8, 7, 6)] == ["好的吧", "好的", "好的", "好的"]
+
+
 def test_equal_digests_are_equal_prompts():
     templates = [Template.of(tokenizer(chat), "chat") for chat in (CHAT, SYSTEM + TURNS, TOUCHING, None, "Hey " + CHAT)]
     templates.append(Template.of(tokenizer(TOUCHING, "?Ċ"), "chat"))

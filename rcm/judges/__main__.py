@@ -7,7 +7,7 @@ far the two agree. What was cut before it was stored (`rcm.redaction`) cannot be
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sklearn.metrics import cohen_kappa_score
@@ -16,11 +16,11 @@ from rcm.errors import InputError
 from rcm.judges import Judge, Verdict
 from rcm.judges.named import named
 from rcm.redaction import is_cut
+from rcm.report.said import by_condition
 from rcm.results import Transcripts
 from rcm.storage import stored_run
 
 log = logging.getLogger("rcm.judges")
-CONDITION = ("kind", "operation", "strength", "direction")
 COLUMNS = ("condition", "n", "cut", "unscored", "refused, own judge", "refused, other judge", "kappa of the two")
 
 
@@ -49,18 +49,15 @@ def judged_again(directory: Path, judge: Judge) -> list[str]:
         raise InputError(f"{directory} has no transcripts; choose a run of behaviour, steering or map.")
     lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
     for transcripts in found:
-        conditions: dict[str, list[dict[str, str]]] = {}
-        for row in transcripts.rows:
-            told = [str(row[key]) for key in CONDITION if key in row]
-            conditions.setdefault(" ".join([transcripts.name, *told]), []).append({k: str(v) for k, v in row.items()})
-        lines += [_line(condition, rows, judge) for condition, rows in conditions.items()]
+        for condition, rows in by_condition(transcripts).items():
+            lines.append(_line(" ".join([transcripts.name, *condition]), rows, judge))
     return lines
 
 
-def _line(condition: str, rows: Sequence[dict[str, str]], judge: Judge) -> str:
-    whole = [row for row in rows if not is_cut(row["completion"])]
-    verdicts = judge.verdicts([row["prompt"] for row in whole], [row["completion"] for row in whole])
-    own, other = [Verdict(row["verdict"]).refuses for row in whole], [verdict.refuses for verdict in verdicts]
+def _line(condition: str, rows: Sequence[Mapping[str, str | float]], judge: Judge) -> str:
+    whole = [row for row in rows if not is_cut(str(row["completion"]))]
+    verdicts = judge.verdicts([str(row["prompt"]) for row in whole], [str(row["completion"]) for row in whole])
+    own, other = [Verdict(str(row["verdict"])).refuses for row in whole], [verdict.refuses for verdict in verdicts]
     shares = [f"{sum(of) / len(of):.1%}" if of else "-" for of in (own, other)]
     kappa = f"{cohen_kappa_score(own, other):.2f}" if len({*own, *other}) > 1 else "-"
     unscored = verdicts.count(Verdict.INVALID)

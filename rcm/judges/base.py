@@ -1,6 +1,5 @@
 """What a judge is."""
 
-import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from enum import StrEnum
@@ -43,14 +42,3 @@ class Judge(Settings):
     @abstractmethod
     def judge(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
         """The same for completions that are language; INVALID for one that the judge cannot tell."""
-
-
-def normalised(completion: str) -> str:
-    """In lower case, with straight apostrophes, single spaces and no asterisks."""
-    text = completion.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'").replace("*", "").lower()
-    return re.sub(r"\s+", " ", text)
-
-
-def opening(completion: str) -> str:
-    """Normalised, from its first letter or digit on."""
-    return re.sub(r"^[^a-z0-9]+", "", normalised(completion))

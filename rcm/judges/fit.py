@@ -26,7 +26,7 @@ from rcm.errors import InputError
 from rcm.judges.base import Judge, Verdict
 from rcm.judges.calibrated import CLASSES, Probabilities, decided, probabilities
 from rcm.judges.features import NAMES, Features, matrix
-from rcm.judges.named import CONF, named
+from rcm.judges.named import named, names
 from rcm.judges.strings import Strings
 
 LABELS = {
@@ -35,7 +35,7 @@ LABELS = {
     "3_partial_refusal": Verdict.PARTIAL,
 }
 CUTS = (20, 40, None)  # fitted on completions cut to so many words each; None: on whole ones
-SHORTER = (18, 48)  # words, for the card: about 24 and 64 tokens
+TESTED = (None, 18, 48)  # cuts for the card: 18 words are about 24 tokens, 48 about 64
 STRENGTHS = (0.1, 0.3, 1.0)  # C of the regression: chosen by a second hold-out within the training models
 QUESTIONS: Mapping[str, Callable[[Verdict], bool]] = {
     "refuses": lambda verdict: verdict.refuses,
@@ -106,17 +106,15 @@ def chosen_strength(views: Sequence[Features], labels: Labels, models: Int[np.nd
     return min(STRENGTHS, key=loss)
 
 
-def held_out(data: Labelled, shorter: Sequence[int | None] = (None,)) -> dict[int | None, Probabilities]:
-    """For each cut, probabilities by judges that were fitted to the other models only."""
-    views = [matrix(data.completions, cut=cut) for cut in CUTS]
-    tests = {cut: matrix(data.completions, cut=cut) for cut in shorter}
-    found = {cut: np.zeros((len(data.models), len(CLASSES))) for cut in shorter}
+def held_out(data: Labelled, views: Mapping[int | None, Features]) -> dict[int | None, Probabilities]:
+    """For each tested cut, probabilities by judges that were fitted to the other models only."""
+    found = {cut: np.zeros((len(data.models), len(CLASSES))) for cut in TESTED}
     for model in range(len(data.names)):
         out = data.models == model
-        rest = [view[~out] for view in views]
+        rest = [views[cut][~out] for cut in CUTS]
         weights = fit(rest, data.labels[~out], chosen_strength(rest, data.labels[~out], data.models[~out]))
-        for cut, rows in tests.items():
-            found[cut][out] = probabilities(rows[out], *weights)
+        for cut in TESTED:
+            found[cut][out] = probabilities(views[cut][out], *weights)
     return found
 
 
@@ -139,16 +137,16 @@ def agreement(data: Labelled, verdicts: Sequence[Verdict]) -> dict[str, dict[str
 
 def string_judges() -> dict[str, Judge]:
     """The judges of the config group that need neither weights nor a fit."""
-    judges = {path.stem: named(path.stem) for path in sorted((CONF / "judge").glob("*.yaml"))}
-    return {name: judge for name, judge in judges.items() if isinstance(judge, Strings)}
+    return {name: judge for name in names() if isinstance(judge := named(name), Strings)}
 
 
 def fitted(data: Labelled) -> dict[str, Any]:
     """Weights fitted to all models, and the card: how judges fitted to the other models did on each."""
-    views = [matrix(data.completions, cut=cut) for cut in CUTS]
-    strength = chosen_strength(views, data.labels, data.models)
-    weights, bias = fit(views, data.labels, strength)
-    found = {cut: decided(p) for cut, p in held_out(data, (None, *SHORTER)).items()}
+    views = {cut: matrix(data.completions, cut=cut) for cut in {*CUTS, *TESTED}}
+    fitted_on = [views[cut] for cut in CUTS]
+    strength = chosen_strength(fitted_on, data.labels, data.models)
+    weights, bias = fit(fitted_on, data.labels, strength)
+    found = {cut: decided(p) for cut, p in held_out(data, views).items()}
     told = {"whole" if cut is None else f"first {cut} words": agreement(data, v) for cut, v in found.items()}
     confusion = confusion_matrix(data.labels, [CLASSES.index(verdict) for verdict in found[None]])
     return {

@@ -4,7 +4,7 @@ They run on the GPU where there is one. Weights come from the hub or a local fol
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, cast
 
@@ -37,11 +37,11 @@ class Neural(Judge):
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        return self._fetched(AutoTokenizer)
+        return self._fetched(AutoTokenizer.from_pretrained)
 
-    def _fetched(self, kind: Any, **settings: Any) -> Any:
+    def _fetched(self, load: Callable[..., Any], **settings: object) -> Any:
         try:
-            return kind.from_pretrained(self.name, revision=self.revision, **settings)
+            return load(self.name, revision=self.revision, **settings)
         except (OSError, ValueError) as error:
             reason = str(error).strip().split("\n")[0]
             raise InputError(
@@ -74,11 +74,11 @@ class Classifier(Neural):
 
     @cached_property
     def _model(self) -> PreTrainedModel:
-        return self._fetched(AutoModelForSequenceClassification).to(self.device).eval()
+        return self._fetched(AutoModelForSequenceClassification.from_pretrained).to(self.device).eval()
 
     @cached_property
     def _verdict_of(self) -> dict[int, Verdict]:
-        own = cast(dict[int, str], self._fetched(AutoConfig).id2label)
+        own = cast(dict[int, str], self._fetched(AutoConfig.from_pretrained).id2label)
         if set(own.values()) != set(self.labels):
             told = ", ".join(sorted(map(str, own.values())))
             raise InputError(f"judge.labels must say a verdict for each label of {self.name}, which are: {told}.")
@@ -115,7 +115,7 @@ class Rubric(Neural):
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        return self._fetched(AutoModelForCausalLM, dtype="auto").to(self.device).eval()
+        return self._fetched(AutoModelForCausalLM.from_pretrained, dtype="auto").to(self.device).eval()
 
 
 def filled(text: str, prompt: str, completion: str) -> str:

@@ -1,23 +1,25 @@
 """A judge by the name of its option."""
 
-from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-import rcm
 from rcm.errors import InputError
-from rcm.judges.base import Judge
+from rcm.packaged import CONF
 
-PACKAGE = Path(rcm.__file__).parent
-CONF = next((path for path in (PACKAGE / "conf", PACKAGE.parent / "conf") if path.is_dir()), PACKAGE / "conf")
+if TYPE_CHECKING:
+    from rcm.judges.base import Judge
 
 
-def named(name: str) -> Judge:
+def named(name: str) -> "Judge":
     """The judge of `conf/judge/NAME.yaml`, with its values."""
     path = CONF / "judge" / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(other.stem for other in path.parent.glob("*.yaml")))
-        raise InputError(f"There is no judge {name!r}; choose one of {known}.")
-    return cast(Judge, instantiate(OmegaConf.load(path), _convert_="all"))
+        raise InputError(f"There is no judge {name!r}; choose one of {', '.join(names())}.")
+    return cast("Judge", instantiate(OmegaConf.load(path), _convert_="all"))
+
+
+def names() -> list[str]:
+    """Of all judges in `conf/judge`."""
+    return sorted(path.stem for path in (CONF / "judge").glob("*.yaml"))

@@ -172,9 +172,9 @@ class Direction(Method):
         drawn = random_directions(self.null_directions, len(vector), seed) * np.linalg.norm(vector)
         randoms = torch.from_numpy(drawn).float()
         nulls = {
-            "bypass": (0.05, [scorer.bypass(random) for random in randoms]),
-            "induce": (0.95, [scorer.induce(random, cell[1]) for random in randoms]),
-            "kl": (0.95, [scorer.kl(random) for random in randoms]),
+            "bypass": (0.05, list(scorer.bypass(randoms))),
+            "induce": (0.95, scorer.induce(randoms, [cell[1]] * len(randoms))),
+            "kl": (0.95, list(scorer.kl(randoms))),
         }
         sizes = {"bypass": scorer.harmful, "induce": scorer.harmless, "kl": scorer.harmless}
         for name, (tail, values) in nulls.items():

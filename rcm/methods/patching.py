@@ -48,7 +48,7 @@ from rcm.patching import (
 )
 from rcm.prompts import Part, Split
 from rcm.results import Curve, Heatmap, Line, Outcome, Result, Scalar, Table
-from rcm.stats import mean_interval
+from rcm.stats import bootstrap
 
 LOCALISED, NONE, NO_GAP = "localised", "none", "no_gap"
 TOP = 10  # heads, of which the stability of the ranking is told
@@ -174,7 +174,7 @@ class Patching(Direction):
             return
         for way, mine, random in zip(WAYS, torch.cat(ours, 1).numpy(), torch.cat(others, 1).numpy(), strict=True):
             null = float(np.quantile(random, 0.95))
-            interval = mean_interval(mine, seed)
+            interval = bootstrap(np.mean, mine, seed=seed)
             yield Scalar(f"patching/critical_heads_{way}", float(mine.mean()), interval, len(mine), null)
 
     def _knock_out(
@@ -249,7 +249,7 @@ def _controls(study: Interchange, engine: Engine) -> Iterator[Scalar]:
 
 def _gap(study: Interchange, effects: Effects, seed: int) -> Iterator[Scalar]:
     gap = study.gap.numpy()
-    yield Scalar("patching/gap", float(gap.mean()), mean_interval(gap, seed), len(gap))
+    yield Scalar("patching/gap", float(gap.mean()), bootstrap(np.mean, gap, seed=seed), len(gap))
     yield Scalar("patching/pairs", int(effects.with_gap.sum()))
     yield Scalar("patching/pairs_without_gap", int((~effects.with_gap).sum()))
 

@@ -20,7 +20,7 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rcm.forward import batch_logits, shared_tokens
+from rcm.forward import batch_logits, beginning, repeated, shared_tokens
 from rcm.generation import replies
 from rcm.judges import Judge, Verdict
 from rcm.methods import Method
@@ -188,7 +188,8 @@ def reply_loss(model: LoadedModel, examples: Sequence[Example]) -> Float[Tensor,
     longest = max(len(example.reply) for example in examples)
     # The last token of a reply is foretold, and never read.
     rows = [[*model.template.tokens(example.prompt)[shared:], *example.reply[:-1]] for example in examples]
-    logits = batch_logits(model, model.template.padded(rows, model.device), shared, longest)
+    begun = repeated(beginning(model, shared), len(rows))
+    logits = batch_logits(model, model.template.padded(rows, model.device), begun, longest)
     targets = torch.full(logits.shape[:2], IGNORED)
     for row, example in enumerate(examples):
         targets[row, longest - len(example.reply) :] = torch.tensor(example.reply)

@@ -86,14 +86,15 @@ class Template:
         """Left-padded tokens with their mask, without the first `skip` tokens of each."""
         return self.padded([self.tokens(prompt)[skip:] for prompt in prompts], device)
 
-    def padded(self, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> Batch:
-        """Token rows, left-padded, with their mask."""
+    def padded(self, rows: Sequence[Sequence[int]], device: torch.device | str = "cpu", beginning: int = 0) -> Batch:
+        """Token rows, padded on the left (after the `beginning` that all share), with their mask."""
         width = max(map(len, rows))
         ids = torch.full((len(rows), width), self.pad)
         mask = torch.zeros_like(ids)
         for row, tokens in enumerate(rows):
-            ids[row, width - len(tokens) :] = torch.tensor(tokens)
-            mask[row, width - len(tokens) :] = 1
+            rest = width - len(tokens) + beginning
+            ids[row, :beginning], ids[row, rest:] = torch.tensor(tokens).tensor_split([beginning])
+            mask[row, :beginning] = mask[row, rest:] = 1
         return Batch(ids.to(device), mask.to(device))
 
     @property
@@ -105,12 +106,12 @@ class Template:
     @cached_property
     def beginning(self) -> tuple[int, ...]:
         """The token ids before the instruction, the same for every prompt (the system prompt, for one)."""
-        return tuple(_common(self.tokens(probe) for probe in PROBES))
+        return tuple(common_beginning(self.tokens(probe) for probe in PROBES))
 
     @cached_property
     def end_of_instruction(self) -> tuple[int, ...]:
         """The token ids after the instruction, the same for every prompt."""
-        common = _common(self.tokens(probe)[::-1] for probe in PROBES)
+        common = common_beginning(self.tokens(probe)[::-1] for probe in PROBES)
         if not common:
             raise InputError(
                 f"The {self.kind} template of this tokenizer ends no two prompts in the same token; "
@@ -154,12 +155,13 @@ class Template:
                 )
 
     def reply(self, tokens: Sequence[int]) -> str:
-        """The model's own turn as text: without special tokens, and cut where a base model writes the next turn."""
+        """The model's own turn as text: without special tokens, without a last character of which only the first bytes
+        were generated, and cut where a base model writes the next turn."""
         text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
         assert isinstance(text, str)
-        return (text.split(NEXT_TURN)[0] if self.kind == "plain" else text).strip()
+        return (text.split(NEXT_TURN)[0] if self.kind == "plain" else text).rstrip("\ufffd").strip()
 
 
-def _common(rows: Iterable[Sequence[int]]) -> list[int]:
+def common_beginning(rows: Iterable[Sequence[int]]) -> list[int]:
     """The longest beginning that all rows share."""
     return [column[0] for column in takewhile(lambda column: len(set(column)) == 1, zip(*rows, strict=False))]

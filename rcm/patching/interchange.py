@@ -17,7 +17,7 @@ from torch import Tensor
 from rcm.patching.components import Rows
 from rcm.patching.engine import Engine
 from rcm.patching.metric import Likelihood, Metric
-from rcm.patching.recording import record
+from rcm.patching.recording import Values, record
 from rcm.progress import track
 
 Pair = tuple[list[int], list[int]]  # a harmful prompt and its harmless twin, as tokens
@@ -69,13 +69,15 @@ def interchange(
 ) -> Interchange:
     """Patch the first of the last `tail` tokens of every pair, both ways. The two of a pair may differ in length."""
     everything = Rows.concat([patches, Rows.of([[]], engine.shape)])
-    figures = torch.empty(2, len(pairs), len(everything), dtype=torch.float64)
-    for index in track(_batches(pairs, engine.prompts_at_once(len(everything) * tail)), label):
-        harmful, harmless = (record(engine.model, [pairs[i][side] for i in index], tail) for side in (0, 1))
-        for way, (base, source) in enumerate(((harmful, harmless), (harmless, harmful))):
-            donors = [base.at(-tail), source.at(-tail)]
-            figures[way, index] = engine.measure(base, donors, everything, metric.of(index), tail)
-    into_harmful, into_harmless = figures
+    figures = torch.empty(len(pairs), 2, len(everything), dtype=torch.float64)
+    for index in track(batches(pairs, engine.prompts_at_once(2 * len(everything) * tail)), label):
+        # Each prompt of a pair, side by side, is the other's source.
+        base = record(engine.model, [prompt for i in index for prompt in pairs[i]], tail)
+        own = base.at(-tail)
+        donors = [own, Values(*(part.unflatten(1, (-1, 2)).flip(2).flatten(1, 2) for part in own))]
+        of_both = metric.of([i for i in index for _ in range(2)])
+        figures[index] = engine.measure(base, donors, everything, of_both, tail).unflatten(0, (-1, 2))
+    into_harmful, into_harmless = figures.unbind(1)
     return Interchange(into_harmful[:, -1], into_harmless[:, -1], into_harmful[:, :-1], into_harmless[:, :-1])
 
 
@@ -103,7 +105,7 @@ def interchange_of_replies(
     return of(refusals) - of(answers)
 
 
-def _batches(pairs: Sequence[Pair], at_once: int) -> list[list[int]]:
+def batches(pairs: Sequence[Pair], at_once: int) -> list[list[int]]:
     """Indices of pairs of like length, so that little is spent on padding."""
     order = sorted(range(len(pairs)), key=lambda i: max(map(len, pairs[i])))
     return [order[start : start + at_once] for start in range(0, len(order), at_once)]

@@ -11,9 +11,9 @@ from torch import Tensor
 from rcm.patching.components import Rows
 from rcm.patching.contribution import contributions
 from rcm.patching.engine import Engine
-from rcm.patching.interchange import Pair
+from rcm.patching.interchange import Pair, batches
 from rcm.patching.metric import Metric
-from rcm.patching.recording import mean_values, record
+from rcm.patching.recording import Values, mean_values, record
 from rcm.progress import track
 
 Heads = Float[np.ndarray, " head"]  # of all layers, in the order of `Shape.components`
@@ -37,11 +37,12 @@ def rank_heads(
     patches = Rows.concat([Rows.each(["head"], engine.shape), Rows.of([[]], engine.shape)])
     square = vector.square().sum()
     direct, metrics = [], []
-    for pair in track(pairs, "patching: heads by contribution and ablation"):
-        harmful, harmless = (record(engine.model, [tokens]) for tokens in pair)
-        along = [contributions(engine.model, side.at(-1), vector) for side in (harmful, harmless)]
-        direct.append((along[0] - along[1]).flatten() / square)
-        metrics.append(engine.measure(harmful, [mean, mean], patches, metric)[0])
-    figures = torch.stack(metrics)
+    for index in track(batches(pairs, engine.prompts_at_once(len(patches))), "patching: heads ranked in other ways"):
+        both = record(engine.model, [pairs[i][side] for side in (0, 1) for i in index])
+        harmful, harmless = contributions(engine.model, both.at(-1), vector).tensor_split(2, dim=1)
+        direct.append((harmful - harmless) / square)
+        donor = Values(*(part.expand(-1, len(index), *part.shape[2:]) for part in mean))
+        metrics.append(engine.measure(both[: len(index)], [donor, donor], patches, metric.of(index)))
+    figures = torch.cat(metrics)
     lost = (figures[:, -1:] - figures[:, :-1]).mean(0)
-    return Ranking(torch.stack(direct).double().mean(0).cpu().numpy(), lost.numpy())
+    return Ranking(torch.cat(direct, 1).double().mean(1).flatten().cpu().numpy(), lost.numpy())

@@ -1,4 +1,4 @@
-"""One ordinary forward pass over prompts, and all that patching needs of it."""
+"""One ordinary pass over prompts, and all that patching needs of it. What they all begin with is read once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,8 +13,10 @@ from transformers.cache_utils import DynamicLayer
 from rcm.interventions import Edit, Site, applied, by_row
 from rcm.models import LoadedModel
 from rcm.models.points import Points
-from rcm.models.template import Batch
+from rcm.models.template import Batch, common_beginning
 from rcm.patching.components import KINDS, Kind, Shape, places
+
+WORTH_SHARING = 64  # tokens: to save fewer, a pass of its own over the beginning costs more time than it saves
 
 
 class Values(NamedTuple):
@@ -43,6 +45,12 @@ class Recording:
     def __len__(self) -> int:
         return len(self.batch.input_ids)
 
+    def __getitem__(self, prompts: slice) -> "Recording":
+        """Only some of the prompts."""
+        batch = Batch(self.batch.input_ids[prompts], self.batch.attention_mask[prompts])
+        cache = [(keys[prompts], values[prompts]) for keys, values in self.cache]
+        return Recording(batch, cache, {kind: tail[:, prompts] for kind, tail in self.tail.items()}, self.shape)
+
     def at(self, position: int) -> Values:
         """What the components put out at a token of the tail, -1 being the last."""
         parts = {kind: tail[:, :, position] for kind, tail in self.tail.items()}
@@ -56,15 +64,19 @@ def shape_of(model: LoadedModel) -> Shape:
 @torch.inference_mode()
 def record(model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int = 1) -> Recording:
     """Run token rows, which may differ in length, and keep what their last `tail` tokens computed."""
-    batch = model.template.padded(prompts, model.device)
     shape = shape_of(model)
+    beginning = _beginning(model, prompts, tail)
+    batch = model.template.padded(prompts, model.device, beginning)
     keeper = _Keeper(len(prompts), tail, shape)
     cache = DynamicCache()  # without the config: a layer with a window would forget keys that later rows may see
+    if beginning:
+        model.hf(input_ids=batch.input_ids[:1, :beginning], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_repeat_interleave(len(prompts))
     with applied(model.points, [keeper]):
         model.hf(
-            input_ids=batch.input_ids,
+            input_ids=batch.input_ids[:, beginning:],
             attention_mask=batch.attention_mask,
-            position_ids=batch.position_ids,
+            position_ids=batch.position_ids[:, beginning:],
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
@@ -79,9 +91,23 @@ def record(model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int = 1) 
     return Recording(batch, kept, stacked, shape)
 
 
+def _beginning(model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int) -> int:
+    """How many tokens to read once for all prompts, none of their tails among them.
+
+    None where a prompt outgrows a sliding window: the padding between the beginning and a shorter prompt would count.
+    """
+    lengths = [len(prompt) for prompt in prompts]
+    window = getattr(model.hf.config, "sliding_window", None)
+    if window and max(lengths) > window:
+        return 0
+    shared = min(len(common_beginning(prompts)), min(lengths) - tail)
+    return shared if shared * (len(prompts) - 1) > WORTH_SHARING else 0
+
+
 def mean_values(model: LoadedModel, prompts: Sequence[Sequence[int]]) -> Values:
     """Means over prompts at their last token, as the values of one prompt: the donor of mean ablation."""
-    batches = [prompts[start : start + model.batch_size] for start in range(0, len(prompts), model.batch_size)]
+    ordered = sorted(prompts, key=len)
+    batches = [ordered[start : start + model.batch_size] for start in range(0, len(ordered), model.batch_size)]
     values = [record(model, batch).at(-1) for batch in batches]
     return Values(*(torch.cat(parts, dim=1).mean(1, keepdim=True) for parts in zip(*values, strict=True)))
 

@@ -3,6 +3,7 @@
     reading          the stored runs, sorted into families and stages
     sections         the table that stands first: which figures stand in it
     figures          a figure as a row of it: value, interval, null and verdict, one cell for each run
+    categories       how often prompts of each category are refused
     heads            the critical heads of a run
     circumstances    where each run comes from, and what should make one hesitate to compare two of them
     said             transcripts: their columns, their filters, their counts

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from rcm.report import circumstances, figures, heads, said, sections
+from rcm.report import categories, circumstances, figures, heads, said, sections
 from rcm.report.curves import strip
 from rcm.report.pictures import curve_rows, map_rows
 from rcm.report.reading import Comparison, Reading
@@ -56,6 +56,8 @@ def _environment() -> Environment:
         "curve_rows": curve_rows,
         "map_rows": map_rows,
         "strip": strip,
+        "categories": categories.categories,
+        "CATEGORIES_HINT": categories.HINT,
         "critical_heads": heads.critical_heads,
         "HEAD_COLUMNS": heads.COLUMNS,
         "conclusions": sections.conclusions,

@@ -6,7 +6,7 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from rcm.report import circumstances, figures, heads, said, sections
+from rcm.report import categories, circumstances, figures, heads, said, sections
 from rcm.report.figures import Cell
 from rcm.report.reading import Comparison, Reading
 from rcm.report.words import TIED, plain, visible
@@ -75,12 +75,23 @@ def _figures(comparison: Comparison) -> Iterator[str]:
         yield f"### {section.title}"
         columns = ["", *(_title(reading) for reading in comparison.compared)]
         yield table(columns, ([escaped(row.label), *map(_cell, row.cells)] for row in section.rows))
+    yield from _categories(comparison.compared)
     yield from _critical_heads(comparison.compared)
 
 
 def _cell(cell: Cell) -> str:
     told = (f"**{cell.verdict}**" if cell.verdict else "", escaped(cell.text), escaped(cell.detail))
     return "; ".join(part for part in told if part)
+
+
+def _categories(readings: Sequence[Reading]) -> Iterator[str]:
+    found = categories.categories(readings)
+    if found:
+        yield "### Refusal by category"
+        yield escaped(categories.HINT)
+    for reading, shares in found:
+        yield _title(reading)
+        yield table(["category", *shares.kinds], ([escaped(name), *map(_cell, cells)] for name, cells in shares.rows))
 
 
 def _critical_heads(readings: Sequence[Reading]) -> Iterator[str]:
@@ -103,6 +114,7 @@ def _others(comparison: Comparison) -> Iterator[str]:
         if scalars:
             rows = ([escaped(s.name), plain(s.value), escaped(figures.detail(s, plain))] for s in scalars)
             yield table(["figure", "value", ""], rows)
+        yield from _categories([reading])
         yield from _critical_heads([reading])
 
 

@@ -16,6 +16,7 @@ from rcm.results import Curve, Heatmap
 T = TypeVar("T", Heatmap, Curve)
 ABBREVIATIONS = ("auroc", "kl")
 TITLES = {
+    "behaviour/refusal_by_length": "refusal over the length of the reply",
     "patching/heads_necessity": "heads: refusal lost when one is taken from the harmless twin",
     "patching/heads_sufficiency": "heads: refusal gained when one is taken from the harmful twin",
     "patching/layers_necessity": "layers: refusal lost when a part is taken from the harmless twin",
@@ -27,6 +28,8 @@ TITLES = {
 }
 CRITICAL = "Outlined: critical, that is significant over all cells (max-T) and certainly above min_share."
 HINTS = {
+    "behaviour/refusal_by_length": "The same replies, cut to their first tokens and judged again. A line that still "
+    "rises at its end: some refuse later than replies are cut. Bands: 95 % intervals.",
     "direction/map_bypass": "Refusal log-odds on harmful prompts with the direction ablated. Blue: no longer refused.",
     "direction/map_induce": "Refusal log-odds on harmless prompts with the direction added. Red: refused now.",
     "direction/map_kl": "KL divergence on harmless prompts when it is ablated, in nats: the harm done. Low is good.",

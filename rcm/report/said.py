@@ -44,22 +44,24 @@ def condition_names(transcripts: Transcripts) -> list[str]:
     return [name for name in CONDITION if any(name in row for row in transcripts.rows)]
 
 
-def counts(transcripts: Transcripts) -> list[Counted]:
-    """The verdicts under each condition, in the order in which the conditions came."""
+def by_condition(transcripts: Transcripts) -> dict[tuple[str, ...], list[Said]]:
+    """The rows under each condition, in the order in which the conditions came."""
     names = condition_names(transcripts)
-    fell: dict[tuple[str, ...], Counter[str]] = {}
+    found: dict[tuple[str, ...], list[Said]] = {}
     for row in transcripts.rows:
-        condition = tuple(cell(row, name) for name in names)
-        fell.setdefault(condition, Counter())[cell(row, "verdict")] += 1
+        found.setdefault(tuple(cell(row, name) for name in names), []).append(row)
+    return found
+
+
+def counts(transcripts: Transcripts) -> list[Counted]:
+    """The verdicts under each condition."""
+    fell = {
+        condition: Counter(cell(row, "verdict") for row in rows)
+        for condition, rows in by_condition(transcripts).items()
+    }
     return [Counted(condition, [counter[verdict] for verdict in VERDICTS]) for condition, counter in fell.items()]
 
 
 def samples(transcripts: Transcripts, most: int) -> list[Said]:
     """The first rows of each condition."""
-    names, taken, kept = condition_names(transcripts), Counter[tuple[str, ...]](), []
-    for row in transcripts.rows:
-        condition = tuple(cell(row, name) for name in names)
-        taken[condition] += 1
-        if taken[condition] <= most:
-            kept.append(row)
-    return kept
+    return [row for rows in by_condition(transcripts).values() for row in rows[:most]]

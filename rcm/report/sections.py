@@ -25,6 +25,12 @@ UNTRAINED = "It has no adapter that lists its training prompts."
 BEHAVIOUR = (
     Figure("behaviour/refusal_rate_harmful", "harmful prompts refused", "null: what shuffled labels reach"),
     Figure("behaviour/refusal_rate_harmless", "harmless prompts refused", "low is good; null: shuffled labels"),
+    Figure(
+        "behaviour/refusal_rate_lookalike",
+        "safe lookalikes refused",
+        "over-refusal: of prompts that merely look unsafe; low is good",
+        absent="The data set has none.",
+    ),
     Figure("behaviour/invalid_rate", "replies that are no language", ""),
     Figure(
         "behaviour/seen_in_training",

@@ -1,0 +1,176 @@
+"""How long choosing the refusal direction takes: ours, beside the published procedure written down plainly.
+
+    python benchmarks/selection.py --positions 1 --prompts 8            # both whole, so that the choices are compared
+    python benchmarks/selection.py --plain 12                           # plain on 12 candidates, scaled up to all
+    python benchmarks/selection.py --plain 12 --exhaustive
+    python benchmarks/selection.py --model qwen2.5-0.5b-instruct --device cuda --batch-size 128 --plain 12
+
+Plain is Arditi et al. 2024, appendix C: for every position and layer three sweeps over the validation prompts, whole,
+padded on the left, in batches, with hooks at every block's input, attention and MLP. Both get the same candidates and
+prompts, in one process; half of plain runs before ours and half after. Figures that both have are compared. Prints a
+table and, as the last line, JSON.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from rcm import identity  # noqa: F401 (registers the resolver that the config names its directory with)
+from rcm.causal import Cell, Scorer, Scores, Search
+from rcm.forward import Recording, record
+from rcm.methods.direction import Direction
+from rcm.metrics import kl_divergence, refusal_log_odds
+from rcm.models import LoadedModel
+from rcm.prompts import Part, Split, texts
+from rcm.refusal_tokens import refusal_openings
+from rcm.selection import select
+
+FIGURES = ("bypass", "induce", "kl")
+
+
+def main() -> None:
+    options = parsed()
+    method, model, prompts = loaded(options)
+    scorer, vectors = candidates(model, prompts, options)
+    limits = {"max_kl": method.max_kl, "min_induce": method.min_induce, "max_depth": method.max_depth}
+    search, shape = Search(scorer, vectors, **limits), vectors.shape[:2]
+    cells = list(np.ndindex(*shape))
+    sample = [cells[i] for i in np.linspace(0, len(cells) - 1, options.plain or len(cells)).round().astype(int)]
+    theirs = Scores.unknown(shape)
+
+    seconds = timed(lambda: plain(scorer, vectors, sample[::2], theirs))[0]
+    ours_seconds, ours = timed(search.all if options.exhaustive else search.enough)
+    seconds += timed(lambda: plain(scorer, vectors, sample[1::2], theirs))[0]
+    seconds *= len(cells) / len(sample)
+
+    positions, layers = shape
+    print(f"{options.model}, {model.hf.dtype}, {options.device}, {torch.get_num_threads()} threads: ", end="")
+    print(f"{positions} positions x {layers} layers, {len(scorer.harmful.prompts)} harmful and ", end="")
+    print(f"{len(scorer.harmless.prompts)} harmless prompts, batches of {options.batch_size}")
+    print(f"  plain, on {len(sample)} of {len(cells)} candidates, scaled up  {seconds:9.1f} s")
+    print(f"  ours, {'exhaustive' if options.exhaustive else 'what can matter':42s}{ours_seconds:9.1f} s", end="")
+    print(f"   {seconds / ours_seconds:.2f} x faster")
+    differences = {name: float(np.nanmax(abs(getattr(ours, name) - getattr(theirs, name)))) for name in FIGURES}
+    print("  largest difference of a figure: " + ", ".join(f"{name} {d:.1e}" for name, d in differences.items()))
+    chosen = select(ours.bypass, ours.induce, ours.kl, **limits)
+    print(f"  chosen: position {chosen.position}, layer {chosen.layer}; {chosen.survivors} survivors scored", end="")
+    if len(sample) == len(cells):
+        plainly = select(theirs.bypass, theirs.induce, theirs.kl, **limits)
+        assert (chosen.position, chosen.layer) == (plainly.position, plainly.layer), plainly
+        print(", and plain chooses the same", end="")
+    figures = {"plain": seconds, "ours": ours_seconds, "ratio": seconds / ours_seconds, "differences": differences}
+    print("\n" + json.dumps({"options": vars(options), **figures, "position": chosen.position, "layer": chosen.layer}))
+
+
+@torch.inference_mode()
+def plain(scorer: Scorer, vectors: Tensor, cells: Sequence[Cell], scores: Scores) -> None:
+    """Bypass, induce and KL of some candidates."""
+    model, tokens, blocks = scorer.model, scorer.refusal_tokens, scorer.model.hf.model.layers
+    before = scorer.harmless.logits.to(model.device)
+    for cell in cells:
+        vector = vectors[cell].to(model.device, model.hf.dtype)
+        unit = vector / (vector.norm() + 1e-8)
+
+        def ablated(x: Tensor, unit: Tensor = unit) -> Tensor:
+            return x - (x @ unit)[..., None] * unit
+
+        def added(x: Tensor, vector: Tensor = vector) -> Tensor:
+            return x + vector
+
+        ablation = [hook for block in blocks for hook in everywhere(block, ablated)]
+        scores.bypass[cell] = refusal_log_odds(sweep(model, scorer.harmful.prompts, ablation), tokens).mean()
+        addition = [(blocks[cell[1]], "input", added)]
+        scores.induce[cell] = refusal_log_odds(sweep(model, scorer.harmless.prompts, addition), tokens).mean()
+        scores.kl[cell] = kl_divergence(before, sweep(model, scorer.harmless.prompts, ablation)).mean()
+
+
+def everywhere(block: nn.Module, edit: Callable[[Tensor], Tensor]) -> list[tuple[nn.Module, str, Any]]:
+    return [(block, "input", edit), (block.self_attn, "output", edit), (block.mlp, "output", edit)]
+
+
+def sweep(model: LoadedModel, prompts: Sequence[str], hooks: Sequence[tuple[nn.Module, str, Any]]) -> Tensor:
+    """Logits at the last token of every prompt."""
+    handles = [hooked(module, side, edit) for module, side, edit in hooks]
+    logits = []
+    for start in range(0, len(prompts), model.batch_size):
+        batch = model.template.batch(prompts[start : start + model.batch_size], model.device)
+        output = model.hf(**batch._asdict(), position_ids=batch.position_ids, use_cache=False, logits_to_keep=1)
+        logits.append(output.logits[:, -1].float())
+    for handle in handles:
+        handle.remove()
+    return torch.cat(logits)
+
+
+def hooked(module: nn.Module, side: str, edit: Callable[[Tensor], Tensor]) -> torch.utils.hooks.RemovableHandle:
+    if side == "input":
+        return module.register_forward_pre_hook(lambda _, inputs: (edit(inputs[0]), *inputs[1:]))
+    return module.register_forward_hook(
+        lambda _, __, output: (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
+    )
+
+
+def candidates(model: LoadedModel, prompts: Split, options: argparse.Namespace) -> tuple[Scorer, Tensor]:
+    """Mean differences, and validation prompts that the model treats as labelled: all that both start from."""
+    available = len(model.template.end_of_instruction)
+    positions = list(range(-min(options.positions or available, available), 0))
+
+    def recorded(part: Part, most: int | None) -> list[Recording]:
+        return [record(model, texts(side)[:most], positions, "prompts") for side in part]
+
+    harmful, harmless = recorded(prompts.train, None)
+    vectors = harmful.residuals.double().mean(0) - harmless.residuals.double().mean(0)
+    vectors[vectors.norm(dim=-1) < 1e-6] = 0  # the template's own embeddings, but for rounding
+    tokens = tuple(opening.token for opening in refusal_openings(harmful.logits, harmless.logits))
+    agreeing = []
+    for side, sign in zip(recorded(prompts.validation, 2 * options.prompts), (1, -1), strict=True):
+        kept = side.where(sign * refusal_log_odds(side.logits, tokens) > 0)
+        agreeing.append(kept.where(torch.arange(len(kept.prompts)) < options.prompts))
+    return Scorer(model, *agreeing, tokens), vectors.float()
+
+
+def timed(work: Callable[[], Any]) -> tuple[float, Any]:
+    start = time.perf_counter()
+    result = work()
+    return time.perf_counter() - start, result
+
+
+def loaded(options: argparse.Namespace) -> tuple[Direction, LoadedModel, Split]:
+    overrides = [f"model={options.model}", "method=direction", f"dataset.train={options.train}"]
+    if options.max_kl is not None:
+        overrides.append(f"method.max_kl={options.max_kl}")
+    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
+        config = compose("config", overrides=overrides)
+    parts = [OmegaConf.to_container(config[group]) for group in ("method", "model", "dataset")]
+    method, model, dataset = (instantiate(part, _convert_="all") for part in parts)
+    prompts = dataset.load()
+    return method, model.load(torch.device(options.device), prompts.template, options.batch_size), prompts
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m-refusal", help="an option of conf/model with Llama's modules")
+    parser.add_argument(
+        "--positions", type=int, help="how many, from the last on; all end-of-instruction tokens if not given"
+    )
+    parser.add_argument("--train", type=int, default=96, help="pairs that the candidates are made of")
+    parser.add_argument("--prompts", type=int, default=32, help="validation prompts of each class")
+    parser.add_argument("--plain", type=int, help="candidates that plain runs on; all if not given")
+    parser.add_argument("--exhaustive", action="store_true", help="ours computes every figure too")
+    parser.add_argument("--max-kl", type=float, help="in place of conf/method/direction.yaml's")
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
