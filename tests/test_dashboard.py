@@ -32,7 +32,9 @@ def test_a_whole_map_run_arrives_and_every_panel_shows_some_of_it(wandb_server: 
     arrived = wandb_server.run("rcm", run.id)
     assert has_everything(arrived, recorded(run))
 
-    kinds = {key: value["_type"] for key, value in arrived.summary.items() if isinstance(value, dict) and "_type" in value}
+    kinds = {
+        key: value["_type"] for key, value in arrived.summary.items() if isinstance(value, dict) and "_type" in value
+    }
     figures = {key for key, value in arrived.summary.items() if isinstance(value, int | float)}
     assert {*dashboard.HEADLINES, *(name for some in dashboard.FIGURES.values() for name in some)} <= figures
     assert {kinds.get(name) for some in dashboard.MAPS.values() for name in some} == {"plotly-file"}
@@ -43,9 +45,7 @@ def test_a_whole_map_run_arrives_and_every_panel_shows_some_of_it(wandb_server: 
     assert {one.type for one in arrived.logged} == {"run_table", "tensors"}
 
 
-def test_the_workspace_is_saved_and_read_back(
-    wandb_server: WandbServer, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_workspace_is_saved_and_read_back(wandb_server: WandbServer, caplog: pytest.LogCaptureFixture) -> None:
     import wandb_workspaces.workspaces as ws
 
     with caplog.at_level("INFO"):

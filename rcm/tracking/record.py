@@ -73,7 +73,7 @@ def offline_records(directory: Path) -> list[Path]:
 
 def records(path: Path) -> Iterator[Message]:
     """Every message in the file."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
     for text in _texts(path.read_bytes()):
         yield Record.FromString(text)
