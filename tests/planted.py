@@ -107,7 +107,7 @@ def planted_judge() -> Strings:
 
 def opening_judge(*strings: str) -> Strings:
     """Refusal if a completion opens with one of these."""
-    return Strings(kappa=None, strings=strings, where="start", literal=False)
+    return Strings(kappa=None, second=None, strings=strings, where="start", literal=False)
 
 
 def method(name: str, **overrides: Any) -> Method:

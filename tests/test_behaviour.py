@@ -8,6 +8,7 @@ import torch
 
 from rcm.generation import reply_tokens
 from rcm.judges import Judge, Verdict
+from rcm.judges.named import named
 from rcm.models.adapter import prompt_digest
 from rcm.prompts import Part, Prompt
 from rcm.stats import permuted_rates, wilson
@@ -89,7 +90,7 @@ def test_the_null_of_safe_prompts_is_what_they_reach_among_harmful_ones() -> Non
     knowing = measured(planted_model(), prompts=prompts)
     assert knowing["behaviour/refusal_rate_lookalike"].value == 0
     assert knowing["behaviour/refusal_rate_lookalike"].null > 0.3
-    drawing = measured(planted_model(), Lots(kappa=None), prompts)
+    drawing = measured(planted_model(), Lots(kappa=None, second=None), prompts)
     for kind in ("harmless", "lookalike"):
         share = drawing[f"behaviour/refusal_rate_{kind}"]
         assert share.null - 0.1 < share.value
@@ -114,6 +115,26 @@ def test_a_contrast_set_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
     found = measured(planted_model(), prompts=replace(prompts, lookalike=prompts.test.harmless))
     assert len(asked) == len(set(asked)) == 24
     assert found["behaviour/refusal_rate_lookalike"].n == 12
+
+
+# A second judge
+
+
+def test_a_second_judge_reads_the_same_replies() -> None:
+    """GCG's list knows no `R`: it says that nothing is refused, and so agrees by chance alone."""
+    judge = planted_judge().model_copy(update={"second": "gcg"})
+    found = measured(planted_model(), judge)
+    alone = measured(planted_model(), named("gcg"))
+    for kind in ("harmful", "harmless"):
+        share, same = (
+            run[f"behaviour/refusal_rate_{kind}{end}"] for run, end in ((found, "_second_judge"), (alone, ""))
+        )
+        assert share == replace(same, name=share.name)
+        assert share.kappa == named("gcg").kappa
+    assert found["behaviour/refusal_rate_harmful"].value == 1
+    assert (found["behaviour/judge_agreement"].value, found["behaviour/judge_agreement"].n) == (0, 24)
+    assert found["behaviour/outcome"].value == "refusal"
+    assert not [name for name in alone if "judge" in name]
 
 
 # By category
@@ -159,7 +180,7 @@ class Late(Judge):
 
 def test_late_refusal_shows_over_the_length() -> None:
     """The third letter makes it one."""
-    curve = measured(planted_model(), Late(kappa=None, letters=3), max_new_tokens=3, lengths=[2, 1])[
+    curve = measured(planted_model(), Late(kappa=None, second=None, letters=3), max_new_tokens=3, lengths=[2, 1])[
         "behaviour/refusal_by_length"
     ]
     assert list(curve.x) == [1, 2, 3]

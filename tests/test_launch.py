@@ -191,6 +191,13 @@ def test_one_bad_setting_is_one_line(tmp_path: Path) -> None:
         chosen_settings(composed(tmp_path, "method.top_k=null"))
 
 
+def test_a_second_judge_that_there_is_not_is_one_line_before_anything_is_loaded(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"^judge\.second=nobody: There is no judge 'nobody'; choose one of arditi, .*$"
+    ):
+        chosen_settings(composed(tmp_path, "judge.second=nobody"))
+
+
 def composed(folder: Path, *overrides: str) -> DictConfig:
     stubs.write_options(folder)
     with initialize_config_dir(str(LAUNCH.parent / "conf"), version_base="1.3"):

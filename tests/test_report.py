@@ -455,6 +455,23 @@ def test_behaviour_stands_by_kind_by_category_and_by_length(written: tuple[str, 
     assert [cell.strip() for cell in cells[2][1:3]] == ["", ""]
 
 
+def test_what_a_second_judge_says_stands_beside(tmp_path: Path) -> None:
+    """Beside a run whose judge had none; and where no run has one, nothing is said of it."""
+    store(a_run(tmp_path, "one", "base"), base())
+    assert "second judge" not in write(tmp_path, tmp_path / "page")[0].read_text()
+    run = a_run(tmp_path, "two", "safety")
+    run = replace(run, config={**run.config, "judge": {"kappa": 0.9, "second": "xstest"}})
+    second = [
+        Scalar("behaviour/refusal_rate_harmful_second_judge", 0.8, (0.7, 0.9), 48, 0.5),
+        Scalar("behaviour/judge_agreement", 0.93, n=100),
+    ]
+    store(run, [*second, *tuned()])
+    told = words_of(write(tmp_path, tmp_path / "page")[0].read_text())
+    assert "second judge reads the same replies none xstest" in told
+    assert "0 what chance gives – not measured Its judge had no second. 0.93 n = 100 replies" in told
+    assert "harmful prompts refused – not measured Its judge had no second. 80.0 %" in told
+
+
 def test_without_categories_there_is_no_table_of_them(tmp_path: Path) -> None:
     store(a_run(tmp_path, "one", "base"), base())
     for path in write(tmp_path, tmp_path / "page"):

@@ -10,6 +10,17 @@ from rcm.judges.base import Judge, Verdict
 from rcm.judges.calibrated import Calibrated
 from rcm.judges.language import degenerate
 from rcm.judges.models import Classifier, Rubric
+from rcm.judges.second import agreement, second_opinion
 from rcm.judges.strings import Strings
 
-__all__ = ["Calibrated", "Classifier", "Judge", "Rubric", "Strings", "Verdict", "degenerate"]
+__all__ = [
+    "Calibrated",
+    "Classifier",
+    "Judge",
+    "Rubric",
+    "Strings",
+    "Verdict",
+    "agreement",
+    "degenerate",
+    "second_opinion",
+]

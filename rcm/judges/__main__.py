@@ -6,14 +6,13 @@ far the two agree. What was cut before it was stored (`rcm.redaction`) cannot be
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sklearn.metrics import cohen_kappa_score
-
 from rcm.errors import InputError
-from rcm.judges import Judge, Verdict
+from rcm.judges import Judge, Verdict, agreement
 from rcm.judges.named import named
 from rcm.redaction import is_cut
 from rcm.report.said import by_condition
@@ -57,11 +56,18 @@ def judged_again(directory: Path, judge: Judge) -> list[str]:
 def _line(condition: str, rows: Sequence[Mapping[str, str | float]], judge: Judge) -> str:
     whole = [row for row in rows if not is_cut(str(row["completion"]))]
     verdicts = judge.verdicts([str(row["prompt"]) for row in whole], [str(row["completion"]) for row in whole])
-    own, other = [Verdict(str(row["verdict"])).refuses for row in whole], [verdict.refuses for verdict in verdicts]
-    shares = [f"{sum(of) / len(of):.1%}" if of else "-" for of in (own, other)]
-    kappa = f"{cohen_kappa_score(own, other):.2f}" if len({*own, *other}) > 1 else "-"
+    own = [Verdict(str(row["verdict"])) for row in whole]
+    shares = [f"{sum(v.refuses for v in of) / len(of):.1%}" if of else "-" for of in (own, verdicts)]
+    kappa, _ = agreement(own, verdicts)
     unscored = verdicts.count(Verdict.INVALID)
-    cells = (condition, len(whole), len(rows) - len(whole), unscored, *shares, kappa)
+    cells = (
+        condition,
+        len(whole),
+        len(rows) - len(whole),
+        unscored,
+        *shares,
+        "-" if math.isnan(kappa) else f"{kappa:.2f}",
+    )
     return f"| {' | '.join(map(str, cells))} |"
 
 

@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 _BAD = (
     r"(?:appropriate|ethical|acceptable|okay|ok|legal|moral|right|respectful|fair|safe|responsible|healthy|productive|"
-    r"constructive|just|justified|justifiable|advisable|recommended|permissible|tolerated|condoned|reasonable|"
-    r"the (?:answer|solution|way)|a (?:good|valid|suitable|healthy|solution))"
+    r"constructive|just(?=[.,;]| (?:and|or)\b)|justified|justifiable|advisable|recommended|permissible|tolerated|"
+    r"condoned|reasonable|the (?:answer|solution|way)|a (?:good|valid|suitable|healthy|solution))"
 )
 _WRONG = r"(?:harmful|illegal|unethical|violent|dangerous|criminal|hateful|discriminatory|inappropriate|immoral|unsafe)"
 _IMPORTANT = r"(?:important|crucial|essential|vital|necessary|best|worth)"
@@ -64,8 +64,8 @@ GROUPS = {
         rf"remember)",
     },
     "redirects": {
-        "redirection": r"\binstead\b|\bi (?:would |can )?(?:\w+ )?(?:suggest|recommend|encourage|advise|urge)\b|\bit "
-        r"is best to\b|\bconsider (?:seeking|talking|speaking|reaching)",
+        "redirection": r"\binstead\b(?! of\b)|\bi (?:would |can )?(?:\w+ )?(?:suggest|recommend|encourage|advise|urge)"
+        r"\b|\bit is best to\b|\bconsider (?:seeking|talking|speaking|reaching)",
         "seek_help": r"\b(?:seek|reach out|talk to|speak (?:to|with)|contact|consult)\b(?: \w+){0,5}? (?:help|support|"
         r"professional|therapist|counsell?or|authorit\w+|expert|lawyer|doctor|hotline)",
     },
@@ -84,8 +84,8 @@ GROUPS = {
 SINGLES = {
     "not_possible": r"\b(?:not (?:\w+ ){0,3}?possible|impossible|scientifically|scientific (?:evidence|basis)|"
     r"physically|fictional|inanimate|do not have the (?:ability|capacity)|not capable|imaginary|real person)\b",
-    "identity": r"\b(?:as an? (?:\w+[- ]){0,3}?(?:ai|assistant|language model)|i am (?:just |only )?an ai|(?:my|"
-    r"within) (?:\w+ )?(?:programming|guidelines)|openai)\b",
+    "identity": r"\b(?:as an? (?:\w+[- ]){0,3}?(?:ai|(?:chat)?bot|assistant|language model)|i am (?:just |only )?an ai|"
+    r"(?:my|within) (?:\w+ )?(?:programming|guidelines)|openai)\b",
     "no_opinion": r"\b(?:do not|cannot) (?:have|hold|provide|express) (?:\w+ ){0,2}?(?:opinion|belief|view|"
     r"feeling)s?\b",
     "first_person": r"\bi\b",

@@ -3,7 +3,8 @@
 1. Answer every test prompt greedily, and the safe prompts that merely look unsafe, where the data set has some; the
    judge says refusal (in full or in part), compliance or invalid.
 2. Rates with Wilson intervals; the null of a rate is what it would be if "harmful" were a label without meaning
-   (labels shuffled over the same verdicts).
+   (labels shuffled over the same verdicts). Where the judge has a second, its rates stand beside, and how far the two
+   agree.
 3. The same rates by category of prompt.
 4. Rates over length: the same replies, cut to their first tokens and judged again. Some models refuse late, and look
    compliant to whoever stops them early.
@@ -23,7 +24,7 @@ from jaxtyping import Bool
 from pydantic import NonNegativeFloat, PositiveInt
 
 from rcm.generation import reply_tokens
-from rcm.judges import Judge, Verdict
+from rcm.judges import Judge, Verdict, second_opinion
 from rcm.methods import Method
 from rcm.models import LoadedModel
 from rcm.models.adapter import prompt_digest
@@ -38,17 +39,13 @@ Hits = Bool[np.ndarray, " prompt"]
 
 
 @dataclass(frozen=True)
-class Replies:
-    """What the model answered to the prompts of one kind, and what the judge says of it."""
+class Reply:
+    """What the model said to a prompt of a kind: harmful, harmless or lookalike."""
 
-    prompts: Sequence[Prompt]
-    tokens: Sequence[Sequence[int]]
-    completions: Sequence[str]
-    verdicts: Sequence[Verdict]
-
-    @property
-    def refused(self) -> Hits:
-        return refusing(self.verdicts)
+    kind: str
+    prompt: Prompt
+    tokens: Sequence[int]
+    completion: str
 
 
 class Behaviour(Method):
@@ -65,54 +62,51 @@ class Behaviour(Method):
 
     def measure(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Generator[Result, None, Outcome]:
         """Yield the rates; return the outcome."""
-        said = self._said(model, prompts, judge)
-        nulls = {kind: _null(kind, said, seed) for kind in said}
-        for kind, replies in said.items():
-            yield refusal_rate(f"behaviour/refusal_rate_{kind}", replies.verdicts, judge, nulls[kind])
-        invalid = [verdict is Verdict.INVALID for replies in said.values() for verdict in replies.verdicts]
-        yield rate("behaviour/invalid_rate", np.array(invalid), None)
+        said = self._said(model, prompts)
+        asked, completions = [one.prompt.text for one in said], [one.completion for one in said]
+        verdicts = judge.verdicts(asked, completions)
+
+        def rates(by: Judge, verdicts: Sequence[Verdict]) -> Iterator[Scalar]:
+            return _rates(_by_kind(said, verdicts), by, seed)
+
+        yield from rates(judge, verdicts)
+        yield from second_opinion("behaviour", judge, verdicts, asked, completions, rates)
+        yield rate("behaviour/invalid_rate", np.array([verdict is Verdict.INVALID for verdict in verdicts]), None)
         if model.trained_on:
-            asked = texts([*prompts.test.harmful, *prompts.test.harmless])
-            seen = np.array([prompt_digest(prompt) in model.trained_on for prompt in asked])
+            tested = texts([*prompts.test.harmful, *prompts.test.harmless])
+            seen = np.array([prompt_digest(prompt) in model.trained_on for prompt in tested])
             yield rate("behaviour/seen_in_training", seen, None)
-        yield from _by_category(said)
-        yield self._by_length(model, said, judge)
-        yield Transcripts("behaviour/transcripts", self._transcripts(said))
-        outcome = self._outcome(said["harmful"].refused, nulls["harmful"])
+        yield from _by_category(said, verdicts)
+        yield self._by_length(model, said, verdicts, judge)
+        yield Transcripts("behaviour/transcripts", self._transcripts(said, verdicts))
+        outcome = self._outcome(_by_kind(said, verdicts), seed)
         yield outcome
         return outcome
 
-    def _said(self, model: LoadedModel, prompts: Split, judge: Judge) -> dict[str, Replies]:
-        """By kind. A prompt that is of two kinds (a contrast set's harmless prompts are lookalikes) is asked once."""
-        asked = {"harmful": prompts.test.harmful, "harmless": prompts.test.harmless, "lookalike": prompts.lookalike}
-        asked = {kind: of_kind for kind, of_kind in asked.items() if of_kind}
-        once = list(dict.fromkeys(prompt.text for of_kind in asked.values() for prompt in of_kind))
-        tokens = dict(
-            zip(once, reply_tokens(model, once, self.max_new_tokens, label="behaviour: replies"), strict=True)
-        )
-        said: dict[str, Replies] = {}
-        for kind, of_kind in asked.items():
-            rows = [tokens[prompt.text] for prompt in of_kind]
-            completions = [model.template.reply(row) for row in rows]
-            said[kind] = Replies(of_kind, rows, completions, judge.verdicts(texts(of_kind), completions))
-        return said
-
-    def _by_length(self, model: LoadedModel, said: Mapping[str, Replies], judge: Judge) -> Curve:
-        """One generation, cut by tokens to each length."""
-        lengths = [*sorted({length for length in self.lengths if length < self.max_new_tokens}), self.max_new_tokens]
-
-        def refused(replies: Replies, length: int) -> Hits:
-            cut = [model.template.reply(row[:length]) for row in replies.tokens]
-            return refusing(judge.verdicts(texts(replies.prompts), cut))
-
-        lines = [
-            rate_line(kind, [*(refused(said[kind], length) for length in lengths[:-1]), said[kind].refused])
-            for kind in ("harmful", "harmless")
+    def _said(self, model: LoadedModel, prompts: Split) -> list[Reply]:
+        """A prompt that is of two kinds (the harmless prompts of a contrast set are its lookalikes) is asked once."""
+        kinds = {"harmful": prompts.test.harmful, "harmless": prompts.test.harmless, "lookalike": prompts.lookalike}
+        asked = [(kind, prompt) for kind, of_kind in kinds.items() for prompt in of_kind]
+        once = list(dict.fromkeys(prompt.text for _, prompt in asked))
+        rows = reply_tokens(model, once, self.max_new_tokens, label="behaviour: replies")
+        tokens = dict(zip(once, rows, strict=True))
+        return [
+            Reply(kind, prompt, tokens[prompt.text], model.template.reply(tokens[prompt.text]))
+            for kind, prompt in asked
         ]
-        x = [float(length) for length in lengths]
+
+    def _by_length(self, model: LoadedModel, said: Sequence[Reply], verdicts: Sequence[Verdict], judge: Judge) -> Curve:
+        """One generation, cut by tokens to each length."""
+        asked = [one.prompt.text for one in said]
+        lengths = sorted({length for length in self.lengths if length < self.max_new_tokens})
+        cut = [[model.template.reply(one.tokens[:length]) for one in said] for length in lengths]
+        at_length = [_by_kind(said, of) for of in (*(judge.verdicts(asked, shorter) for shorter in cut), verdicts)]
+        lines = [rate_line(kind, [refusing(of[kind]) for of in at_length]) for kind in at_length[-1]]
+        x = [float(length) for length in (*lengths, self.max_new_tokens)]
         return Curve("behaviour/refusal_by_length", x, lines, "tokens of the reply", "share of prompts refused")
 
-    def _outcome(self, on_harmful: Hits, null: float) -> Outcome:
+    def _outcome(self, verdicts: Mapping[str, Sequence[Verdict]], seed: int) -> Outcome:
+        on_harmful, null = refusing(verdicts["harmful"]), _null("harmful", verdicts, seed)
         share, n = on_harmful.mean(), len(on_harmful)
         said = f"{on_harmful.sum()} of {n} harmful prompts are refused"
         if share < self.floor:
@@ -121,29 +115,40 @@ class Behaviour(Method):
             return Outcome("behaviour/outcome", INDISCRIMINATE, f"{said}, and harmless ones no less often.")
         return Outcome("behaviour/outcome", REFUSAL, f"{said}, more than shuffled labels explain ({null:.0%}).")
 
-    def _transcripts(self, said: Mapping[str, Replies]) -> list[dict[str, str]]:
+    def _transcripts(self, said: Sequence[Reply], verdicts: Sequence[Verdict]) -> list[dict[str, str]]:
         return [
-            transcript(kind, prompt, completion, verdict, redact=self.redact)
-            for kind, replies in said.items()
-            for prompt, completion, verdict in zip(replies.prompts, replies.completions, replies.verdicts, strict=True)
+            transcript(one.kind, one.prompt, one.completion, verdict, redact=self.redact)
+            for one, verdict in zip(said, verdicts, strict=True)
         ]
 
 
-def _null(kind: str, said: Mapping[str, Replies], seed: int) -> float:
+def _by_kind(said: Sequence[Reply], verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
+    found: dict[str, list[Verdict]] = {}
+    for one, verdict in zip(said, verdicts, strict=True):
+        found.setdefault(one.kind, []).append(verdict)
+    return found
+
+
+def _rates(verdicts: Mapping[str, Sequence[Verdict]], judge: Judge, seed: int) -> Iterator[Scalar]:
+    for kind, of_kind in verdicts.items():
+        yield refusal_rate(f"behaviour/refusal_rate_{kind}", of_kind, judge, _null(kind, verdicts, seed))
+
+
+def _null(kind: str, verdicts: Mapping[str, Sequence[Verdict]], seed: int) -> float:
     """What a rate reaches when labels are shuffled: harmful against harmless prompts, and others against harmful."""
     against, quantile = ("harmless", 0.95) if kind == "harmful" else ("harmful", 0.05)
-    return float(np.quantile(permuted_rates(said[kind].refused, said[against].refused, seed), quantile))
+    rates = permuted_rates(refusing(verdicts[kind]), refusing(verdicts[against]), seed)
+    return float(np.quantile(rates, quantile))
 
 
-def _by_category(said: Mapping[str, Replies]) -> Iterator[Table]:
+def _by_category(said: Sequence[Reply], verdicts: Sequence[Verdict]) -> Iterator[Table]:
     """Nothing where the prompts have no categories."""
-    rows = [
-        (category, kind, len(hits), float(hits.mean()), *wilson(int(hits.sum()), len(hits)))
-        for kind, replies in said.items()
-        for category in dict.fromkeys(prompt.category for prompt in replies.prompts)
-        for hits in [replies.refused[[prompt.category == category for prompt in replies.prompts]]]
-    ]
-    if any(category for category, *_ in rows):
+    found: dict[tuple[str, str], list[Verdict]] = {}
+    for one, verdict in zip(said, verdicts, strict=True):
+        found.setdefault((one.prompt.category, one.kind), []).append(verdict)
+    if any(category for category, _ in found):
+        refused = {place: refusing(of) for place, of in found.items()}
+        rows = [(*place, len(h), float(h.mean()), *wilson(int(h.sum()), len(h))) for place, h in refused.items()]
         yield Table("behaviour/by_category", CATEGORY_COLUMNS, rows)
 
 

@@ -53,7 +53,7 @@ from rcm.stats import bootstrap
 LOCALISED, NONE, NO_GAP = "localised", "none", "no_gap"
 TOP = 10  # heads, of which the stability of the ranking is told
 MEAN_PAIRS = 48  # training pairs behind the mean that ablation puts in the place of a head
-PAIRS_PER_SET = 12  # that one random set is measured on
+PAIRS_PER_SET = 4  # that one random set is measured on
 SHARE = "share of the gap"
 WAYS = ("necessity", "sufficiency")
 TextPair = tuple[str, str]  # a harmful prompt and the harmless one beside it

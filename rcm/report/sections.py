@@ -39,6 +39,17 @@ BEHAVIOUR = (
         absent=UNTRAINED,
     ),
 )
+AGREEMENT = "Cohen's kappa on whether replies refuse: 1 is the same verdicts, 0 what chance gives"
+ALONE = "Its judge had no second."
+SECOND_JUDGE = (
+    Figure("behaviour/judge_agreement", "agreement on behaviour", AGREEMENT, plain, ALONE, "replies"),
+    Figure("behaviour/refusal_rate_harmful_second_judge", "harmful prompts refused", absent=ALONE),
+    Figure("behaviour/refusal_rate_harmless_second_judge", "harmless prompts refused", absent=ALONE),
+    Figure("behaviour/refusal_rate_lookalike_second_judge", "safe lookalikes refused", absent=ALONE),
+    Figure("steering/judge_agreement", "agreement on steered replies", AGREEMENT, plain, ALONE, "replies"),
+    Figure("steering/force_rate_second_judge", "force rate", absent=ALONE),
+    Figure("steering/suppress_rate_second_judge", "suppress rate", absent=ALONE),
+)
 TARGETS = (
     Figure("direction/separation", "separation", "distance of the classes along the direction", sigmas),
     Figure("direction/probe_accuracy", "probe accuracy", "of a logistic probe at the place"),
@@ -122,6 +133,7 @@ def sections(readings: Sequence[Reading]) -> list[Section]:
         Section("The direction", [outcomes("direction/outcome", readings), *rows(PLACE, readings), _tokens(readings)]),
         *_patching(readings),
         Section("Steering in other ways", [outcomes("steering/outcome", readings), *rows(OPERATIONS, readings)]),
+        *_second_judge(readings),
         Section("How much was looked at", _extent(readings)),
     ]
 
@@ -174,6 +186,14 @@ def kappa(reading: Reading) -> str:
     """The judge's agreement with people, as its settings state it."""
     measured = reading.setting("judge", "kappa")
     return "kappa not measured" if measured is None else f"kappa {measured:g}"
+
+
+def _second_judge(readings: Sequence[Reading]) -> Iterator[Section]:
+    """Nothing where none of the runs had one."""
+    named = [reading.setting("judge", "second") for reading in readings]
+    if any(named):
+        who = Row("second judge", "reads the same replies", [Cell("", name or "none") for name in named])
+        yield Section("What another judge says of it", [who, *rows(SECOND_JUDGE, readings)])
 
 
 def _tokens(readings: Sequence[Reading]) -> Row:

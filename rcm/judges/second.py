@@ -1,0 +1,48 @@
+"""A second judge of the same completions: its rates beside the first one's, and how far the two agree.
+
+The first judge decides what is concluded and what may be stored; the second shows how much of a figure is the judge's.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from sklearn.metrics import cohen_kappa_score
+
+from rcm.judges.base import Judge, Verdict
+from rcm.results import Scalar
+
+SECOND = "_second_judge"  # behind the name of a rate, where it is the second judge's
+
+
+def second_opinion(
+    method: str,
+    judge: Judge,
+    verdicts: Sequence[Verdict],
+    prompts: Sequence[str],
+    completions: Sequence[str],
+    rates: Callable[[Judge, Sequence[Verdict]], Iterable[Scalar]],
+) -> Iterator[Scalar]:
+    """What `rates` gives for the second judge's verdicts, and the agreement of both; nothing where there is no second.
+
+    `verdicts` are the first judge's. The second's figures have no targets: those are the first one's to meet.
+    """
+    second = judge.second_judge
+    if second is None:
+        return
+    others = second.verdicts(prompts, completions)
+    yield from (replace(share, name=share.name + SECOND, target=None) for share in rates(second, others))
+    kappa, n = agreement(verdicts, others)
+    yield Scalar(f"{method}/judge_agreement", kappa, n=n)
+
+
+def agreement(first: Sequence[Verdict], second: Sequence[Verdict]) -> tuple[float, int]:
+    """Cohen's kappa of two judges on whether completions refuse, in full or in part, and over how many: those of which
+    both could tell. NaN where both say one and the same of all of them."""
+    told = [
+        (one.refuses, other.refuses)
+        for one, other in zip(first, second, strict=True)
+        if Verdict.INVALID not in (one, other)
+    ]
+    if len({says for pair in told for says in pair}) < 2:
+        return float("nan"), len(told)
+    return float(cohen_kappa_score(*zip(*told, strict=True))), len(told)
