@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rcm import dashboard
-from tests.planted import method, planted_judge, planted_model, planted_prompts
+from tests.planted import planted_map
 from tests.test_publishing import ONLINE, has_everything
 from tests.test_tracking import a_run, recorded, track
 from tests.wandb_server import WandbServer
@@ -25,10 +25,8 @@ def panels(given: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.slow
 def test_a_whole_map_run_arrives_and_every_panel_shows_some_of_it(wandb_server: WandbServer, tmp_path: Path) -> None:
-    settings = method("map", max_new_tokens=4, strengths=[1.0])
-    results = list(settings.run(planted_model(), planted_prompts(), planted_judge(), seed=0))
     run = a_run(tmp_path / "runs" / "0a1b2c3d")
-    track(ONLINE, run, results)
+    track(ONLINE, run, planted_map())
     arrived = wandb_server.run("rcm", run.id)
     assert has_everything(arrived, recorded(run))
 

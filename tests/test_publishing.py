@@ -18,7 +18,7 @@ from rcm.tracking.__main__ import main
 from rcm.tracking.record import Recorded, content
 from rcm.tracking.tracker import Wandb
 from tests import stubs
-from tests.test_launch import command, kill_half_way, launched, wait_for
+from tests.test_launch import command, kill_once, wait_for
 from tests.test_tracking import OFFLINE, a_run, recorded, track
 from tests.wandb_server import Fault, WandbServer
 from tests.wandb_server.state import Run as Arrived
@@ -150,7 +150,7 @@ def test_no_server_costs_a_run_its_data(
     """It fails in mid-run; with None nobody was there from the start. The run ends well, and all arrives later."""
     if fault is None:
         monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    with Store(run) as store, ONLINE.model_copy(update={"wait": 4.0}).open(run) as track:
+    with Store(run) as store, ONLINE.model_copy(update={"wait": 1.0}).open(run) as track:
         for number, result in enumerate(stubs.one_of_each()):
             if number == 4 and fault is not None:
                 wait_for(lambda: bool(wandb_server.runs))
@@ -172,34 +172,29 @@ def sync_again(run: Run) -> int:
 
 
 @pytest.mark.slow
-def test_two_jobs_of_a_multirun_arrive_each_under_its_own_id(wandb_server: WandbServer, tmp_path: Path) -> None:
-    done = launched(tmp_path, "-m", "tracker=wandb", "tracker.mode=online", "seed=0,1")
+def test_a_multirun_arrives_and_goes_on_where_it_was_killed(wandb_server: WandbServer, tmp_path: Path) -> None:
+    """Online. What follows a run publishes what was recorded until the kill; the second attempt adds the rest."""
+    jobs = command(tmp_path, "-m", "tracker=wandb", "tracker.mode=online", "seed=0,1")
+    kill_once(lambda: any(map(is_half_way, tmp_path.glob("runs/*/wandb/*/run-*.wandb"))), tmp_path, jobs)
+    wait_for(lambda: any(run.state == "failed" for run in wandb_server.runs.values()))
+    (killed,) = wandb_server.runs.values()
+    wait_for(lambda: len(killed.history) == 6 and len(wandb_server.artifacts) == 5)
+    assert "stub/low" not in killed.summary
+
+    done = subprocess.run(jobs, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("W&B: offline-run") == 2
     runs = stored_runs(tmp_path / "runs")
     assert len(runs) == len(wandb_server.runs) == 2
     for run in runs:
         arrived = wandb_server.run("rcm", run.id)
         assert has_everything(arrived, recorded(run))
+        assert arrived.state == "finished"
         assert arrived.settings["config"]["seed"] == run.config["seed"]
         assert arrived.summary["stub/random"] == run.metrics["stub/random"]
-    assert done.stdout.count("W&B: offline-run") == 2
+    assert len(wandb_server.artifacts) == 10
 
 
-@pytest.mark.slow
-def test_a_killed_run_arrives_and_goes_on_where_it_was_killed(wandb_server: WandbServer, tmp_path: Path) -> None:
-    """Online: what follows the run publishes what was recorded until the kill, then the second attempt the rest."""
-    online = ("tracker=wandb", "tracker.mode=online")
-    assert launched(tmp_path, "tracker=disk").returncode == 0  # tells us the run's directory
-    (finished,) = stored_runs(tmp_path / "runs")
-    kill_half_way(finished.directory, command(tmp_path, *online, "rerun=true"), seconds=2)
-    wait_for(lambda: any(run.state == "failed" for run in wandb_server.runs.values()))
-    arrived = wandb_server.run("rcm", finished.id)
-    rows, artifacts = len(arrived.history), len(wandb_server.artifacts)
-    assert (rows, artifacts) == (6, 5)
-    assert "stub/low" not in arrived.summary
-
-    done = launched(tmp_path, *online)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert has_everything(arrived, recorded(finished))
-    assert (arrived.state, arrived.summary["stub/low"]) == ("finished", 0.25)
-    assert len(wandb_server.artifacts) == artifacts
+def is_half_way(record: Path) -> bool:
+    found = Recorded.of(record)
+    return (len(found.rows), len(found.artifacts)) == (6, 5)

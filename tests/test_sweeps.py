@@ -38,10 +38,17 @@ def test_an_agent_runs_a_sweep_to_its_end(wandb_server: WandbServer, tmp_path: P
     assert_swept(wandb_server, tmp_path)
 
 
+WANDB = """
+import wandb.cli.cli, wandb.wandb_agent
+wandb.wandb_agent.Agent.POLL_INTERVAL = 0.5  # its five seconds are only waiting
+wandb.cli.cli.cli()
+"""
+
+
 def wandb(folder: Path, *arguments: str) -> str:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # agents start `python`
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "wandb", *arguments]
+    command = [sys.executable, "-c", WANDB, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr

@@ -50,7 +50,7 @@ def published(path: Path, api: "wandb.Api") -> Arrival:
 
 def follow(path: Path) -> Arrival:
     """Publish a run while it goes on, until what started this process closes our stdin; then what is left of it."""
-    ended = threading.Thread(target=os.read, args=(sys.stdin.fileno(), 1), daemon=True)
+    ended = threading.Thread(target=_wait_for_end, daemon=True)
     ended.start()
     api = connection()
     with alone(path.parents[2]):
@@ -60,9 +60,16 @@ def follow(path: Path) -> Arrival:
             with syncing(path, live=True) as process:
                 while process.poll() is None and ended.is_alive():
                     time.sleep(0.2)
-                _wait(process, LIVE_SECONDS)  # it hangs where the run was killed, and where the server is silent
+                if Recorded.of(path).exit_code is not None:  # a killed run never says so: its sync waits for ever
+                    _wait(process, LIVE_SECONDS)
         ended.join()
         return published(path, api)
+
+
+def _wait_for_end() -> None:
+    """The client's finish() returns up to 0.02 seconds before the last of the record is written."""
+    os.read(sys.stdin.fileno(), 1)
+    time.sleep(0.2)
 
 
 def alone(directory: Path) -> FileLock:
