@@ -28,8 +28,9 @@ def test_an_agent_runs_a_sweep_to_its_end(wandb_server: WandbServer, tmp_path: P
     sweep["command"][place:place] = ["--config-dir=options", "dataset=stub"]
     sweep["parameters"] = {
         "model": {"values": ["stub"]},
+        "model.path": {"value": "null"},
         "method": {"values": ["failing", "stub"]},
-        "method.places": {"values": ["null", [-1, -2]]},
+        "method.places": {"value": [-1, -2]},
     }
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
 
@@ -56,7 +57,7 @@ def wandb(folder: Path, *arguments: str) -> str:
 
 def assert_swept(server: WandbServer, folder: Path) -> None:
     (sweep,) = server.sweeps.values()
-    assert len(sweep.started) == 4
+    assert len(sweep.started) == 2
     directories = set()
     for name, arguments in sweep.started.items():
         run = server.run("rcm", name)  # the agent's id was kept
@@ -64,10 +65,10 @@ def assert_swept(server: WandbServer, folder: Path) -> None:
         fails = arguments["method"] == "failing"
         assert run.state == ("failed" if fails else "finished")
         assert ("stub/low" in run.summary) is not fails
-        settings = run.settings["config"]["method"]
-        assert settings["places"] == (None if arguments["method.places"] == "null" else [-1, -2])
-        assert settings["inner"] == {"rate": 0.5}
+        settings = run.settings["config"]
+        assert settings["model"]["path"] is None
+        assert (settings["method"]["places"], settings["method"]["inner"]) == ([-1, -2], {"rate": 0.5})
         assert (run.settings["model"], run.settings["method"]) == ("stub", arguments["method"])
         directories |= {path.parents[2] for path in folder.glob(f"runs/*/wandb/*/run-{name}.wandb")}
     assert directories == {run.directory for run in stored_runs(folder / "runs")}
-    assert len(directories) == 4
+    assert len(directories) == 2
