@@ -26,7 +26,7 @@ from rcm.identity import provenance, run_id
 from rcm.results import Outcome, Result, Scalar
 from rcm.settings import Settings
 from rcm.storage import Run, Store, file_names
-from rcm.tracking import Tracker
+from rcm.tracking.tracker import Tracker
 
 if TYPE_CHECKING:  # for the reader and the type checker; the settings bring their own modules
     from rcm.judges import Judge
@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # for the reader and the type checker; the settings bring the
     from rcm.prompts import Dataset
 
 log = logging.getLogger(__name__)
+NAMED = ("model", "dataset", "method", "judge", "experiment")  # groups whose option says what was run
 
 
 class Chosen(NamedTuple):
@@ -130,7 +131,7 @@ def described(cfg: DictConfig, directory: Path) -> Run:
     return Run(
         id=run_id(cfg),
         directory=directory,
-        choices={group: choices[group] for group in ("model", "dataset", "method", "judge")},
+        choices={group: choices[group] for group in NAMED if choices.get(group)},  # without an experiment it is None
         config=cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)),
         provenance=provenance(),
     )
