@@ -68,8 +68,13 @@ def _by_content(value: Any, key: str = "") -> Any:
         return value
     if value.startswith(PACKAGED):
         return f"sha256:{content_digest(located(value))}"
-    is_path = (key in PATH_KEYS or key.endswith("_path")) and os.path.exists(value)
+    is_path = names_a_path(key) and os.path.exists(value)
     return f"sha256:{content_digest(Path(value))}" if is_path else value
+
+
+def names_a_path(key: str) -> bool:
+    """Whether the value of a setting with this key is a file or folder."""
+    return key in PATH_KEYS or key.endswith("_path")
 
 
 def content_digest(path: Path) -> str:

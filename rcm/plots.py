@@ -1,77 +1,76 @@
-"""Pictures of results, for the tracker and for papers; their colours serve the page too.
+"""Interactive figures of results, for the tracker (plotly), and the colours that the page uses too (matplotlib)."""
 
-The only importer of matplotlib.
-"""
-
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import singledispatch
-from io import BytesIO
 from itertools import cycle
+from typing import Any
 
 import numpy as np
+import plotly.graph_objects as go
 from jaxtyping import Float
 from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
 from matplotlib.colors import Colormap
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from rcm.results import Curve, Heatmap
+from rcm.results import Curve, Heatmap, Line
 
 GREY = "0.8"  # cells that were not computed
-LABELS = 32  # more tick labels than this on one axis cannot be read
-
-
-def png(result: Heatmap | Curve, dpi: int = 120) -> bytes:
-    """The picture as the bytes of a PNG file."""
-    return picture(result, "png", dpi)
-
-
-def picture(result: Heatmap | Curve, format: str, dpi: int = 300) -> bytes:
-    """The picture as the bytes of a file of this format; `dpi` is for those made of dots."""
-    stream = BytesIO()
-    figure(result).savefig(stream, format=format, dpi=dpi)
-    return stream.getvalue()
+LINES = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b")
 
 
 @singledispatch
-def figure(result: object) -> Figure:
-    """The picture as a matplotlib figure, which belongs to no window."""
-    raise TypeError(f"There is no picture of a {type(result).__name__}; register one with @figure.register.")
+def figure(result: object) -> go.Figure:
+    """The figure; a missing value stays missing."""
+    raise TypeError(f"There is no figure of a {type(result).__name__}; register one with @figure.register.")
 
 
 @figure.register
-def _(result: Heatmap) -> Figure:
-    rows, columns = result.values.shape
-    width, height = np.clip(2.5 + 0.28 * columns, 4, 14), np.clip(1.6 + 0.24 * rows, 2.5, 12)  # inches
-    drawn = Figure(figsize=(width, height), layout="constrained")
-    axes = drawn.subplots()
+def _(result: Heatmap) -> go.Figure:
     low, high = limits(result.values, result.center)
-    image = axes.imshow(result.values, cmap=colours(result.center), vmin=low, vmax=high, aspect="auto")
-    axes.set(title=result.name, xlabel=result.column_label, ylabel=result.row_label)
-    _label(axes.xaxis, result.columns, rotation=90 if max(map(len, result.columns), default=0) > 3 else 0)
-    _label(axes.yaxis, result.rows, rotation=0)
+    cells = go.Heatmap(
+        z=_known(result.values.tolist()),  # as lists: W&B draws nothing where plotly would pack an array
+        zmin=low,
+        zmax=high,
+        colorscale="Viridis" if result.center is None else "RdBu_r",
+        colorbar={"title": {"text": result.value_label}},
+    )
+    drawn = go.Figure(cells, _layout(result.name, result.column_label, result.row_label))
+    for axis, labels in ((drawn.layout.xaxis, result.columns), (drawn.layout.yaxis, result.rows)):
+        axis.update(tickvals=list(range(len(labels))), ticktext=list(labels), showgrid=False)
+    drawn.layout.yaxis.autorange = "reversed"  # the first row on top
+    drawn.layout.plot_bgcolor = "#cccccc"
     for row, column in result.marked:
-        _outline(axes, row, column)
-    drawn.colorbar(image, label=result.value_label)
+        drawn.add_shape(x0=column - 0.5, x1=column + 0.5, y0=row - 0.5, y1=row + 0.5)
     return drawn
 
 
 @figure.register
-def _(result: Curve) -> Figure:
-    drawn = Figure(figsize=(7, 4.2), layout="constrained")
-    axes = drawn.subplots()
-    # Markers and dashes beside colours: the lines stay apart in grey print and for the colour-blind.
-    for line, marker, dash in zip(result.lines, cycle("os^Dv"), cycle(("-", "--", "-.", ":")), strict=False):
-        (stroke,) = axes.plot(result.x, line.y, label=line.label, marker=marker, linestyle=dash, markersize=4)
-        if line.low is not None and line.high is not None:
-            axes.fill_between(result.x, line.low, line.high, color=stroke.get_color(), alpha=0.15, linewidth=0)
-    axes.set(title=result.name, xlabel=result.x_label, ylabel=result.y_label)
-    axes.grid(alpha=0.3)
-    if result.lines:
-        axes.legend()
+def _(result: Curve) -> go.Figure:
+    drawn = go.Figure(layout=_layout(result.name, result.x_label, result.y_label))
+    for line, colour in zip(result.lines, cycle(LINES), strict=False):
+        drawn.add_traces(list(_traces(list(result.x), line, colour)))
     return drawn
+
+
+def _traces(x: list[float], line: Line, colour: str) -> Iterator[go.Scatter]:
+    """The line, and its band where it has one."""
+    shared = {"x": x, "legendgroup": line.label, "line": {"color": colour}}
+    if line.low is not None and line.high is not None:
+        edge = shared | {"mode": "none", "showlegend": False, "hoverinfo": "skip"}
+        yield go.Scatter(edge, y=_known(line.low))
+        yield go.Scatter(edge, y=_known(line.high), fill="tonexty", opacity=0.3)
+    yield go.Scatter(shared, y=_known(line.y), name=line.label, mode="lines+markers")
+
+
+def _layout(title: str, x: str, y: str) -> dict[str, Any]:
+    """Without plotly's template, which is longer than the figure."""
+    return {"title": {"text": title}, "xaxis": {"title": {"text": x}}, "yaxis": {"title": {"text": y}}} | {
+        "template": "none"
+    }
+
+
+def _known(values: Sequence[Any]) -> list[Any]:
+    """NaN, which is not JSON, as None."""
+    return [_known(part) if isinstance(part, Sequence) else part if np.isfinite(part) else None for part in values]
 
 
 def colours(center: float | None) -> Colormap:
@@ -88,16 +87,3 @@ def limits(values: Float[np.ndarray, "row column"], center: float | None) -> tup
         return float(known.min()), float(known.max())
     reach = float(np.abs(known - center).max()) or 1.0
     return center - reach, center + reach
-
-
-def _label(axis: Axis, labels: Sequence[str], rotation: int) -> None:
-    """Every label, or as many as can be read."""
-    step = -(-len(labels) // LABELS) or 1
-    axis.set_ticks(range(0, len(labels), step), labels=labels[::step], rotation=rotation, fontsize=8, parse_math=False)
-
-
-def _outline(axes: Axes, row: int, column: int) -> None:
-    """Black on white, so that it shows on every colour."""
-    for colour, width in (("white", 3.0), ("black", 1.4)):
-        corner = (column - 0.5, row - 0.5)
-        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=colour, linewidth=width, zorder=3))

@@ -28,7 +28,7 @@ from rcm.packaged import CONF
 from rcm.results import Outcome, Result, Scalar
 from rcm.settings import Settings
 from rcm.storage import Run, Store, file_names
-from rcm.tracking import Tracker
+from rcm.tracking.tracker import Tracker
 
 if TYPE_CHECKING:  # for the reader and the type checker; the settings bring their own modules
     from rcm.judges import Judge
@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # for the reader and the type checker; the settings bring the
     from rcm.prompts import Dataset, Split
 
 log = logging.getLogger(__name__)
+NAMED = ("model", "dataset", "method", "judge", "experiment")  # groups whose option says what was run
 
 
 class Chosen(NamedTuple):
@@ -163,7 +164,7 @@ def described(cfg: DictConfig, directory: Path) -> Run:
     return Run(
         id=run_id(cfg),
         directory=directory,
-        choices={group: choices[group] for group in ("model", "dataset", "method", "judge")},
+        choices={group: choices[group] for group in NAMED if choices.get(group)},  # without an experiment it is None
         config=cast(dict[str, Any], OmegaConf.to_container(cfg, resolve=True)),
         provenance=provenance(),
     )

@@ -255,6 +255,11 @@ class StoredRun(Run):
         """What the run reported, in order, but for tensors and adapters: those are read one at a time."""
         return [_decoded(record) for record in _records(self.directory) if record["kind"] not in ("tensors", "adapter")]
 
+    def files(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Kind and files of the tensors and adapters that the run reported, by name."""
+        kept = [record for record in _records(self.directory) if record["kind"] in ("tensors", "adapter")]
+        return {record["name"]: (record["kind"], tuple(record["files"])) for record in kept}
+
     def tensors(self, name: str) -> Tensors:
         """The tensors that the run reported under this name; raises InputError where it reported none."""
         record = self._record_of(name, "tensors")

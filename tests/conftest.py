@@ -6,7 +6,7 @@ import os
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from rcm.errors import InputError
 from rcm.models import LoadedModel
 from rcm.models.gguf import Gguf
 from rcm.models.random import Random
+from tests.wandb_server import KEY, WandbServer
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)  # tensors this small gain nothing from threads, and wait long for them on a busy machine
@@ -145,3 +146,29 @@ def sentence() -> Callable[[Callable[[], object]], str]:
         return message
 
     return said
+
+
+@pytest.fixture
+def wandb_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A home without W&B's settings and keys, for this process and those that it starts."""
+    import wandb
+
+    for name in [name for name in os.environ if name.startswith("WANDB_")]:
+        monkeypatch.delenv(name)
+    for name in ("WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    for name in ("WANDB_DATA_DIR", "WANDB_ERROR_REPORTING"):  # set by the tracker; here, so that they are undone
+        monkeypatch.setenv(name, "")
+    wandb.teardown()  # it keeps what it once read from the environment
+    yield tmp_path / "home"
+    wandb.teardown()
+
+
+@pytest.fixture
+def wandb_server(wandb_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    """A server that the client publishes to; it knows all that was asked of it."""
+    with WandbServer(tmp_path / "server") as server:
+        monkeypatch.setenv("WANDB_BASE_URL", server.url)
+        monkeypatch.setenv("WANDB_API_KEY", KEY)
+        yield server
+    assert not server.unknown

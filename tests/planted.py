@@ -8,6 +8,7 @@ none, and a reply is `RRR` (refused) or `AAA` (answered).
 
 import random
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,13 @@ def method(name: str, **overrides: Any) -> Method:
         settings = OmegaConf.to_container(compose("config", overrides=[f"method={name}"])["method"])
     settings |= {key: value for key, value in quick.items() if key in settings} | overrides
     return instantiate(settings, _convert_="all")
+
+
+@cache
+def planted_map() -> tuple[Result, ...]:
+    """What the main job reports of the planted model."""
+    settings = method("map", max_new_tokens=4, strengths=[1.0])
+    return tuple(settings.run(planted_model(), planted_prompts(), planted_judge(), seed=0))
 
 
 def by_name(results: Iterable[Result]) -> dict[str, Any]:

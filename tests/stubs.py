@@ -20,7 +20,7 @@ OPTIONS = {
     "model/stub.yaml": "_target_: tests.stubs.Model\nfamily: stub\nstage: base\npath: null\n",
     "dataset/stub.yaml": "_target_: tests.stubs.Prompts\nsize: 4\n",
     "method/stub.yaml": "_target_: tests.stubs.Method\ntop_k: 3\ngranularity: head\nfails_at: null\n"
-    "inner:\n  rate: 0.5\n",
+    "places: [-1]\ninner:\n  rate: 0.5\n",
 }
 BLOCK = "RCM_STUB_BLOCKS"  # set in the environment, the method stops half-way for ever
 
@@ -82,6 +82,7 @@ class Method(Settings):
     top_k: PositiveInt
     granularity: Literal["head", "layer"]
     fails_at: int | None
+    places: tuple[int, ...] | None
     inner: Inner
 
     def check(self) -> None:

@@ -50,13 +50,31 @@ def test_every_experiment_composes_with_every_value_that_it_sweeps_over(experime
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-def test_every_sweep_composes_with_its_first_values(path: Path) -> None:
-    parameters = OmegaConf.load(path)["parameters"]
-    first = {
-        key: choice.get("value", choice["values"][0] if "values" in choice else choice.get("min"))
-        for key, choice in parameters.items()
+def test_every_sweep_composes_with_each_of_its_values(path: Path) -> None:
+    """As an agent writes them: Python's words for the values, so that a bare null would come as the word None."""
+    sweep = OmegaConf.to_container(OmegaConf.load(path))
+    assert isinstance(sweep, dict)
+    fixed = [part for part in sweep["command"] if "=" in part]
+    values = {
+        key: choice.get("values") or [choice.get("value"), choice.get("min"), choice.get("max")]
+        for key, choice in sweep["parameters"].items()
     }
-    fills(composed(*(f"{key}={value}" for key, value in first.items())))
+    for place in range(max(map(len, values.values()))):
+        given = {key: some[place % len(some)] for key, some in values.items()}
+        given = {key: value for key, value in given.items() if value is not None}
+        cfg = composed(*fixed, *(f"{key}={value}" for key, value in given.items()))
+        fills(cfg)
+        assert cfg.tracker.mode == "online"
+        for key, value in given.items():
+            if "." in key:
+                assert OmegaConf.select(cfg, key) == (None if value == "null" else value)
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_every_sweep_opens_with_the_commands_that_run_it(path: Path) -> None:
+    first, second, *_ = path.read_text().splitlines()
+    assert first == f"# wandb sweep --project rcm sweeps/{path.name}"
+    assert second.startswith("# wandb agent ENTITY/rcm/SWEEP")
 
 
 def fills(cfg: DictConfig) -> None:

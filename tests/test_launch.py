@@ -99,7 +99,7 @@ def test_a_finished_run_runs_again_under_a_sweep_agent(home: Path) -> None:
 def test_a_killed_run_ends_like_an_undisturbed_one_when_started_again(home: Path, tmp_path: Path) -> None:
     shutil.copytree(home / "runs", tmp_path / "runs")
     directory = only_run(tmp_path).directory
-    kill_half_way(directory, command(tmp_path, "rerun=true"))
+    kill_once(lambda: half_way(directory), tmp_path, command(tmp_path, "rerun=true"))
     assert stored_run(directory).status == "started"
     assert not (directory / "metrics.json").exists()
     with (directory / "results.jsonl").open("a") as stream:
@@ -111,12 +111,17 @@ def test_a_killed_run_ends_like_an_undisturbed_one_when_started_again(home: Path
         assert (directory / name).read_text() == (only_run(home).directory / name).read_text()
 
 
-def kill_half_way(directory: Path, arguments: list[str]) -> None:
-    """Start the command with a method that blocks, and kill it once it has reported the nine results before that."""
+def half_way(directory: Path) -> bool:
+    """Whether the blocking method has reported all nine results that it reports before it blocks."""
+    return stored_run(directory).status == "started" and lines_of(directory / "results.jsonl") == 9
+
+
+def kill_once(condition: Callable[[], bool], folder: Path, arguments: list[str]) -> None:
+    """Start the command with a method that blocks half-way, and kill it once the condition holds."""
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(arguments, cwd=directory.parents[1], env={**os.environ, stubs.BLOCK: "1"}, **quiet)
+    process = subprocess.Popen(arguments, cwd=folder, env={**os.environ, stubs.BLOCK: "1"}, **quiet)
     try:
-        wait_for(lambda: lines_of(directory / "results.jsonl") == 9)
+        wait_for(condition)
     finally:
         process.kill()
         process.wait()

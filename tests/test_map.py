@@ -12,7 +12,7 @@ import torch
 
 from rcm.storage import stored_runs
 from tests.conftest import commit
-from tests.planted import by_name, method, planted_judge, planted_model, planted_prompts
+from tests.planted import by_name, method, planted_judge, planted_map, planted_model, planted_prompts
 
 ROOT = Path(__file__).parents[1]
 RATES = (
@@ -24,8 +24,7 @@ RATES = (
 
 
 def test_summary_judges_the_four_figures() -> None:
-    settings = method("map", max_new_tokens=4, strengths=[1.0])
-    found = by_name(settings.run(planted_model(), planted_prompts(), planted_judge(), seed=0))
+    found = by_name(planted_map())
     table = found["map/summary"]
     assert [row[0] for row in table.rows] == [
         "direction/separation",

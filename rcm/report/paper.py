@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rcm.plots import picture
 from rcm.report import changes, equal_kl, heads, transplants
 from rcm.report.figures import Cell
+from rcm.report.printed import printed
 from rcm.report.reading import Comparison, Reading
 from rcm.report.sections import sections
 from rcm.report.verdict import Tuning
@@ -179,5 +179,5 @@ def _figures(reading: Reading, folder: Path) -> Iterator[Path]:
         if isinstance(result, Heatmap | Curve):
             for format in FORMATS:
                 path = folder / f"{stem(reading.name)}-{reading.run.id}-{stem(result.name)}.{format}"
-                path.write_bytes(picture(result, format))
+                path.write_bytes(printed(result, format))
                 yield path

@@ -1,0 +1,87 @@
+"""The settings of W&B's client, all in one place, and its own commands that publish what it recorded."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import psutil
+
+if TYPE_CHECKING:
+    import wandb
+
+# What publishes takes id, project and mode from the record, and must not do its work in the service of the run's own
+# client, which it could not end when a server hangs.
+OF_A_RUN = (
+    "WANDB_MODE",
+    "WANDB_RUN_ID",
+    "WANDB_SWEEP_ID",
+    "WANDB_SWEEP_PARAM_PATH",
+    "WANDB_PROJECT",
+    "WANDB_ENTITY",
+    "WANDB_SERVICE",
+)
+
+
+def without_reports() -> None:
+    """Before the client is imported: else it reports its errors over the network, offline too."""
+    os.environ["WANDB_ERROR_REPORTING"] = "false"
+
+
+def recording() -> "wandb.Settings":
+    """Record only what we log. The `x_` settings are private to wandb: they stand here and nowhere else."""
+    import wandb
+
+    return wandb.Settings(
+        console="off",
+        silent=True,
+        disable_git=True,
+        disable_code=True,
+        save_code=False,
+        x_disable_stats=True,
+        x_disable_machine_info=True,
+        x_save_requirements=False,
+        x_transaction_log_flush_interval=1.0,  # a killed run loses one second, not 15
+    )
+
+
+def publishing() -> dict[str, str]:
+    """The environment of a process that publishes."""
+    return {name: value for name, value in os.environ.items() if name not in OF_A_RUN}
+
+
+@contextmanager
+def syncing(record: Path, *, live: bool) -> Generator[subprocess.Popen[str], None, None]:
+    """The client's own sync of one record, which ends with the block; `live` follows the record until its run ends."""
+    flags = ["--live"] if live else ["--no-skip-synced"]
+    process = started(["-m", "wandb", "beta", "sync", *flags, str(record)], subprocess.DEVNULL, publishing())
+    try:
+        yield process
+    finally:
+        killed(process)
+
+
+def started(arguments: list[str], output: int | IO[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
+    """A Python process that outlives a Ctrl-C, which ends the run, and then publishes how it ended."""
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        env=dict(environment),
+        text=True,
+        start_new_session=True,
+    )
+
+
+def killed(process: subprocess.Popen[str]) -> None:
+    """End the process and all that it started, at once: the client's service would go on sending without it."""
+    with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+        for one in psutil.Process(process.pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                one.kill()
+    process.kill()
+    process.wait()

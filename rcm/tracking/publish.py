@@ -1,0 +1,142 @@
+"""Sends what W&B has not got yet, and no row twice.
+
+The client's sync appends the rows of a record to those that the server has, so that a record sent again, or a run that
+was killed and started again, would stand there twice. Here the server is asked first:
+
+1. It does not know the run: the record is sent as it is; live, while the run goes on.
+2. It has some rows: what goes is the record without those that say the same at the same step. A run started again
+   continues so: equal settings, equal results, equal steps.
+3. It has all: nothing is sent.
+"""
+
+import logging
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from rcm.tracking.arrival import Arrival, arrival, connection, found
+from rcm.tracking.client import syncing
+from rcm.tracking.record import Message, Recorded, content, put_at, rewritten, row
+
+if TYPE_CHECKING:
+    import wandb
+    from wandb.apis.public import Run
+
+log = logging.getLogger(__name__)
+LIVE_SECONDS = 8.0  # that the live sync of a run has left at the run's end
+SYNC_SECONDS = 600.0  # that the sync of one record may take
+
+
+def published(path: Path, api: "wandb.Api") -> Arrival:
+    """Send what the server has not got of a record; ask it again."""
+    recorded = Recorded.of(path)
+    before = arrival(recorded, api)
+    if not before.complete:
+        with _rest(recorded, before) as rest, syncing(rest, live=False) as process:
+            _wait(process, SYNC_SECONDS)
+    _join_inputs(recorded, api)
+    return arrival(recorded, api)
+
+
+def follow(path: Path) -> Arrival:
+    """Publish a run while it goes on, until what started this process closes our stdin; then what is left of it."""
+    ended = threading.Thread(target=_wait_for_end, daemon=True)
+    ended.start()
+    api = connection()
+    with alone(path.parents[2]):
+        while not (path.exists() and Recorded.of(path).id) and ended.is_alive():
+            time.sleep(0.2)  # the client writes once a second
+        if found(Recorded.of(path), api) is None:
+            with syncing(path, live=True) as process:
+                while process.poll() is None and ended.is_alive():
+                    time.sleep(0.2)
+                if Recorded.of(path).exit_code is not None:  # a killed run never says so: its sync waits for ever
+                    _wait(process, LIVE_SECONDS)
+        ended.join()
+        return published(path, api)
+
+
+def _wait_for_end() -> None:
+    """The client's finish() returns up to 0.02 seconds before the last of the record is written."""
+    os.read(sys.stdin.fileno(), 1)
+    time.sleep(0.2)
+
+
+def alone(directory: Path) -> FileLock:
+    """Two that send at once would both send what is missing: one may still be at a run that was killed just now."""
+    return FileLock(directory / "wandb" / "publishing.lock")
+
+
+def _wait(process: subprocess.Popen[str], seconds: float) -> None:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        log.warning("W&B's sync was given up after %g seconds.", seconds)
+
+
+@contextmanager
+def _rest(recorded: Recorded, there: Arrival) -> Generator[Path, None, None]:
+    """The record without the rows that are there. Where one differs, by a change of the code, the others follow after
+    the server's last."""
+    if not there.rows:
+        yield recorded.path
+        return
+    missing = _missing_steps(recorded, there)
+    shift = max(0, there.last_step + 1 - min(missing, default=there.last_step + 1))
+
+    def kept(record: Message) -> bool:
+        if record.WhichOneof("record_type") != "history":
+            return True
+        step = row(record.history)["_step"]
+        put_at(record.history, step + shift)
+        return step in missing
+
+    rest = recorded.path.with_name("rest.wandb")  # beside the files that it names
+    try:
+        yield rewritten(recorded.path, rest, kept)
+    finally:
+        for file in rest.parent.glob(f"{rest.name}*"):  # with what the client noted of it
+            file.unlink()
+
+
+def _missing_steps(recorded: Recorded, there: Arrival) -> list[int]:
+    known, missing = Counter(there.rows), []
+    for one in recorded.rows:
+        said = content(one)
+        known[said] -= 1
+        if known[said] < 0:
+            missing.append(one["_step"])
+    return missing
+
+
+def _join_inputs(recorded: Recorded, api: "wandb.Api") -> None:
+    """Tell the server which artifacts the run read, of those that it has."""
+    run = found(recorded, api)
+    wanted = {one["name"]: one["digest"] for one in recorded.config.get("inputs", [])}
+    if run is None or not wanted:
+        return
+    for used in run.used_artifacts():
+        wanted.pop(used.name.partition(":")[0], None)
+    for name, digest in wanted.items():
+        _join(run, name, digest, api)
+
+
+def _join(run: "Run", name: str, digest: str, api: "wandb.Api") -> None:
+    from wandb.errors import CommError
+
+    try:
+        artifact = api.artifact(f"{run.entity}/{run.project}/{name}:latest")
+    except (CommError, ValueError):
+        log.warning("Run %s reads %s, which W&B has not got yet; sync the run that made it, then again.", run.id, name)
+        return
+    if artifact.digest == digest:
+        run.use_artifact(artifact)

@@ -1,0 +1,150 @@
+"""A tracker opens a run and takes its results; it sees neither models nor prompts."""
+
+import logging
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import NonNegativeFloat
+
+from rcm.errors import InputError
+from rcm.identity import sweep_agent
+from rcm.results import Result
+from rcm.settings import Settings
+from rcm.storage import Run
+from rcm.tracking import client
+from rcm.tracking.lineage import inputs
+
+if TYPE_CHECKING:
+    import wandb  # at run time inside functions, like the plots: both take a second, and tracker=disk needs neither
+
+log = logging.getLogger(__name__)
+Track = Callable[[Result], None]
+
+
+class Tracker(Protocol):
+    def open(self, run: Run) -> AbstractContextManager[Track]:
+        """Open the run and give the function that takes its results; an exception closes it as failed."""
+        ...
+
+
+class Disk(Settings):
+    """Nothing but the run directory, which `rcm.storage` fills in any case."""
+
+    @contextmanager
+    def open(self, run: Run) -> Generator[Track, None, None]:
+        yield lambda result: None
+
+
+class Wandb(Settings):
+    """Weights & Biases, recorded in the run directory. `mode`: online also publishes, beside the run and at its end, in
+    a process of its own, for which the run then waits at most `wait` seconds."""
+
+    project: str
+    entity: str | None
+    mode: Literal["offline", "online"]
+    wait: NonNegativeFloat
+
+    @contextmanager
+    def open(self, run: Run) -> Generator[Track, None, None]:
+        _prepare(run)
+        if self.mode == "online":
+            _check_key()
+        live = self._started(run)
+        from rcm.tracking.views import show
+
+        with self._published(live, run):
+            exit_code = 1
+            try:  # not `with live`, which would print a traceback of its own
+                yield lambda result: show(result, live, run)
+                exit_code = 0
+            finally:
+                live.finish(exit_code=exit_code)
+
+    def _started(self, run: Run) -> "wandb.Run":
+        import wandb
+
+        swept = sweep_agent()  # it has chosen id and project, and knows the run by them
+        return wandb.init(
+            project=os.environ.get("WANDB_PROJECT", self.project) if swept else self.project,
+            entity=os.environ.get("WANDB_ENTITY", self.entity) if swept else self.entity,
+            id=None if swept else run.id,
+            mode="offline",
+            dir=run.directory,
+            name="/".join(run.choices[group] for group in ("model", "dataset", "method")),
+            group="/".join(filter(None, (run.family, run.choices.get("experiment")))) or None,
+            job_type=run.stage,
+            tags=[run.choices[group] for group in ("method", "dataset", "judge")],
+            config=_config(run),
+            reinit="create_new",  # else the second run of a process would get the first one's
+            settings=client.recording(),
+        )
+
+    @contextmanager
+    def _published(self, live: "wandb.Run", run: Run) -> Generator[None, None, None]:
+        if self.mode == "offline":
+            yield
+            return
+        record = Path(live.dir).parent / f"run-{live.id}.wandb"
+        with (run.directory / "wandb" / "publishing.log").open("w") as story:
+            follower = client.started(["-m", "rcm.tracking", "follow", str(record)], story, client.publishing())
+            try:
+                yield
+            finally:
+                _wait(follower, self.wait)
+                _tell(follower, run)
+
+
+def _prepare(run: Run) -> None:
+    """What the client reads from the environment, and room for this attempt."""
+    client.without_reports()
+    folder = run.directory / "wandb"
+    os.environ["WANDB_DATA_DIR"] = str(folder / "data")  # staged artifacts; the default is the user's home
+    # A sweep agent's parameters would be locked over the config: `model` would be a name, and its settings lost.
+    os.environ.pop("WANDB_SWEEP_PARAM_PATH", None)
+    # An earlier attempt has the same id, and this one repeats it.
+    for earlier in folder.glob(f"offline-run-*-{run.id}"):
+        shutil.rmtree(earlier)
+
+
+def _check_key() -> None:
+    from rcm.tracking.arrival import has_key
+
+    if not has_key():
+        raise InputError(
+            "W&B cannot publish with tracker.mode=online, for it knows no key; run `wandb login`, or use "
+            "tracker.mode=offline or tracker=disk."
+        )
+
+
+def _config(run: Run) -> dict[str, Any]:
+    """Option names on top, settings below: a sweep over `model` puts its name over a setting called `model`."""
+    rest: Mapping[str, Any] = {"config": run.config, "provenance": run.provenance, "inputs": inputs(run.config)}
+    return {**run.choices, **rest}
+
+
+def _wait(follower: subprocess.Popen[str], seconds: float) -> None:
+    """Tell the follower that the run is over, and give it time for what is left."""
+    assert follower.stdin is not None
+    follower.stdin.close()
+    for patience in (seconds, 2):
+        try:
+            follower.wait(patience)
+            break
+        except subprocess.TimeoutExpired:
+            follower.terminate()  # which lets it end the client's sync
+    client.killed(follower)
+
+
+def _tell(follower: subprocess.Popen[str], run: Run) -> None:
+    story = (run.directory / "wandb" / "publishing.log").read_text().strip()
+    last = story.rpartition("\n")[2] or "it did not answer in time"
+    if follower.returncode == 0:
+        log.info("W&B: %s", last)
+    else:
+        cure = f"python -m rcm.tracking sync {run.directory}"
+        log.warning("W&B has not got all of this run yet (%s); nothing is lost: %s sends the rest", last, cure)
