@@ -1,4 +1,4 @@
-"""The page in a browser: values under the pointer and by keys, filters, no error, and nothing asked from the network."""
+"""The page in a browser: values by pointer and keys, filters, no error, and nothing asked from the network."""
 
 from pathlib import Path
 
