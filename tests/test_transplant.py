@@ -229,3 +229,13 @@ def test_prompts_are_named_by_their_digest() -> None:
     kept = kept_activations(planted_model(), prompts, (1,))
     assert json.loads(kept.metadata["prompts"]) == [prompt_digest(prompt) for prompt in prompts]
     assert kept.tensors["head"].shape[:2] == (planted.LAYERS, len(prompts))
+
+
+def test_a_direction_without_a_place_of_its_own_takes_this_models_length(tmp_path: Path) -> None:
+    """The deaf twin selected nothing; brought to the length that refuses here, its direction refuses here."""
+    run_of(planted_model(), tmp_path, "tuned")
+    quiet = deaf()
+    quiet.hf.model.layers[2].self_attn.o_proj.weight[planted.REFUSAL_AXIS, 0] /= 20
+    run_of(quiet, tmp_path, "deaf")
+    found = transplanted(tmp_path, planted_model(), prompts=4)
+    assert found["transplant/outcome_from_deaf"].value == "steers"

@@ -1,7 +1,7 @@
 """What another checkpoint found, in this model: does its direction steer here, do its components restore refusal?
 
-1. Take the mean difference of each source run, at its own place if it selected one there, else at the place that this
-   model's own run selected, else where the source separates best.
+1. Take the mean difference of each source run, at its own place if it selected one there; else at the place that this
+   model's own run selected, brought to the length that this model's has there; else where the source separates best.
 2. Tell its cosine to this model's own mean difference there; the null is what shuffled labels give.
 3. Add it to harmless test prompts that this model answers, ablate it in harmful ones that it refuses; beside random
    directions and directions of shuffled labels, of its length.
@@ -49,7 +49,7 @@ from rcm.steering.gate import Gate
 from rcm.steering.said import Said, hits, invalid
 from rcm.transplant.activations import KINDS, NAME, Donor, Patched, everything_written
 from rcm.transplant.mapping import like_depth, mapped
-from rcm.transplant.source import HARMLESS, Source, position_in, rows_of, sources, usable_runs
+from rcm.transplant.source import HARMLESS, Source, rows_of, sources, usable_runs
 
 STEERS, FORCES, SUPPRESSES, NOTHING = "steers", "forces", "suppresses", "nothing"
 OWN_PLACE, THIS_PLACE, SEPARABLE, MAPPED = "the source's choice", "this model's choice", "most separable", "mapped"
@@ -122,8 +122,9 @@ class Transplant(Method):
 
     def _graft(self, source: Source, target: "Target", seed: int) -> Graft:
         if source.has_shape_of(target.model):
-            place, position, layer = target.place_for(source)
-            vector = source.vectors[position_in(source, position), layer].double().numpy()
+            place, owner = target.place_for(source)
+            position, layer = owner.position, owner.layer
+            vector = unit(source.vector_at(position, layer)) * np.linalg.norm(owner.vector_at(position, layer))
             controls = shuffled_controls(*target.at(position, layer), self.null_directions, seed)
         else:
             place, position = MAPPED, source.position
@@ -212,11 +213,12 @@ class Target:
     own: Source | None
     _recordings: dict[int, tuple[Recording, Recording]] = field(default_factory=dict)
 
-    def place_for(self, source: Source) -> tuple[str, int, int]:
-        """Whose choice it is, position and layer."""
+    def place_for(self, source: Source) -> tuple[str, Source]:
+        """Whose choice it is, in words, and the run; the length is that run's, too, since what is asked is whether the
+        direction is the same."""
         if source.selected or self.own is None:
-            return OWN_PLACE if source.selected else SEPARABLE, source.position, source.layer
-        return THIS_PLACE, self.own.position, self.own.layer
+            return OWN_PLACE if source.selected else SEPARABLE, source
+        return THIS_PLACE, self.own
 
     def recorded(self, position: int) -> tuple[Recording, Recording]:
         """Of harmful and harmless training prompts."""
@@ -249,7 +251,7 @@ def _mapped(source: Source, target: Target, position: int, layer: int, controls:
         )
     here = recorded.tensors["activations"][rows].double().numpy()
     harmful, harmless = target.at(position, layer)
-    vector = source.vectors[position_in(source, position), source.layer].double().numpy()
+    vector = source.vector_at(position, source.layer)
     draw, there = np.random.default_rng(seed), harmless[common].astype(np.float64)
     orders = [np.arange(len(there)), *(draw.permutation(len(there)) for _ in range(controls))]
     length = np.linalg.norm(mean_difference(harmful, harmless))

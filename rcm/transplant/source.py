@@ -10,6 +10,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from rcm.directions import Vector
 from rcm.errors import InputError
 from rcm.models import LoadedModel
 from rcm.results import Table, Tensors
@@ -57,6 +58,15 @@ class Source:
     def vectors(self) -> Float[Tensor, "position layer d_model"]:
         """Mean differences, un-normalised."""
         return self.directions.tensors["mean_difference"]
+
+    def vector_at(self, position: int, layer: int) -> Vector:
+        """The mean difference at a place; raises InputError where the run did not look there."""
+        if position not in self.positions:
+            raise InputError(
+                f"{self.label} looked for directions at positions {self.positions}, not at {position}; run it again "
+                f"with method.positions=[{position}]."
+            )
+        return self.vectors[self.positions.index(position), layer].double().numpy()
 
     @property
     def n_layers(self) -> int:
@@ -149,16 +159,6 @@ def _obstacle(source: Source, model: LoadedModel, across_shapes: bool) -> str | 
             f"{model.d_model}; method.across_shapes=true maps the one into the other"
         )
     return None if source.tensors(HARMLESS) else f"it recorded no {HARMLESS}, which a map is fitted on"
-
-
-def position_in(source: Source, position: int) -> int:
-    """The row of a position in the source's tensors; raises InputError where it did not look there."""
-    if position not in source.positions:
-        raise InputError(
-            f"{source.label} looked for directions at positions {source.positions}, not at {position}; run it again "
-            f"with method.positions=[{position}]."
-        )
-    return source.positions.index(position)
 
 
 def digests(tensors: Tensors) -> list[str]:
