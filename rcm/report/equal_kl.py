@@ -38,7 +38,7 @@ def _told(reading: Reading, points: Sequence[Point]) -> Told:
     table = reading.table(POINTS)
     where = file_names(table)[0] if table else ""
     said = (
-        "Forced: harmless prompts refused. Suppressed: harmful prompts answered. Garbled: replies that are no language. "
+        "Forced: harmless prompts refused. Suppressed: harmful prompts answered. Garbled: no language. "
         f"Strengths were set on validation prompts to cost {budget} nats per token, or as much of it as can be "
         "spent. The KL is what they cost on harmless test prompts, the loss what they cost on plain text. "
         f"The condition takes the strength of adding. All points: {reading.run.id}/{where}."
