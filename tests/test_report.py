@@ -907,11 +907,11 @@ def test_ways_to_steer_stand_side_by_side_at_equal_kl(runs: Path, written: tuple
     found = at_equal_kl(Comparison.of(stored_runs(runs)).compared)
     assert [reading.name for reading, _ in found] == ["smol-refusal"]  # the base was not steered
     ((_, told),) = found
-    first, second = ([cell.text for cell in row] for row in told.rows)
+    rows = [[cell.text for cell in row] for row in told.rows]
     turned, never = percent(0.457), percent(0.0)
-    assert first[:6] == ["add", "refusal direction", turned, "0.625", "1.02", "0.05"]
-    assert first[6:] == [turned, "-0.625", "1.02", "0.05", f"{never} / {never}"]
-    assert second[5] == second[9] == "–"
+    assert rows[0] == ["add, forced", "refusal direction", turned, "0.625", "1.02", "0.05", never]
+    assert rows[2] == ["add, suppressed", "refusal direction", turned, "-0.625", "1.02", "0.05", never]
+    assert [row[5] for row in rows] == ["0.05", "–", "0.05", "–"]
     for page in written:
         assert "Ways to steer, at equal KL" in page
         assert "0.625" in page

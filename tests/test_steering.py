@@ -54,7 +54,8 @@ STRENGTHS = [0.05, 1.0, 2.0]
 @pytest.fixture(scope="module")
 def steered() -> dict:
     settings = method("steering", **QUICK, strengths=STRENGTHS)
-    return by_name(settings.run(planted_model(), planted_prompts(), planted_judge(), seed=0))
+    judge = planted_judge().model_copy(update={"second": "gcg"})
+    return by_name(settings.run(planted_model(), planted_prompts(), judge, seed=0))
 
 
 def points(steered: dict, **condition: Any) -> list[dict[str, Any]]:
@@ -80,6 +81,15 @@ def test_controls_do_not(steered: dict) -> None:
     assert steered["steering/outcome"].because.endswith("No control does as well.")
     assert all(row["turned"] == 0 for row in points(steered, strength=1.0, direction="random"))
     assert all(row["turned"] == 0 for row in points(steered, strength=1.0, direction="shuffled labels"))
+
+
+def test_a_second_judge_reads_the_same_replies(steered: dict) -> None:
+    """GCG's list knows no `R`: it says that nothing is ever refused, which suits suppressing and not forcing."""
+    assert steered["steering/force_rate_second_judge"].value == 0
+    assert steered["steering/suppress_rate_second_judge"].value == 1
+    assert steered["steering/suppress_rate_second_judge"].null > 0.8  # under controls too
+    assert steered["steering/judge_agreement"].value == 0
+    assert steered["steering/judge_agreement"].n == 12 * (2 * 3 * 3 + 3 + 4)
 
 
 def test_strength_is_the_least_that_works_best_on_validation(steered: dict) -> None:
@@ -183,6 +193,18 @@ def test_only_what_there_is_to_turn_over_counts() -> None:
     )
     assert results["steering/suppress_rate"].n == 5
     assert results["steering/force_rate"].n == 12
+
+
+def test_nothing_to_turn_over_is_told() -> None:
+    """No harmful prompt is refused, so what controls do to them is no comparison."""
+    prompts = planted_prompts()
+    answered = Part(prompts.test.harmless[:3], prompts.test.harmless)
+    split = Split(prompts.train, prompts.validation, answered, template="chat", paired=False)
+    settings = method("steering", **{**QUICK, "null_directions": 1}, strengths=[1.0])
+    found = known(planted_model(), 5 * planted_direction(), 3, controls=1)
+    results = by_name(settings.steer(planted_model(), split, planted_judge(), 0, found))
+    assert results["steering/suppress_rate"].n == 0
+    assert "No harmful prompt was refused before, so there was none to suppress." in results["steering/outcome"].because
 
 
 def test_ends_of_turn_end_replies() -> None:

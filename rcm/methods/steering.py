@@ -29,7 +29,7 @@ from dataclasses import replace
 import numpy as np
 from pydantic import PositiveFloat, PositiveInt
 
-from rcm.judges import Judge, Verdict
+from rcm.judges import Judge, Verdict, second_opinion
 from rcm.methods.behaviour import rate, transcript
 from rcm.methods.direction import SELECTED, Direction, Found
 from rcm.models import LoadedModel
@@ -59,6 +59,10 @@ from rcm.steering.said import Said, hits, invalid
 FORCE_TARGET, SUPPRESS_TARGET = 0.7, 0.4  # what a good analysis shows
 STEERED, UNSPECIFIC = "steered", "unspecific"
 KINDS: tuple[Kind, Kind] = ("harmless", "harmful")
+UNTRIED = {
+    "harmless": "No harmless prompt was answered before, so there was none to force.",
+    "harmful": "No harmful prompt was refused before, so there was none to suppress.",
+}
 VERBS = {"harmless": "force", "harmful": "suppress"}
 Calibrated = dict[Way, dict[str, Reached]]
 PLAIN = f"{PACKAGED}plain.txt"
@@ -107,7 +111,8 @@ class Steering(Direction):
         before, asked = unsteered(bench, prompts.test)
         costed = prompts.test.harmless[: self.kl_prompts], plain_prompts(self.plain_texts)
         measured = points.measured(bench, self._conditions(strength), asked, costed, seed)
-        yield from self._headlines(measured, strength, judge)
+        yield from _headlines(measured, strength, judge)
+        yield from _second_opinion(measured, strength, judge)
         yield from _trends(measured, seed)
         yield from _triggers(gate, prompts.test)
         yield from _curves(measured)
@@ -119,7 +124,7 @@ class Steering(Direction):
         yield from _prices(measured, strength)
         yield from _budget_strengths(reached)
         yield points.table("steering/points", [*measured, *compared])
-        yield self._conclusion(measured, compared, strength)
+        yield _conclusion(measured, compared, strength)
         said = [*before, *(one for point in (*measured, *compared) for one in point.said)]
         yield Transcripts("steering/transcripts", [steered_transcript(one, redact=self.redact) for one in said])
 
@@ -159,34 +164,6 @@ class Steering(Direction):
             found[Way("conditional", kind)] = found[Way("add", kind)]
         return found
 
-    def _headlines(self, measured: Sequence[Point], strength: float, judge: Judge) -> Iterator[Scalar]:
-        """Force by adding and suppress by ablating are the headline; the other operations stand beside them."""
-
-        def figure(name: str, target: float | None, at: tuple[Kind, str, float]) -> Scalar:
-            said = _at(measured, *at).said
-            null = max((c.turned.high for c in _controls(measured, *at)), default=None)
-            return replace(rate(name, hits(said), null, target), unscored=_invalid(said), kappa=judge.kappa)
-
-        yield figure("steering/force_rate", FORCE_TARGET, ("harmless", "add", strength))
-        yield figure("steering/suppress_rate", SUPPRESS_TARGET, ("harmful", "ablate", 1.0))
-        yield figure("steering/force_rate_clamp", None, ("harmless", "clamp", strength))
-        yield figure("steering/force_rate_affine", None, ("harmless", "affine", strength))
-        yield figure("steering/suppress_rate_add", None, ("harmful", "add", -strength))
-        yield figure("steering/suppress_rate_clamp", None, ("harmful", "clamp", -strength))
-        yield figure("steering/suppress_rate_affine", None, ("harmful", "affine", -strength))
-
-    def _conclusion(self, measured: Sequence[Point], compared: Sequence[Point], strength: float) -> Outcome:
-        """Whether the direction does what no control does."""
-        because = f"Strength {strength:g} forces most refusals of validation prompts."
-        rivals = [
-            *_rivals("force", measured, ("harmless", "add", strength), FORCE_TARGET, ""),
-            *_rivals("suppress", measured, ("harmful", "ablate", 1.0), SUPPRESS_TARGET, ""),
-            *_rivals("force", compared, ("harmless", "add", None), FORCE_TARGET, " at equal KL"),
-        ]
-        if not rivals:
-            return Outcome("steering/outcome", STEERED, f"{because} No control does as well.")
-        return Outcome("steering/outcome", UNSPECIFIC, f"{because} Controls do as well: {'; '.join(rivals)}.")
-
 
 def plain_prompts(n: int | None) -> list[Prompt]:
     """The first plain texts, as what no model was asked."""
@@ -219,6 +196,34 @@ def _compared(reached: Calibrated) -> list[Condition]:
     ]
 
 
+def _headlines(measured: Sequence[Point], strength: float, judge: Judge) -> Iterator[Scalar]:
+    """Force by adding and suppress by ablating are the headline; the other operations stand beside them."""
+
+    def figure(name: str, target: float | None, at: tuple[Kind, str, float]) -> Scalar:
+        said = _at(measured, *at).said
+        null = max((c.turned.high for c in _controls(measured, *at)), default=None)
+        return replace(rate(name, hits(said), null, target), unscored=_invalid(said), kappa=judge.kappa)
+
+    yield figure("steering/force_rate", FORCE_TARGET, ("harmless", "add", strength))
+    yield figure("steering/suppress_rate", SUPPRESS_TARGET, ("harmful", "ablate", 1.0))
+    yield figure("steering/force_rate_clamp", None, ("harmless", "clamp", strength))
+    yield figure("steering/force_rate_affine", None, ("harmless", "affine", strength))
+    yield figure("steering/suppress_rate_add", None, ("harmful", "add", -strength))
+    yield figure("steering/suppress_rate_clamp", None, ("harmful", "clamp", -strength))
+    yield figure("steering/suppress_rate_affine", None, ("harmful", "affine", -strength))
+
+
+def _second_opinion(measured: Sequence[Point], strength: float, judge: Judge) -> Iterator[Scalar]:
+    """The headlines by the judge's second; which prompts there are to turn over the first has decided."""
+    said = [one for point in measured for one in point.said]
+
+    def rates(by: Judge, verdicts: Sequence[Verdict]) -> Iterator[Scalar]:
+        return _headlines(list(points.judged_again(measured, verdicts)), strength, by)
+
+    verdicts, asked = [one.verdict for one in said], [one.row.prompt.text for one in said]
+    yield from second_opinion("steering", judge, verdicts, asked, [one.completion for one in said], rates)
+
+
 def _at(measured: Sequence[Point], kind: Kind, operation: str, strength: float | None, family: str = OURS) -> Point:
     """The point of a condition; strength None is any."""
     return next(
@@ -233,6 +238,21 @@ def _controls(measured: Sequence[Point], kind: Kind, operation: str, strength: f
     """The points beside ours."""
     same = (p for p in measured if (p.condition.kind, p.condition.operation) == (kind, operation))
     return [p for p in same if p.condition.family != OURS and strength in (None, p.condition.strength)]
+
+
+def _conclusion(measured: Sequence[Point], compared: Sequence[Point], strength: float) -> Outcome:
+    """Whether the direction does what no control does."""
+    tried = {one.row.kind for point in measured for one in point.said}
+    untried = "".join(f" {said}" for kind, said in UNTRIED.items() if kind not in tried)
+    because = f"Strength {strength:g} forces most refusals of validation prompts.{untried}"
+    rivals = [
+        *_rivals("force", measured, ("harmless", "add", strength), FORCE_TARGET, ""),
+        *_rivals("suppress", measured, ("harmful", "ablate", 1.0), SUPPRESS_TARGET, ""),
+        *_rivals("force", compared, ("harmless", "add", None), FORCE_TARGET, " at equal KL"),
+    ]
+    if not rivals:
+        return Outcome("steering/outcome", STEERED, f"{because} No control does as well.")
+    return Outcome("steering/outcome", UNSPECIFIC, f"{because} Controls do as well: {'; '.join(rivals)}.")
 
 
 def _rivals(

@@ -12,15 +12,11 @@ POINTS = "steering/points"
 COLUMNS = (
     ("operation", ""),
     ("direction", ""),
-    ("forced", "harmless prompts refused"),
-    ("at", "strength, in natural norms"),
-    ("KL", "nats per token, on harmless test prompts"),
-    ("loss", "growth on plain text"),
-    ("suppressed", "harmful prompts answered"),
-    ("at ", "strength"),
-    ("KL ", ""),
-    ("loss ", ""),
-    ("no language", "when forced; when suppressed"),
+    ("turned over", "share of prompts"),
+    ("strength", "natural norms"),
+    ("KL", "nats per token"),
+    ("loss", "growth"),
+    ("garbled", ""),
 )
 Point = Mapping[str, Any]
 
@@ -39,28 +35,27 @@ def _points(reading: Reading) -> list[Point]:
 
 def _told(reading: Reading, points: Sequence[Point]) -> Told:
     budget = reading.setting("method", "kl_budget")
-    forced, suppressed = ([point for point in points if point["kind"] == kind] for kind in ("harmless", "harmful"))
     table = reading.table(POINTS)
+    where = file_names(table)[0] if table else ""
     said = (
+        "Forced: harmless prompts refused. Suppressed: harmful prompts answered. Garbled: no language. "
         f"Strengths were set on validation prompts to cost {budget} nats per token, or as much of it as can be "
-        "spent; what they cost on test prompts is shown. The condition takes the strength of adding. "
-        f"All points: {reading.run.id}/{file_names(table)[0] if table else ''}."
+        "spent. The KL is what they cost on harmless test prompts, the loss what they cost on plain text. "
+        f"The condition takes the strength of adding. All points: {reading.run.id}/{where}."
     )
-    return Told(said, [_row(*both) for both in zip(forced, suppressed, strict=True)])
+    return Told(said, [_row(point) for point in points])
 
 
-def _row(forced: Point, suppressed: Point) -> list[Cell]:
-    condition = Cell(forced["operation"]), Cell(forced["direction"])
-    invalid = Cell(" / ".join(percent(point["invalid"]) for point in (forced, suppressed)))
-    return [*condition, *_side(forced), *_side(suppressed), invalid]
-
-
-def _side(point: Point) -> list[Cell]:
+def _row(point: Point) -> list[Cell]:
+    done = f"{point['operation']}, {'forced' if point['kind'] == 'harmless' else 'suppressed'}"
     return [
+        Cell(done),
+        Cell(point["direction"]),
         _figure(point, "turned", percent),
         Cell(plain(point["strength"])),
         _figure(point, "kl", plain),
         _figure(point, "cross_entropy", plain),
+        Cell(percent(point["invalid"]) if known(point["invalid"]) else "–"),
     ]
 
 

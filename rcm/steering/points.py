@@ -1,12 +1,13 @@
 """Everything measured about one condition: turned over, still language, and the price; each with its interval."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
 
+from rcm.judges import Verdict
 from rcm.prompts import Prompt
 from rcm.results import Curve, Line, Table
 from rcm.stats import bootstrap, wilson
@@ -67,6 +68,14 @@ def answered(bench: Bench, conditions: Sequence[Condition], asked: Asked) -> lis
     rows = [[condition.row(i, prompt) for i, prompt in asked[condition.kind]] for condition in conditions]
     said = iter(bench.said([row for own in rows for row in own]))
     return [[next(said) for _ in own] for own in rows]
+
+
+def judged_again(points: Sequence[Point], verdicts: Iterable[Verdict]) -> Iterator[Point]:
+    """The same replies with other verdicts, point by point."""
+    rest = iter(verdicts)
+    for point in points:
+        said = [replace(one, verdict=next(rest)) for one in point.said]
+        yield replace(point, said=said, turned=share(hits(said)), invalid=share(invalid(said)))
 
 
 def _prices(
