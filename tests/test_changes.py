@@ -9,6 +9,7 @@ import pytest
 import torch
 from scipy.stats import permutation_test
 
+from rcm.methods.transplant import COLUMNS as TRANSPLANT
 from rcm.report.changes import ALPHA, changes, holm, told
 from rcm.report.reading import Comparison, Reading
 from rcm.report.transplants import matrix
@@ -17,9 +18,6 @@ from rcm.results import Outcome, Result, Scalar, Table, Tensors, Transcripts
 from rcm.storage import Run, Store, stored_run
 
 N = 48
-TRANSPLANT = ("source", "run", "position", "layer", "place", "strength", "force", "force_low", "force_high", "force_n",
-              "force_null", "suppress", "suppress_low", "suppress_high", "suppress_n", "suppress_null", "cosine",
-              "cosine_null", "outcome")  # fmt: skip
 
 
 def said(refused: dict[str, np.ndarray], prefix: str = "") -> Transcripts:
@@ -161,27 +159,9 @@ def family(
     mixed = (vector * axis + (1 - vector) * other).tolist()
     base = a_reading(folder, "base", "base", [refused(0.1), *place(separation, mixed, refuses=False)])
     tuned = a_reading(folder, "tuned", "safety", [refused(refuses), *place(3.0, axis.tolist(), refuses=True)])
-    row = (
-        "base",
-        "r",
-        -1,
-        1,
-        "this model's choice",
-        1.0,
-        0.9,
-        0.8,
-        1.0,
-        N,
-        0.1,
-        0.8,
-        0.7,
-        0.9,
-        N,
-        0.1,
-        0.7,
-        0.2,
-        grafted,
-    )
+    figures = {"source": "base", "place": "this model's choice", "outcome": grafted, "cosine": 0.7, "cosine_null": 0.2}
+    figures |= {"force": 0.9, "suppress": 0.8, "force_n": N, "suppress_n": N, "layer": 1}
+    row = [figures.get(column, 0.1) for column in TRANSPLANT]
     others = [a_reading(folder, "tuned", "safety", [Table("transplant/matrix", TRANSPLANT, [row])], "transplant")]
     return base, tuned, others if grafted else []
 

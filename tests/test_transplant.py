@@ -111,14 +111,14 @@ def test_a_folder_gives_a_row_for_each_model(tmp_path: Path) -> None:
         row[0]: dict(zip(found["transplant/matrix"].columns, row, strict=True))
         for row in found["transplant/matrix"].rows
     }
-    assert set(rows) == {"tuned", "deaf"}
-    assert rows["tuned"]["place"] == "the source's choice"
+    assert set(rows) == {"deaf"}  # its own run has steered it with its own direction
     assert rows["deaf"]["place"] == "this model's choice"
     assert rows["deaf"]["outcome"] == "steers"  # the same representation, here wired to refusing
-    assert rows["deaf"]["layer"] == rows["tuned"]["layer"]
+    assert rows["deaf"]["layer"] == 3
+    assert rows["deaf"]["force_p"] < 0.025
     assert rows["deaf"]["force_n"] == 4
     said = found["transplant/transcripts"].rows
-    assert {row["source"] for row in said} == {"tuned", "deaf"}
+    assert {row["source"] for row in said} == {"deaf"}
     assert {row["kind"] for row in said} == {"harmful", "harmless"}
 
 

@@ -182,7 +182,10 @@ def unsteered(bench: Bench, part: Part) -> tuple[list[Said], Asked]:
 
 
 def _compared(reached: Calibrated) -> list[Condition]:
-    """Every way of steering with the directions of each family, each at its own strength."""
+    """Every way of steering with the directions of each family, each at its own strength.
+
+    Conditional steering is adding where the condition fires, and so are its controls: they would say nothing new.
+    """
     return [
         Condition(
             way.kind,
@@ -193,6 +196,7 @@ def _compared(reached: Calibrated) -> list[Condition]:
         )
         for way, of in reached.items()
         for family in dict.fromkeys(map(family_of, of))
+        if family == OURS or way.operation != "conditional"
     ]
 
 

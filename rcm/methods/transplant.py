@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from scipy.stats import fisher_exact
 from torch import Tensor
 
 from rcm.directions import Activations, Vector, mean_difference, shuffled_controls, shuffled_differences, unit
@@ -36,7 +37,7 @@ from rcm.methods.direction import Found
 from rcm.methods.steering import steered_transcript, unsteered
 from rcm.models import LoadedModel
 from rcm.models.adapter import prompt_digest
-from rcm.patching import Component, Rows, Shape
+from rcm.patching import ALPHA, Component, Rows, Shape
 from rcm.patching.effects import Cells
 from rcm.patching.recording import shape_of
 from rcm.prompts import Part, Split, texts
@@ -59,7 +60,7 @@ SHARE = "share of the other model's refusing"
 FEWEST = 16  # harmless prompts that both models were asked, below which a map says nothing
 COLUMNS = (
     *("source", "run", "position", "layer", "place", "strength"),
-    *(f"{rate}{figure}" for rate in ("force", "suppress") for figure in ("", "_low", "_high", "_n", "_null")),
+    *(f"{rate}{figure}" for rate in ("force", "suppress") for figure in ("", "_low", "_high", "_n", "_null", "_p")),
     *("cosine", "cosine_null", "outcome"),
 )
 
@@ -105,7 +106,9 @@ class Transplant(Method):
 
     def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
         given = sources(self._place, model, self.across_shapes)
-        target = Target(model, prompts.train, next((one for one in given if one.is_of(model) and one.selected), None))
+        own = [one for one in given if one.is_of(model)]
+        target = Target(model, prompts.train, next((one for one in own if one.selected), None))
+        given = [one for one in given if one not in own] or own  # its own run has steered it with its own direction
         rows, told = list[Sequence[Any]](), list[dict[str, str | float]]()
         bench: Bench | None = None
         for source in given:
@@ -159,12 +162,17 @@ class Transplant(Method):
         ]
         said = dict(zip(tried, points.answered(bench, tried, asked), strict=True))
         rates = [_rate(f"transplant/{verb}_rate_from_{label}", kind, said, bench.judge) for kind, verb in VERBS.items()]
+        chances = [_chance(kind, said) for kind in VERBS]
         yield from rates
         yield Scalar(f"transplant/cosine_from_{label}", graft.cosine, null=graft.cosine_null)
-        outcome = _outcome(label, rates)
+        outcome = _outcome(label, rates, chances)
         yield outcome
         where = (label, graft.source.run.id, found.position, found.layer, graft.place, strength)
-        figures = [figure for one in rates for figure in (one.value, *(one.interval or NO_INTERVAL), one.n, one.null)]
+        figures = [
+            figure
+            for one, p in zip(rates, chances, strict=True)
+            for figure in (one.value, *(one.interval or NO_INTERVAL), one.n, one.null, p)
+        ]
         row = (*where, *figures, graft.cosine, graft.cosine_null, outcome.value)
         return row, [*before, *(one for of in said.values() for one in of)]
 
@@ -273,18 +281,28 @@ def _rate(name: str, kind: Kind, said: Mapping[Condition, Sequence[Said]], judge
     return replace(rate(name, hits(ours), null), unscored=int(invalid(ours).sum()), kappa=judge.kappa)
 
 
-def _outcome(label: str, rates: Sequence[Scalar]) -> Outcome:
-    """Which rates lie, with their whole interval, above what controls reach."""
-    beyond = [one.interval is not None and one.null is not None and one.interval[0] > one.null for one in rates]
+def _chance(kind: Kind, said: Mapping[Condition, Sequence[Said]]) -> float:
+    """p-value of turning over more than all controls together do (Fisher's exact test, one-sided)."""
+    counted = {OURS: [0, 0], "controls": [0, 0]}
+    for condition, spoken in said.items():
+        if condition.kind == kind:
+            turned = int(hits(spoken).sum())
+            of = counted[OURS if condition.family == OURS else "controls"]
+            of[0], of[1] = of[0] + turned, of[1] + len(spoken) - turned
+    return float(fisher_exact(list(counted.values()), alternative="greater").pvalue)
+
+
+def _outcome(label: str, rates: Sequence[Scalar], chances: Sequence[float]) -> Outcome:
+    """Which rates are higher than the controls', at 5 % for both together."""
+    forces, suppresses = (p <= ALPHA / 2 for p in chances)
     value = {(True, True): STEERS, (True, False): FORCES, (False, True): SUPPRESSES, (False, False): NOTHING}
-    said = (
-        f"{verb} rate {one.value:.0%} of {one.n} (controls {one.null:.0%})" if one.n else f"{verb} rate not measured"
-        for verb, one in zip(VERBS.values(), rates, strict=True)
-    )
-    sentence = ", ".join(said)
-    return Outcome(
-        f"transplant/outcome_from_{label}", value[beyond[0], beyond[1]], f"{sentence[0].upper()}{sentence[1:]}."
-    )
+    told = [
+        f"{verb} rate {one.value:.0%} of {one.n} (controls: p = {p:.2g})" if one.n else f"{verb} rate not measured"
+        for verb, one, p in zip(VERBS.values(), rates, chances, strict=True)
+    ]
+    sentence = ", ".join(told)
+    name = f"transplant/outcome_from_{label}"
+    return Outcome(name, value[forces, suppresses], f"{sentence[0].upper()}{sentence[1:]}.")
 
 
 def _maps(label: str, shares: Cells, critical: Bool[np.ndarray, " cell"], shape: Shape) -> Iterator[Heatmap]:

@@ -11,8 +11,8 @@ from rcm.results import Scalar
 MATRIX = "transplant/matrix"
 Graft = Mapping[str, Any]  # one row of the matrix: a source in this target
 SAID = (
-    "The mean difference of one model, brought into another, or into its own. Null: the upper end of what random "
-    "directions and directions of shuffled labels do there."
+    "The mean difference of one model, brought into another. Null: the upper end of what random directions and "
+    "directions of shuffled labels do there; p: against all of them (Fisher)."
 )
 
 
