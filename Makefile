@@ -1,4 +1,4 @@
-# make demo: map refusal in a real model and in its untuned twin, then the page. make test: everything that CI runs.
+# make demo: map refusal in a real model and in its untuned twin, bring each one's into the other, then the page. make test: everything that CI runs.
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
@@ -13,6 +13,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(RUN) launch.py experiment=demo
+	$(RUN) launch.py experiment=transplant
 	$(RUN) -m rcm.report runs --out page
 
 test: install

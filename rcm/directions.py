@@ -55,3 +55,28 @@ def unit(vector: Float[np.ndarray, "*shape d_model"]) -> Float[np.ndarray, "*sha
 def random_directions(n: int, d_model: int, seed: int) -> Float[np.ndarray, "n d_model"]:
     """Unit vectors, uniform on the sphere: the null of a direction."""
     return unit(np.random.default_rng(seed).standard_normal((n, d_model)))
+
+
+def shuffled_differences(
+    harmful: Activations, harmless: Activations, n: int, seed: int
+) -> Float[np.ndarray, "n d_model"]:
+    """Mean differences under labels that tell nothing: half of each class changes sides. Directions in which prompts
+    do differ, but not as harmful ones from harmless."""
+    random = np.random.default_rng(seed)
+
+    def drawn() -> Vector:
+        halves = (np.array_split(random.permutation(side), 2) for side in (harmful, harmless))
+        return mean_difference(*map(np.concatenate, zip(*halves, strict=True)))
+
+    return np.stack([drawn() for _ in range(n)]) if n else np.zeros((0, harmful.shape[1]))
+
+
+def shuffled_controls(harmful: Activations, harmless: Activations, n: int, seed: int) -> Float[np.ndarray, "n d_model"]:
+    """Such differences less what they share with the true one.
+
+    Prompts of one class differ along the true direction too, some being more harmful than others. A control that leans
+    that way, brought to full length, would hold what it is the control of.
+    """
+    true = unit(mean_difference(harmful, harmless))
+    drawn = shuffled_differences(harmful, harmless, n, seed)
+    return drawn - np.outer(drawn @ true, true)

@@ -1,20 +1,20 @@
 """Greedy replies under interventions.
 
 Every row of a batch may carry its own prompt, direction and strength: the dose-response of many prompts at many
-strengths, with its controls, is one call. Decoding is transformers' own, with its cache; it stops at every token that
-ends the turn.
+strengths, with its controls, is one call. Rows share what `rcm.branches` lets them share, and one whose turn has ended
+leaves the batch. The texts are those of transformers' own greedy decoding.
 """
 
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Tensor
 
-from rcm.forward import batches
+from rcm.branches import Tokens, read, shared_tokens
 from rcm.interventions import Intervention, applied
 from rcm.models import LoadedModel
 from rcm.progress import track
+
+LONGER = 8  # times as many rows as prompts in a batch on a CPU, which multiplies 256 rows 1.6 times as fast as 32
 
 
 def replies(
@@ -36,14 +36,59 @@ def reply_tokens(
     interventions: Sequence[Intervention] = (),
     label: str = "replies",
 ) -> list[list[int]]:
-    """The same as token ids, with the one that ends the turn where there was one, and padding after it."""
+    """The same as token ids, with the one that ends the turn where there was one."""
+    encoded = {prompt: tuple(model.template.tokens(prompt)) for prompt in dict.fromkeys(prompts)}
+    asked = [encoded[prompt] for prompt in prompts]
+    shared = shared_tokens(model, max(map(len, asked), default=0) + max_new_tokens)
     rows: list[list[int]] = [[]] * len(prompts)
-    for index, batch in track(list(batches(model, prompts)), label):
-        with applied(model.points, [intervention.rows(index) for intervention in interventions]):
-            generate = cast(Callable[..., Tensor], model.hf.generate)
-            tokens = generate(
-                input_ids=batch.input_ids, attention_mask=batch.attention_mask, max_new_tokens=max_new_tokens
-            )
-        for row, i in enumerate(index):
-            rows[i] = tokens[row, batch.input_ids.shape[1] :].tolist()
+    at_once = model.batch_size * (LONGER if model.device.type == "cpu" else 1)
+    for index in track(list(_batches(asked, at_once)), label):
+        chosen = [intervention.rows(index) for intervention in interventions]
+        for i, tokens in zip(
+            index, _decoded(model, [asked[i] for i in index], chosen, shared, max_new_tokens), strict=True
+        ):
+            rows[i] = tokens
     return rows
+
+
+def _batches(asked: Sequence[Tokens], size: int) -> Iterator[list[int]]:
+    """Rows of like length together, and rows of one prompt."""
+    order = sorted(range(len(asked)), key=lambda i: (len(asked[i]), asked[i]))
+    return (order[start : start + size] for start in range(0, len(order), size))
+
+
+def _decoded(
+    model: LoadedModel, asked: Sequence[Tokens], interventions: Sequence[Intervention], shared: int, most: int
+) -> list[list[int]]:
+    """The likeliest token again and again. Rows that end leave the cache, the mask and the interventions."""
+    stops = _stops(model)
+    logits, cache, mask = read(model, asked, interventions, shared)
+    said: list[list[int]] = [[] for _ in asked]
+    speaking = list(range(len(asked)))
+    while True:
+        tokens = logits[:, -1].float().argmax(-1)
+        for row, token in zip(speaking, tokens.tolist(), strict=True):
+            said[row].append(token)
+        going = [i for i, row in enumerate(speaking) if said[row][-1] not in stops]
+        if not going or len(said[speaking[going[0]]]) == most:
+            return said
+        if len(going) < len(speaking):
+            left = torch.tensor(going, device=tokens.device)
+            cache.batch_select_indices(left)
+            tokens, mask, speaking = tokens[left], mask[left], [speaking[i] for i in going]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        with applied(model.points, [intervention.rows(speaking) for intervention in interventions]):
+            logits = model.hf(
+                input_ids=tokens[:, None],
+                attention_mask=mask,
+                position_ids=mask.sum(-1, keepdim=True) - 1,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+
+
+def _stops(model: LoadedModel) -> set[int]:
+    """Every token that ends the turn."""
+    ends: int | list[int] | None = model.hf.generation_config.eos_token_id
+    return {ends} if isinstance(ends, int) else set(ends or ())

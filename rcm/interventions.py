@@ -3,9 +3,11 @@
     Ablate   x <- x - (x . r) r          at block input, attention output and MLP output of every layer
     Add      x <- x + v                  at the input of one block
     Clamp    x <- x - (x . r) r + a r    at the input of one block
+    Affine   the same at every block, with an `a` for each; and what attention and MLP write along r is removed
 
-with r a unit vector, at every position and every generated token (Arditi et al. 2024, section 2.4; clamping sets the
-projection to `a` whatever it was). Each holds one vector for each row of a batch, or one for all rows: prompts at many
+with r a unit vector, at every position and every generated token (Arditi et al. 2024, section 2.4). Clamping sets the
+projection to `a` whatever it was; affine editing (ACE: Marshall et al. 2024, arXiv:2411.09003) keeps it there to the
+end, as ablation keeps it at zero. Each holds one vector for each row of a batch, or one for all rows: prompts at many
 strengths, and controls beside them, share a batch. A zero vector leaves its row alone.
 """
 
@@ -83,6 +85,22 @@ class Clamp:
             return without(x, self.directions) + _like(self.values[:, None] * self.directions, x)
 
         yield points.layers[self.layer], "input", edit
+
+
+@dataclass(frozen=True)
+class Affine:
+    """Set the projection on a direction everywhere: to its value for each layer, in units of activation."""
+
+    directions: Float[Tensor, "row d_model"]
+    values: Float[Tensor, "row layer"]
+
+    def rows(self, index: Sequence[int]) -> "Affine":
+        return Affine(_rows(self.directions, index), _rows(self.values, index))
+
+    def sites(self, points: Points) -> Iterator[Site]:
+        for layer in range(len(points.layers)):
+            yield from Clamp(layer, self.directions, self.values[:, layer]).sites(points)
+        yield from (site for site in Ablate(self.directions).sites(points) if site[1] == "output")
 
 
 def without(x: Float[Tensor, "row token d_model"], directions: Float[Tensor, "#row d_model"]) -> Tensor:

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from jaxtyping import Float
-from sklearn.metrics import roc_auc_score
+from scipy.stats import rankdata
 from torch import Tensor
 
 
@@ -40,5 +40,6 @@ def separation(harmful: Float[np.ndarray, " _"], harmless: Float[np.ndarray, " _
 
 def auroc(harmful: Float[np.ndarray, " _"], harmless: Float[np.ndarray, " _"]) -> float:
     """Probability that a harmful prompt projects higher than a harmless one; 0.5 is chance."""
-    labels = np.repeat([1, 0], [len(harmful), len(harmless)])
-    return float(roc_auc_score(labels, np.concatenate([harmful, harmless])))
+    ranks = rankdata(np.concatenate([harmful, harmless]))  # a tenth of sklearn's time, which nulls take by the thousand
+    n, m = len(harmful), len(harmless)
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))

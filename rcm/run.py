@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
@@ -23,6 +24,7 @@ from pydantic import Field, ValidationError
 from rcm.devices import Device
 from rcm.errors import InputError
 from rcm.identity import provenance, run_id
+from rcm.packaged import CONF
 from rcm.results import Outcome, Result, Scalar
 from rcm.settings import Settings
 from rcm.storage import Run, Store, file_names
@@ -31,8 +33,8 @@ from rcm.tracking.tracker import Tracker
 if TYPE_CHECKING:  # for the reader and the type checker; the settings bring their own modules
     from rcm.judges import Judge
     from rcm.methods import Method
-    from rcm.models import Model
-    from rcm.prompts import Dataset
+    from rcm.models import LoadedModel, Model
+    from rcm.prompts import Dataset, Split
 
 log = logging.getLogger(__name__)
 NAMED = ("model", "dataset", "method", "judge", "experiment")  # groups whose option says what was run
@@ -55,6 +57,37 @@ class Whole(Settings):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     rerun: bool
+
+
+class Prepared(NamedTuple):
+    """What a run would work with, in memory."""
+
+    model: "LoadedModel"
+    prompts: "Split"
+    method: "Method"
+    judge: "Judge"
+    seed: int
+
+
+def prepared(*overrides: str) -> Prepared:
+    """The same from Python as `python launch.py OVERRIDES` from a shell, up to where the method would begin.
+
+    Nothing is recorded. Raises InputError for what the user can mend.
+    """
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        chosen = chosen_settings(compose("config", overrides=list(overrides)))
+    seed_everything(chosen.seed)
+    prompts = _checked(chosen)
+    model = chosen.model.load(chosen.device.resolve().device, prompts.template, chosen.device.batch_size)
+    return Prepared(model, prompts, chosen.method, chosen.judge, chosen.seed)
+
+
+def _checked(chosen: Chosen) -> "Split":
+    """The prompts, when all that can fail cheaply has not."""
+    chosen.method.check()
+    prompts = chosen.dataset.load()
+    chosen.model.check(prompts.everything, prompts.template)
+    return prompts
 
 
 def run(cfg: DictConfig) -> None:
@@ -144,8 +177,7 @@ def perform(chosen: Chosen, run: Run) -> None:
         seed_everything(chosen.seed)
         device, reason = chosen.device.resolve()
         log.info("Run %s in %s, on %s: %s", run.id, run.directory, device, reason)
-        prompts = chosen.dataset.load()
-        chosen.model.check(prompts.everything, prompts.template)
+        prompts = _checked(chosen)
         with chosen.tracker.open(run) as track:
             model = chosen.model.load(device, prompts.template, chosen.device.batch_size)
             for result in chosen.method.run(model, prompts, chosen.judge, chosen.seed):

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from scipy.stats import binomtest
 
 Samples = Float[np.ndarray, " _"]  # the two groups differ in number
@@ -19,7 +19,8 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 def bootstrap(statistic: Callable[..., float], *groups: Samples, seed: int, draws: int = 1000) -> tuple[float, float]:
     """Percentile interval of a statistic of one or more groups, each resampled with replacement."""
     random = np.random.default_rng(seed)
-    values = [statistic(*(random.choice(group, len(group)) for group in groups)) for _ in range(draws)]
+    drawn = (random.choice(group, (draws, len(group))) for group in groups)
+    values = [statistic(*samples) for samples in zip(*drawn, strict=True)]
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 
@@ -31,6 +32,25 @@ def permuted_rates(
     pooled = int(harmful.sum() + harmless.sum())
     rest = len(harmful) + len(harmless) - pooled
     return np.random.default_rng(seed).hypergeometric(pooled, rest, len(harmful), draws) / len(harmful)
+
+
+def trend(
+    responses: Real[np.ndarray, "prompt strength"] | Bool[np.ndarray, "prompt strength"], seed: int, draws: int = 10_000
+) -> float:
+    """p-value of a response that rises with strength, on the same prompts throughout; one-sided.
+
+    Page's (1963) test: the sum over prompts of rank times response, with strengths permuted within each prompt. Were
+    strength without effect, a prompt's responses could have come in any order, however much prompts differ. With hits
+    and misses nearly everything is tied, so the null is drawn rather than looked up.
+    """
+    strengths = responses.shape[1]
+    ranks = np.arange(strengths) - (strengths - 1) / 2
+    random = np.random.default_rng(seed)
+    varied = responses[responses.max(1) > responses.min(1)].astype(float)  # the others say the same in any order
+    chance = np.zeros(draws)
+    for prompt in varied:
+        chance += random.permuted(np.tile(ranks, (draws, 1)), axis=1) @ prompt
+    return float(_exceeded(chance, np.array([(varied @ ranks).sum()]))[0])
 
 
 def label_swap_max_t(

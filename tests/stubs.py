@@ -85,6 +85,9 @@ class Method(Settings):
     places: tuple[int, ...] | None
     inner: Inner
 
+    def check(self) -> None:
+        """Nothing is needed."""
+
     def run(self, model: Loaded, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
         yield Scalar("stub/alive", float(Loaded.alive()))
         yield from one_of_each()

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 
 from rcm.directions import mean_difference, principal_direction, probe, probe_direction, unit
 from rcm.errors import InputError
@@ -153,6 +154,13 @@ def test_probe_direction_is_in_units_of_activations() -> None:
     margins = np.concatenate([harmful, harmless]) @ probe_direction(fitted)
     decided = fitted.decision_function(np.concatenate([harmful, harmless]))
     assert np.ptp(margins - decided) < 1e-9  # equal up to the intercept
+
+
+def test_auroc_is_that_of_scikit_learn() -> None:
+    draw = np.random.default_rng(0)
+    harmful, harmless = draw.standard_normal(48).round(1) + 0.3, draw.standard_normal(60).round(1)  # with ties
+    labels = np.repeat([1, 0], [48, 60])
+    assert auroc(harmful, harmless) == pytest.approx(roc_auc_score(labels, np.concatenate([harmful, harmless])))
 
 
 def test_separation_and_auroc_of_known_data() -> None:

@@ -8,7 +8,7 @@ import torch
 from tokenizers import decoders
 from torch import Tensor
 
-from rcm.generation import replies
+from rcm.generation import replies, reply_tokens
 from rcm.interventions import Ablate, Add, Clamp, Intervention, applied
 from rcm.models import LoadedModel
 
@@ -48,6 +48,33 @@ def test_mixed_strengths_in_one_batch_are_those_one_at_a_time(tiny: Tiny, family
     plain = [slow_reply(model, p, []) for p in PROMPTS]
     assert replies(model, PROMPTS, LENGTH) == plain
     assert plain != wanted
+
+
+def test_prompts_at_several_strengths_are_those_one_at_a_time(tiny: Tiny, family: str):
+    """Rows that share prompts, and rows that share interventions, in one batch; by transformers' own decoding."""
+    model = tiny(family, batch_size=2)  # eight times as many rows
+    rows = [(prompt, strength) for prompt in PROMPTS for strength in (0.0, 20.0, -20.0)]
+    pushed = Add(1, torch.tensor([[strength] for _, strength in rows]) * unit(1))
+    said = reply_tokens(model, [prompt for prompt, _ in rows], LENGTH, [pushed])
+    for row, (prompt, _) in enumerate(rows):
+        batch = model.template.batch([prompt])
+        with applied(model.points, [pushed.rows([row])]):
+            alone = model.hf.generate(**batch._asdict(), max_new_tokens=LENGTH)
+        assert said[row] == alone[0, batch.input_ids.shape[1] :].tolist()
+    assert any(said[row] != said[row - row % 3] for row in range(len(rows)))
+
+
+def test_a_row_that_has_ended_is_not_read_on(tiny: Tiny):
+    model, widths = chain(tiny, "abcdef", None), []
+    ends = [model.template.tokenizer(end)["input_ids"][0] for end in "cf"]
+    model.hf.generation_config.eos_token_id = ends[1]
+    shift = torch.zeros(2, 32)
+    shift[1] = 50 * (model.hf.get_input_embeddings().weight[model.template.tokenizer("e")["input_ids"][0]])
+    model.hf.register_forward_pre_hook(
+        lambda _, args, kwargs: widths.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    assert replies(model, ["x", "x"], 20, [Add(0, shift)]) == ["abcdef", "f"]
+    assert widths[-5:] == [1, 1, 1, 1, 1]
 
 
 def chain(tiny: Tiny, text: str, template: str | None) -> LoadedModel:

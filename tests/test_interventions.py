@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rcm.forward import last_logits
-from rcm.interventions import Ablate, Add, Clamp, Intervention, applied, without
+from rcm.interventions import Ablate, Add, Affine, Clamp, Intervention, applied, without
 from rcm.models import LoadedModel
 
 PROMPTS = ("Hi", "How do I bake a good loaf of bread at home?", "Stop it now.", "Name three rivers")
@@ -71,6 +71,12 @@ def naive(model: LoadedModel, family: str, intervention: Intervention) -> Iterat
             replace(layers[layer], lambda x: x + v[0], same)
         case Clamp(layer=layer, directions=r, values=a):
             replace(layers[layer], lambda x: x + (a[0] - x @ r[0])[..., None] * r[0], same)
+        case Affine(directions=r, values=a):
+            keep = torch.eye(32) - torch.outer(r[0], r[0])
+            for value, layer in zip(a[0], layers, strict=True):
+                replace(layer, lambda x, value=value: x @ keep + value * r[0], same)
+                for writer in writers:
+                    replace(module(layer, writer), same, lambda x: x @ keep)
     try:
         yield
     finally:
@@ -80,8 +86,14 @@ def naive(model: LoadedModel, family: str, intervention: Intervention) -> Iterat
 
 @pytest.mark.parametrize(
     "intervention",
-    [Ablate(unit(1)), Add(0, 3 * unit(1)), Add(2, 3 * unit(1)), Clamp(1, unit(1), torch.tensor([-4.0]))],
-    ids=["ablate", "add first", "add last", "clamp"],
+    [
+        Ablate(unit(1)),
+        Add(0, 3 * unit(1)),
+        Add(2, 3 * unit(1)),
+        Clamp(1, unit(1), torch.tensor([-4.0])),
+        Affine(unit(1), torch.tensor([[2.0, -3.0, 5.0]])),
+    ],
+    ids=["ablate", "add first", "add last", "clamp", "affine"],
 )
 @torch.inference_mode()
 def test_logits_are_those_of_the_reference(tiny: Tiny, family: str, intervention: Intervention):
@@ -123,14 +135,19 @@ def test_after_ablation_nothing_is_left_along_the_direction(tiny: Tiny, family: 
 
 def test_zero_vectors_change_nothing(tiny: Tiny, family: str):
     model, zero = tiny(family), torch.zeros(1, 32)
-    nothing = [Ablate(zero), Add(1, zero), Clamp(1, zero, torch.tensor([5.0]))]
+    nothing = [Ablate(zero), Add(1, zero), Clamp(1, zero, torch.tensor([5.0])), Affine(zero, torch.ones(1, 3))]
     assert torch.equal(last_logits(model, PROMPTS, nothing), last_logits(model, PROMPTS))
 
 
 @torch.inference_mode()
 def test_every_row_gets_its_own(tiny: Tiny, family: str):
     model, r = tiny(family), unit(4)
-    together = [Ablate(r), Add(1, 3 * unit(4, 1)), Clamp(2, r, torch.arange(4.0))]
+    together = [
+        Ablate(r),
+        Add(1, 3 * unit(4, 1)),
+        Clamp(2, r, torch.arange(4.0)),
+        Affine(unit(4, 2), torch.arange(12.0).view(4, 3)),
+    ]
 
     def logits(rows: Sequence[int]) -> Tensor:
         batch = model.template.batch([PROMPTS[row] for row in rows])

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from rcm.methods.direction import Found
 from rcm.models import LoadedModel
 from rcm.patching import Component, engine_of, record
 from rcm.prompts import Part, Prompt, Split
 from rcm.results import Outcome
 from tests.conftest import tiny_model
-from tests.planted import by_name, method, planted_direction, planted_judge, planted_model, planted_prompts
+from tests.planted import by_name, known, method, planted_direction, planted_judge, planted_model, planted_prompts
 
 LAYER, HEADS = 3, 12  # the planted head is in the layer before, the first of two
 PLANTED = "2.0"
@@ -58,7 +57,7 @@ def patched(model: LoadedModel, prompts: Split, seed: int = 0, gate: Outcome | N
     """The results of patching alone, the direction being known."""
     tokens = settings.pop("refusal_tokens", tuple(model.template.tokenizer("R")["input_ids"]))
     vector = torch.nn.functional.pad(planted_direction(), (0, model.d_model - 32))
-    found = Found(-1, LAYER, 5 * vector, 5.0, 0.0, tokens, Outcome("direction/outcome", "selected", ""))
+    found = known(model, 5 * vector, LAYER, tokens)
     return by_name(brief().model_copy(update=settings).patch(model, prompts, seed, found, gate))
 
 
@@ -230,7 +229,7 @@ def test_a_random_set_of_heads_rarely_exceeds_the_null_of_random_sets() -> None:
     draw = np.random.default_rng(0)
     pairs = [(a.text, b.text) for a, b in zip(*prompts.test, strict=True)]
     settings = brief().model_copy(update={"min_gap": 0.3, "random_sets": 60})
-    found = Found(-1, 1, torch.ones(model.d_model), 5.0, 0.0, (70,), Outcome("direction/outcome", "selected", ""))
+    found = known(model, torch.ones(model.d_model), 1, (70,))
     engine = engine_of(model, *(record(model, tokens(model, side)) for side in zip(*pairs[:2], strict=True)), seed=0)
     exceeded = []
     for seed in range(40):

@@ -20,6 +20,7 @@ from rcm.report import write
 from rcm.report.__main__ import main
 from rcm.report.circumstances import warnings
 from rcm.report.curves import curve, span, strip, ticks, vertical_limits
+from rcm.report.equal_kl import at_equal_kl
 from rcm.report.heatmaps import colour, colour_bar, heatmap, on_its_side, spaced, tidy
 from rcm.report.markdown import escaped
 from rcm.report.reading import Comparison
@@ -182,12 +183,17 @@ def tuned(positions: int = 1) -> list[Result]:
         Scalar("direction/probe_accuracy", 0.979, (0.927, 0.994), 96, 0.61, target=0.9),
         by_layer(0.49),
         *patched(),
-        Outcome("steering/outcome", "steered", "Strength 1 forces most refusals of validation prompts."),
+        Outcome("steering/outcome", "steered", "Strength 1 forces most refusals. No control does as well."),
         Scalar("steering/strength", 1.0),
         Scalar("steering/force_rate", 0.913, (0.797, 0.966), 46, 0.022, target=0.7),
         Scalar("steering/suppress_rate", 0.357, (0.23, 0.508), 42, 0.048, target=0.4),
         Scalar("steering/force_rate_clamp", 0.87, (0.74, 0.94), 46),
         doses(),
+        Scalar("steering/force_trend_p", 0.0001, n=46),
+        Scalar("steering/suppress_trend_p", 0.21, n=42),
+        Scalar("steering/kl_force", 2.31, (2.1, 2.5)),
+        Scalar("steering/trigger_precision", 0.94, (0.9, 0.97), 50),
+        steering_points(),
         Transcripts("steering/transcripts", steered),
         summary(
             ("direction/separation", 4.21, True),
@@ -287,6 +293,24 @@ def doses() -> Curve:
         Line("2 random directions", [0.0, 0.02, 0.03], [0.0, 0.0, 0.02], [0.0, 0.04, 0.04]),
     ]
     return Curve("steering/dose_response", [0.5, 1.0, 1.5], lines, "strength, in natural norms", "share turned")
+
+
+def steering_points() -> Table:
+    """Adding at strength 1, and two ways at the same KL, of one of which the loss is not known."""
+    figures = ("turned", "invalid", "kl", "cross_entropy")
+    columns = ("kind", "operation", "direction", "strength", "equal_kl", "n")
+    ends = tuple(f"{figure}{end}" for figure in figures for end in ("", "_low", "_high"))
+    ways = (
+        ("add", "refusal direction", 1.0, False, (0.913, 0.0, 2.31, 0.1)),
+        ("add", "refusal direction", 0.625, True, (0.457, 0.0, 1.02, 0.05)),
+        ("conditional", "random", 0.75, True, (0.022, 0.25, 0.98, NAN)),
+    )
+    rows = [
+        (kind, operation, direction, sign * strength, equal, 46, *np.repeat(values, 3).tolist())
+        for kind, sign in (("harmless", 1), ("harmful", -1))
+        for operation, direction, strength, equal, values in ways
+    ]
+    return Table("steering/points", (*columns, *ends), rows)
 
 
 def said(kind: str, completion: str, verdict: str, **condition: str | float) -> dict[str, str | float]:
@@ -876,3 +900,18 @@ def test_the_record_on_disk_is_left_as_it_was(runs: Path) -> None:
     Comparison.of(stored_runs(runs))
     assert {path: path.stat().st_mtime_ns for path in runs.rglob("*") if path.is_file()} == before
     assert all(json.loads(path.read_text()) for path in runs.glob("*/run.json"))
+
+
+def test_ways_to_steer_stand_side_by_side_at_equal_kl(runs: Path, written: tuple[str, str]) -> None:
+    """In both twins; a figure that is not known is a dash."""
+    found = at_equal_kl(Comparison.of(stored_runs(runs)).compared)
+    assert [reading.name for reading, _ in found] == ["smol-refusal"]  # the base was not steered
+    ((_, told),) = found
+    rows = [[cell.text for cell in row] for row in told.rows]
+    turned, never = percent(0.457), percent(0.0)
+    assert rows[0] == ["add, forced", "refusal direction", turned, "0.625", "1.02", "0.05", never]
+    assert rows[2] == ["add, suppressed", "refusal direction", turned, "-0.625", "1.02", "0.05", never]
+    assert [row[5] for row in rows] == ["0.05", "–", "0.05", "–"]
+    for page in written:
+        assert "Ways to steer, at equal KL" in page
+        assert "0.625" in page

@@ -14,6 +14,7 @@ Without `exhaustive`, step 4 skips what can no longer change the choice. Where t
 nothing to measure: the outcome is `no_refusal_behaviour`, and step 5 reports on the most separable place instead.
 """
 
+import json
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,17 +22,19 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
+from sklearn.pipeline import Pipeline
 from torch import Tensor
 
 from rcm.causal import Scorer, Scores, Search
-from rcm.directions import correct, random_directions
+from rcm.directions import correct, random_directions, shuffled_controls, unit
 from rcm.errors import InputError
-from rcm.forward import record
+from rcm.forward import Recording, record
 from rcm.judges import Judge
 from rcm.methods import Method
 from rcm.methods.behaviour import NO_REFUSAL, REFUSAL, rate
 from rcm.metrics import refusal_log_odds
 from rcm.models import LoadedModel
+from rcm.models.adapter import prompt_digest
 from rcm.prompts import Part, Split, texts
 from rcm.readability import (
     Fits,
@@ -55,14 +58,16 @@ FEWEST = 4  # prompts of a class, below which a mean difference or a mean score 
 
 @dataclass(frozen=True)
 class Found:
-    """A direction at a place. `vector` has its natural length; `harmful` and `harmless` are the mean projections of the
-    training prompts on its unit vector, in units of activation. `refusal_tokens` open refusals; empty if none do."""
+    """A direction at a place. `vector` has its natural length; `harmful` and `harmless` are the mean activations of the
+    training prompts at its position. `shuffled` are mean differences at its place of labels that tell nothing, brought
+    to its length. `refusal_tokens` open refusals; empty if none do."""
 
     position: int
     layer: int
     vector: Float[Tensor, " d_model"]
-    harmful: float
-    harmless: float
+    harmful: Float[Tensor, "layer d_model"]
+    harmless: Float[Tensor, "layer d_model"]
+    shuffled: Float[Tensor, "control d_model"]
     refusal_tokens: tuple[int, ...]
     outcome: Outcome
 
@@ -126,9 +131,13 @@ class Direction(Method):
         yield from _maps(model, positions, scores, readable, (row, layer))
         yield _candidates(positions, fits, scores, readable)
         yield from self._intervened(scorer, fits, scores, (row, layer), outcome, seed)
-        yield from self._held_out(Place(train.at(row, layer), test.at(row, layer)), fits, (row, layer), seed)
+        place = Place(train.at(row, layer), test.at(row, layer))
+        yield from self._held_out(place, fits, (row, layer), seed)
+        yield _held_out_table(place, test, fits.probes[row][layer])
         yield _by_layer(fits, test, row)
-        return _found(fits, train, positions[row], (row, layer), tokens, outcome)
+        yield _harmless(model, train.harmless, row, positions[row], layer)
+        shuffled = shuffled_controls(*train.at(row, layer), self.null_directions, seed)
+        return _found(fits, train, positions[row], (row, layer), shuffled, tokens, outcome)
 
     def _positions(self, model: LoadedModel) -> tuple[int, ...]:
         available = len(model.template.end_of_instruction)
@@ -233,12 +242,18 @@ def _place(choice: Selection | None, readable: Readability, n_positions: int) ->
 
 
 def _found(
-    fits: Fits, train: Recorded, position: int, cell: tuple[int, int], tokens: tuple[int, ...], outcome: Outcome
+    fits: Fits,
+    train: Recorded,
+    position: int,
+    cell: tuple[int, int],
+    shuffled: Float[np.ndarray, "control d_model"],
+    tokens: tuple[int, ...],
+    outcome: Outcome,
 ) -> Found:
     vector = fits.mean_difference[cell]
-    length = np.linalg.norm(vector)
-    harmful, harmless = (float(side.mean(0) @ vector / length) if length else 0.0 for side in train.at(*cell))
-    return Found(position, cell[1], torch.from_numpy(vector).float(), harmful, harmless, tokens, outcome)
+    harmful, harmless = (side.residuals[:, cell[0]].double().mean(0).float() for side in train)
+    controls = torch.from_numpy(unit(shuffled) * np.linalg.norm(vector)).float()
+    return Found(position, cell[1], torch.from_numpy(vector).float(), harmful, harmless, controls, tokens, outcome)
 
 
 def _openings_table(model: LoadedModel, openings: Sequence[Opening]) -> Table:
@@ -268,6 +283,28 @@ def _tensors(model: LoadedModel, positions: Sequence[int], train: Recorded, fits
         "adapter": model.identity.get("adapter", ""),
     }
     return Tensors("direction/directions", {name: tensor.float() for name, tensor in tensors.items()}, metadata)
+
+
+def _held_out_table(place: Place, test: Recorded, probe: Pipeline) -> Table:
+    """What stands behind the held-out figures, prompt by prompt: runs are compared on the prompts that both had."""
+    told = [(kind, prompt_digest(prompt)) for kind, side in test._asdict().items() for prompt in side.prompts]
+    projected = np.concatenate(place.test) @ unit(place.direction)
+    rows = [
+        (*one, float(p), bool(hit)) for one, p, hit in zip(told, projected, correct(probe, *place.test), strict=True)
+    ]
+    return Table("direction/held_out", ("kind", "prompt", "projection", "probe_correct"), rows)
+
+
+def _harmless(model: LoadedModel, harmless: Recording, row: int, position: int, layer: int) -> Tensors:
+    """Activations on harmless training prompts at the place: what a map to a model of another shape is fitted on."""
+    metadata = {
+        "shape": "prompt, d_model",
+        "position": str(position),
+        "layer": str(layer),
+        "prompts": json.dumps([prompt_digest(prompt) for prompt in harmless.prompts]),
+        "template_hash": model.template.digest,
+    }
+    return Tensors("direction/harmless", {"activations": harmless.residuals[:, row, layer].float()}, metadata)
 
 
 def _maps(

@@ -49,6 +49,7 @@ from rcm.patching import (
 from rcm.prompts import Part, Split
 from rcm.results import Curve, Heatmap, Line, Outcome, Result, Scalar, Table
 from rcm.stats import bootstrap
+from rcm.transplant.activations import kept_activations
 
 LOCALISED, NONE, NO_GAP = "localised", "none", "no_gap"
 TOP = 10  # heads, of which the stability of the ranking is told
@@ -108,6 +109,7 @@ class Patching(Direction):
             return
         yield from _maps(effects, engine, self.min_share)
         yield _residual_curve(effects, engine)
+        yield kept_activations(model, [harmful for harmful, _ in pairs[: self.ranked_pairs]], found.refusal_tokens)
 
         ranked, training = (
             _tokens(model, some) for some in (pairs[: self.ranked_pairs], _pairs(prompts.train)[:MEAN_PAIRS])

@@ -1,71 +1,88 @@
-"""Forcing and suppressing refusal: the proof that a direction is what refusing hangs on.
+"""Forcing and suppressing refusal: the proof that a direction is what refusing hangs on, and what the proof costs.
 
 Strengths are multiples of the natural norm, the length of the mean difference at its place: at 1 an intervention moves
 a harmless prompt as far as harmful prompts lie from it.
 
-    force     add s v, or clamp the projection to the harmless mean + s |v|, on harmless prompts
-    suppress  ablate v everywhere, add -s v, or clamp to the harmful mean - s |v|, on harmful prompts
+    force     add s v; or set the projection to the harmless mean + s |v|, at the place (clamp) or everywhere (affine)
+    suppress  ablate v everywhere; or add -s v; or set the projection to the harmful mean - s |v|
+    condition add s v or -s v only to prompts that project on v beyond a threshold (`rcm.steering.gate`)
 
 1. Choose the strength on validation prompts: the highest force rate, at the least strength that reaches it.
-2. On test prompts, steer with the direction and with random ones of its length. Prompts, strengths, signs and controls
-   of one operation are rows of shared batches.
+2. On test prompts, steer with the direction, with random directions of its length, and with mean differences of
+   shuffled labels, brought to its length (`rcm.directions.shuffled_controls`). Every prompt meets one of each, in
+   turn. Prompts, strengths, signs and controls of one operation are rows of shared batches.
 3. Force rate: of the prompts that were answered, how many are now refused, in words. Suppress rate: of those that were
-   refused, how many are now answered, in words. A steered output that is no language is neither.
+   refused, how many are now answered, in words. A steered output that is no language is neither. `rcm.stats.trend`
+   tells whether the rate rises with strength.
+4. The price of every point: KL to the unsteered model over the first tokens of its own replies to harmless prompts,
+   and loss on plain text (`rcm.teacher_forcing`). Whether replies stay language: repetition and length.
+5. Bring every operation and every control to the same KL on harmless validation prompts (`rcm.steering.budget`), and
+   compare what they turn over.
+
+The null of a rate is the upper end of its controls' intervals. Where a control does as well, the outcome is
+`unspecific`.
 """
 
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
 from pydantic import PositiveFloat, PositiveInt
-from torch import Tensor
 
-from rcm.directions import random_directions
-from rcm.generation import replies
-from rcm.interventions import Ablate, Add, Clamp, Intervention
-from rcm.judges import Judge, Verdict
+from rcm.judges import Judge, Verdict, second_opinion
 from rcm.methods.behaviour import rate, transcript
 from rcm.methods.direction import SELECTED, Direction, Found
 from rcm.models import LoadedModel
-from rcm.prompts import Prompt, Split
+from rcm.packaged import PACKAGED, located
+from rcm.prompts import Part, Prompt, Split
 from rcm.results import Curve, Line, Outcome, Result, Scalar, Transcripts
-from rcm.stats import wilson
+from rcm.stats import trend
+from rcm.steering import budget, points
+from rcm.steering.bench import Bench
+from rcm.steering.budget import Reached, Way
+from rcm.steering.conditions import (
+    FAMILIES,
+    OURS,
+    RANDOM,
+    SHUFFLED,
+    UNSTEERED,
+    Condition,
+    Kind,
+    Row,
+    conditions,
+    family_of,
+)
+from rcm.steering.gate import Gate
+from rcm.steering.points import Asked, Point
+from rcm.steering.said import Said, hits, invalid
 
-Operation = Literal["add", "ablate", "clamp"]
-Kind = Literal["harmful", "harmless"]
 FORCE_TARGET, SUPPRESS_TARGET = 0.7, 0.4  # what a good analysis shows
-OURS = 0  # the control number of the direction itself; random ones count from 1
-
-
-@dataclass(frozen=True)
-class Row:
-    """One prompt under one intervention. `strength` 0 is the unsteered model; negative strengths push away."""
-
-    kind: Kind
-    index: int
-    prompt: Prompt
-    operation: Operation
-    strength: float
-    control: int = OURS
-
-
-@dataclass(frozen=True)
-class Said:
-    """A row, what the model said, and the verdict."""
-
-    row: Row
-    completion: str
-    verdict: Verdict
+STEERED, UNSPECIFIC = "steered", "unspecific"
+KINDS: tuple[Kind, Kind] = ("harmless", "harmful")
+UNTRIED = {
+    "harmless": "No harmless prompt was answered before, so there was none to force.",
+    "harmful": "No harmful prompt was refused before, so there was none to suppress.",
+}
+VERBS = {"harmless": "force", "harmful": "suppress"}
+Calibrated = dict[Way, dict[str, Reached]]
+PLAIN = f"{PACKAGED}plain.txt"
 
 
 class Steering(Direction):
-    """`strengths` in multiples of the natural norm. `max_new_tokens` is how long replies may be."""
+    """`strengths` in multiples of the natural norm. `max_new_tokens` is how long replies may be, `kl_tokens` how many
+    of an unsteered reply the KL is taken over. `kl_budget` in nats per token, at which operations are compared, at no
+    more than `max_strength`. `kl_prompts` and `plain_texts`: how many harmless prompts and texts of
+    `rcm/assets/plain.txt` the prices are taken on; `compared_prompts`: how many of each class are compared at equal KL;
+    null is all."""
 
     strengths: tuple[PositiveFloat, ...]
     max_new_tokens: PositiveInt
+    kl_tokens: PositiveInt
+    kl_budget: PositiveFloat
+    max_strength: PositiveFloat
+    kl_prompts: PositiveInt | None
+    compared_prompts: PositiveInt | None
+    plain_texts: PositiveInt | None
     redact: bool
 
     def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
@@ -75,7 +92,7 @@ class Steering(Direction):
     def steer(
         self, model: LoadedModel, prompts: Split, judge: Judge, seed: int, found: Found
     ) -> Generator[Result, None, None]:
-        """Yield force and suppress rates with their controls; nothing is steered without a selected direction."""
+        """Yield rates and prices with their controls; nothing is steered without a selected direction."""
         if found.outcome.value != SELECTED:
             yield Outcome(
                 "steering/outcome", found.outcome.value, "No direction was selected, so there is none to steer by."
@@ -83,178 +100,257 @@ class Steering(Direction):
             yield Scalar("steering/force_rate", float("nan"), n=0, target=FORCE_TARGET)
             yield Scalar("steering/suppress_rate", float("nan"), n=0, target=SUPPRESS_TARGET)
             return
-        bench = _Bench(
-            model, judge, found, random_directions(self.null_directions, model.d_model, seed), self.max_new_tokens
-        )
-        trial = bench.said(_rows("harmless", prompts.validation.harmless, "add", (0.0, *self.strengths)))
-        strength = _best(trial, self.strengths)
-        said = bench.said(self._test_rows(prompts, strength))
-        because = f"Strength {strength:g} forces most refusals of validation prompts."
-        yield Outcome("steering/outcome", "steered", because)
-        yield Scalar("steering/strength", strength)
-        yield from _headlines(said, strength, self.null_directions, judge)
-        yield _dose_response(said, self.strengths, self.null_directions)
-        yield _trial_curve(trial, self.strengths)
-        yield Transcripts("steering/transcripts", [_record(one, redact=self.redact) for one in said])
+        gate = Gate.of(model, found, prompts.validation, prompts.test)
+        bench = Bench.of(model, judge, found, gate, seed, self.max_new_tokens, self.kl_tokens)
 
-    def _test_rows(self, prompts: Split, strength: float) -> list[Row]:
-        harmful, harmless = prompts.test.harmful, prompts.test.harmless
-        controls = range(1, self.null_directions + 1)
-        everyone = (OURS, *controls)
+        trial = self._trial(bench, prompts.validation)
+        strength = max(self._ordered, key=lambda s: _share(trial[s]))
+        yield Scalar("steering/strength", strength)
+        yield _trial_curve(trial)
+
+        before, asked = unsteered(bench, prompts.test)
+        costed = prompts.test.harmless[: self.kl_prompts], plain_prompts(self.plain_texts)
+        measured = points.measured(bench, self._conditions(strength), asked, costed, seed)
+        yield from _headlines(measured, strength, judge)
+        yield from _second_opinion(measured, strength, judge)
+        yield from _trends(measured, seed)
+        yield from _triggers(gate, prompts.test)
+        yield from _curves(measured)
+
+        n = self.compared_prompts
+        fewer = {kind: [one for one in some if n is None or one[0] < n] for kind, some in asked.items()}
+        reached = self._at_budget(bench, prompts.validation.harmless[: self.kl_prompts])
+        compared = points.measured(bench, _compared(reached), fewer, costed, seed)
+        yield from _prices(measured, strength)
+        yield from _budget_strengths(reached)
+        yield points.table("steering/points", [*measured, *compared])
+        yield _conclusion(measured, compared, strength)
+        said = [*before, *(one for point in (*measured, *compared) for one in point.said)]
+        yield Transcripts("steering/transcripts", [steered_transcript(one, redact=self.redact) for one in said])
+
+    @property
+    def _ordered(self) -> list[float]:
+        return sorted(self.strengths)
+
+    def _trial(self, bench: Bench, validation: Part) -> dict[float, list[Said]]:
+        """Validation prompts forced at every strength."""
+        _, asked = unsteered(bench, Part((), validation.harmless))
+        tried = conditions("harmless", "add", self._ordered, 0)
+        return dict(zip(self._ordered, points.answered(bench, tried, asked), strict=True))
+
+    def _conditions(self, strength: float) -> list[Condition]:
+        """Every point of the dose-response, and the other operations at the chosen strength."""
+        controls = self.null_directions
         return [
-            *_rows("harmless", harmless, "add", (0.0,)),
-            *_rows("harmful", harmful, "add", (0.0,)),
-            *_rows("harmless", harmless, "add", self.strengths, everyone),
-            *_rows("harmful", harmful, "add", [-s for s in self.strengths]),
-            *_rows("harmful", harmful, "ablate", (1.0,), everyone),
-            *_rows("harmless", harmless, "clamp", (strength,)),
-            *_rows("harmful", harmful, "clamp", (-strength,)),
+            *conditions("harmless", "add", self._ordered, controls),
+            *conditions("harmful", "add", [-s for s in self._ordered], controls),
+            *conditions("harmful", "ablate", (1.0,), controls),
+            *conditions("harmless", "clamp", (strength,), 0),
+            *conditions("harmful", "clamp", (-strength,), 0),
+            *conditions("harmless", "affine", (strength,), 0),
+            *conditions("harmful", "affine", (-strength,), 0),
         ]
 
+    def _at_budget(self, bench: Bench, harmless: Sequence[Prompt]) -> Calibrated:
+        """For every way of steering the strengths at which each direction costs the budget on these prompts.
 
-@dataclass(frozen=True)
-class _Bench:
-    """A model with its judge, a direction and its random controls: rows in, verdicts out."""
-
-    model: LoadedModel
-    judge: Judge
-    found: Found
-    randoms: Float[np.ndarray, "control d_model"]
-    max_new_tokens: int
-
-    def said(self, rows: Sequence[Row]) -> list[Said]:
-        """One generation for each operation, in the order of the rows."""
-        completions: dict[Row, str] = {}
-        for operation in dict.fromkeys(row.operation for row in rows):
-            batch = [row for row in rows if row.operation == operation]
-            asked = [row.prompt.text for row in batch]
-            intervention = self._intervention(operation, batch)
-            label = f"steering: {operation}"
-            completions |= zip(
-                batch, replies(self.model, asked, self.max_new_tokens, [intervention], label), strict=True
-            )
-        verdicts = self.judge.verdicts([row.prompt.text for row in rows], [completions[row] for row in rows])
-        return [Said(row, completions[row], verdict) for row, verdict in zip(rows, verdicts, strict=True)]
-
-    def _intervention(self, operation: Operation, rows: Sequence[Row]) -> Intervention:
-        units = torch.stack([self._unit(row.control) for row in rows])
-        strengths = torch.tensor([row.strength for row in rows])
-        norm, layer = self.found.vector.norm(), self.found.layer
-        if operation == "ablate":
-            return Ablate(units)
-        if operation == "add":
-            return Add(layer, strengths[:, None] * norm * units)
-        start = torch.tensor([self.found.harmful if row.kind == "harmful" else self.found.harmless for row in rows])
-        return Clamp(layer, units, start + strengths * norm)
-
-    def _unit(self, control: int) -> Float[Tensor, " d_model"]:
-        if control == OURS:
-            return torch.nn.functional.normalize(self.found.vector, dim=0)
-        return torch.from_numpy(self.randoms[control - 1]).float()
+        Where a condition lets most harmless prompts alone no strength would cost as much: it takes that of adding.
+        """
+        found: Calibrated = {}
+        for kind in KINDS:
+            for operation in ("add", "clamp", "affine"):
+                way = Way(operation, kind)
+                found[way] = budget.strengths(bench, way, harmless, self.kl_budget, self.max_strength)
+            found[Way("conditional", kind)] = found[Way("add", kind)]
+        return found
 
 
-def _rows(
-    kind: Kind,
-    prompts: Sequence[Prompt],
-    operation: Operation,
-    strengths: Sequence[float],
-    controls: Sequence[int] = (OURS,),
-) -> list[Row]:
+def plain_prompts(n: int | None) -> list[Prompt]:
+    """The first plain texts, as what no model was asked."""
+    lines = located(PLAIN).read_text(encoding="utf-8").splitlines()
+    return [Prompt(line, "") for line in lines[:n]]
+
+
+def unsteered(bench: Bench, part: Part) -> tuple[list[Said], Asked]:
+    """What the model says by itself; and of each kind the prompts that have the behaviour to turn over."""
+    rows = [Row(kind, i, p, "none", UNSTEERED) for kind in KINDS for i, p in enumerate(getattr(part, kind))]
+    said = bench.said(rows)
+    asked: Asked = {
+        kind: [(s.row.index, s.row.prompt) for s in said if s.row.kind == kind and s.to_turn] for kind in KINDS
+    }
+    return said, asked
+
+
+def _compared(reached: Calibrated) -> list[Condition]:
+    """Every way of steering with the directions of each family, each at its own strength.
+
+    Conditional steering is adding where the condition fires, and so are its controls: they would say nothing new.
+    """
     return [
-        Row(kind, index, prompt, operation, strength, control)
-        for control in controls
-        for strength in strengths
-        for index, prompt in enumerate(prompts)
+        Condition(
+            way.kind,
+            way.operation,
+            family,
+            {name: way.sign * one.strength for name, one in of.items() if family_of(name) == family},
+            equal_kl=True,
+        )
+        for way, of in reached.items()
+        for family in dict.fromkeys(map(family_of, of))
+        if family == OURS or way.operation != "conditional"
     ]
 
 
-def _hits(said: Sequence[Said], condition: Row) -> Bool[np.ndarray, " prompt"]:
-    """Whether each prompt's behaviour was turned over, of those that had it to turn over."""
-    forcing = condition.kind == "harmless"
-    verdicts = _verdicts(said, condition)
-    return np.array([v.refuses if forcing else v is Verdict.COMPLIANCE for v in verdicts], dtype=bool)
-
-
-def _verdicts(said: Sequence[Said], condition: Row) -> list[Verdict]:
-    """Under a condition, of the prompts that had the behaviour to turn over.
-
-    `condition` tells kind, operation, strength and control; its prompt does not matter.
-    """
-    forcing = condition.kind == "harmless"
-    before = {one.row.index: one.verdict for one in said if one.row.kind == condition.kind and one.row.strength == 0}
-    eligible = {i for i, v in before.items() if (v is Verdict.COMPLIANCE if forcing else v.refuses)}
-    wanted = [one for one in said if replace(one.row, index=condition.index, prompt=condition.prompt) == condition]
-    return [one.verdict for one in wanted if one.row.index in eligible]
-
-
-def _condition(kind: Kind, operation: Operation, strength: float, control: int = OURS) -> Row:
-    return Row(kind, 0, Prompt("", ""), operation, strength, control)
-
-
-def _best(trial: Sequence[Said], strengths: Sequence[float]) -> float:
-    """The least strength with the highest force rate."""
-    rates = {s: _share(_hits(trial, _condition("harmless", "add", s))) for s in sorted(strengths)}
-    return max(rates, key=lambda s: rates[s])
-
-
-def _share(hits: Bool[np.ndarray, " prompt"]) -> float:
-    return float(hits.mean()) if len(hits) else 0.0
-
-
-def _headlines(said: Sequence[Said], strength: float, controls: int, judge: Judge) -> Iterator[Scalar]:
+def _headlines(measured: Sequence[Point], strength: float, judge: Judge) -> Iterator[Scalar]:
     """Force by adding and suppress by ablating are the headline; the other operations stand beside them."""
 
-    def figure(name: str, target: float | None, kind: Kind, operation: Operation, s: float, nulls: int) -> Scalar:
-        drawn = [_share(_hits(said, _condition(kind, operation, s, control))) for control in range(1, nulls + 1)]
-        condition = _condition(kind, operation, s)
-        share = rate(name, _hits(said, condition), max(drawn, default=None), target)
-        return replace(share, unscored=_verdicts(said, condition).count(Verdict.INVALID), kappa=judge.kappa)
+    def figure(name: str, target: float | None, at: tuple[Kind, str, float]) -> Scalar:
+        said = _at(measured, *at).said
+        null = max((c.turned.high for c in _controls(measured, *at)), default=None)
+        return replace(rate(name, hits(said), null, target), unscored=_invalid(said), kappa=judge.kappa)
 
-    yield figure("steering/force_rate", FORCE_TARGET, "harmless", "add", strength, controls)
-    yield figure("steering/suppress_rate", SUPPRESS_TARGET, "harmful", "ablate", 1.0, controls)
-    yield figure("steering/force_rate_clamp", None, "harmless", "clamp", strength, 0)
-    yield figure("steering/suppress_rate_add", None, "harmful", "add", -strength, 0)
-    yield figure("steering/suppress_rate_clamp", None, "harmful", "clamp", -strength, 0)
-    for name, kind, operation, s in (("force", "harmless", "add", strength), ("suppress", "harmful", "ablate", 1.0)):
-        steered = [one for one in said if (one.row.kind, one.row.operation, one.row.strength) == (kind, operation, s)]
-        ours = np.array([one.verdict is Verdict.INVALID for one in steered if one.row.control == OURS])
-        yield rate(f"steering/invalid_rate_{name}", ours, None)
+    yield figure("steering/force_rate", FORCE_TARGET, ("harmless", "add", strength))
+    yield figure("steering/suppress_rate", SUPPRESS_TARGET, ("harmful", "ablate", 1.0))
+    yield figure("steering/force_rate_clamp", None, ("harmless", "clamp", strength))
+    yield figure("steering/force_rate_affine", None, ("harmless", "affine", strength))
+    yield figure("steering/suppress_rate_add", None, ("harmful", "add", -strength))
+    yield figure("steering/suppress_rate_clamp", None, ("harmful", "clamp", -strength))
+    yield figure("steering/suppress_rate_affine", None, ("harmful", "affine", -strength))
 
 
-def _dose_response(said: Sequence[Said], strengths: Sequence[float], controls: int) -> Curve:
-    """Force rate over strength on test prompts: the direction with Wilson's band, random ones with their range."""
-    ordered = sorted(strengths)
-    ours = [_hits(said, _condition("harmless", "add", s)) for s in ordered]
-    lines = [_line("refusal direction", ours)]
-    pushed = [_hits(said, _condition("harmful", "add", -s)) for s in ordered]
-    lines.append(_line("suppress: subtracted from harmful prompts", pushed))
-    if controls:
-        drawn = [
-            [_share(_hits(said, _condition("harmless", "add", s, control))) for control in range(1, controls + 1)]
-            for s in ordered
-        ]
-        middle, low, high = ([float(f(shares)) for shares in drawn] for f in (np.mean, min, max))
-        lines.append(Line(f"{controls} random directions", middle, low, high))
-    return Curve("steering/dose_response", ordered, lines, "strength, in natural norms", "share of test prompts turned")
+def _second_opinion(measured: Sequence[Point], strength: float, judge: Judge) -> Iterator[Scalar]:
+    """The headlines by the judge's second; which prompts there are to turn over the first has decided."""
+    said = [one for point in measured for one in point.said]
+
+    def rates(by: Judge, verdicts: Sequence[Verdict]) -> Iterator[Scalar]:
+        return _headlines(list(points.judged_again(measured, verdicts)), strength, by)
+
+    verdicts, asked = [one.verdict for one in said], [one.row.prompt.text for one in said]
+    yield from second_opinion("steering", judge, verdicts, asked, [one.completion for one in said], rates)
 
 
-def _trial_curve(trial: Sequence[Said], strengths: Sequence[float]) -> Curve:
-    ordered = sorted(strengths)
-    hits = [_hits(trial, _condition("harmless", "add", s)) for s in ordered]
-    name = "steering/strength_choice"
-    return Curve(
-        name, ordered, [_line("refusal direction", hits)], "strength, in natural norms", "validation force rate"
+def _at(measured: Sequence[Point], kind: Kind, operation: str, strength: float | None, family: str = OURS) -> Point:
+    """The point of a condition; strength None is any."""
+    return next(
+        one
+        for one in measured
+        for c in [one.condition]
+        if (c.kind, c.operation, c.family) == (kind, operation, family) and strength in (None, c.strength)
     )
 
 
-def _line(label: str, hits: Sequence[Bool[np.ndarray, " prompt"]]) -> Line:
-    bands = [wilson(int(h.sum()), len(h)) if len(h) else (0.0, 1.0) for h in hits]
-    return Line(label, [_share(h) for h in hits], [low for low, _ in bands], [high for _, high in bands])
+def _controls(measured: Sequence[Point], kind: Kind, operation: str, strength: float | None) -> list[Point]:
+    """The points beside ours."""
+    same = (p for p in measured if (p.condition.kind, p.condition.operation) == (kind, operation))
+    return [p for p in same if p.condition.family != OURS and strength in (None, p.condition.strength)]
 
 
-def _record(said: Said, *, redact: bool) -> dict[str, str | float]:
+def _conclusion(measured: Sequence[Point], compared: Sequence[Point], strength: float) -> Outcome:
+    """Whether the direction does what no control does."""
+    tried = {one.row.kind for point in measured for one in point.said}
+    untried = "".join(f" {said}" for kind, said in UNTRIED.items() if kind not in tried)
+    because = f"Strength {strength:g} forces most refusals of validation prompts.{untried}"
+    rivals = [
+        *_rivals("force", measured, ("harmless", "add", strength), FORCE_TARGET, ""),
+        *_rivals("suppress", measured, ("harmful", "ablate", 1.0), SUPPRESS_TARGET, ""),
+        *_rivals("force", compared, ("harmless", "add", None), FORCE_TARGET, " at equal KL"),
+    ]
+    if not rivals:
+        return Outcome("steering/outcome", STEERED, f"{because} No control does as well.")
+    return Outcome("steering/outcome", UNSPECIFIC, f"{because} Controls do as well: {'; '.join(rivals)}.")
+
+
+def _rivals(
+    verb: str, measured: Sequence[Point], at: tuple[Kind, str, float | None], target: float, where: str
+) -> Iterator[str]:
+    """The controls whose rate reaches the target, or our interval."""
+    ours = _at(measured, *at)
+    for control in _controls(measured, *at):
+        if control.turned.value >= min(target, ours.turned.low):
+            yield (
+                f"{control.condition.family} directions {verb} {control.turned.value:.0%}{where}, "
+                f"the refusal direction {ours.turned.value:.0%}"
+            )
+
+
+def _invalid(said: Sequence[Said]) -> int:
+    return sum(one.verdict is Verdict.INVALID for one in said)
+
+
+def _trends(measured: Sequence[Point], seed: int) -> Iterator[Scalar]:
+    """Whether a stronger push turns more over."""
+    for kind in KINDS:
+        series = sorted(_series(measured, kind, OURS), key=lambda p: abs(p.condition.strength))
+        turned = np.stack([hits(one.said) for one in series], axis=1)
+        p = trend(turned, seed) if len(turned) else float("nan")
+        yield Scalar(f"steering/{VERBS[kind]}_trend_p", p, n=len(turned))
+
+
+def _triggers(gate: Gate, test: Part) -> Iterator[Scalar]:
+    """Of the condition, on test prompts: how many of those that it fires on are harmful, and how many harmful ones it
+    fires on."""
+    fired = {kind: np.array([gate.fires[p.text] for p in getattr(test, kind)], dtype=bool) for kind in KINDS}
+    of_fired = np.repeat([True, False], [fired["harmful"].sum(), fired["harmless"].sum()])
+    yield rate("steering/trigger_precision", of_fired, None)
+    yield rate("steering/trigger_recall", fired["harmful"], None)
+
+
+def _series(measured: Sequence[Point], kind: Kind, family: str) -> list[Point]:
+    """Adding, or subtracting, at every strength."""
+    return [
+        p for p in measured if (p.condition.kind, p.condition.operation, p.condition.family) == (kind, "add", family)
+    ]
+
+
+LABELS = {OURS: OURS, RANDOM: "random directions", SHUFFLED: "directions of shuffled labels"}
+
+
+def _curves(measured: Sequence[Point]) -> Iterator[Curve]:
+    """Every figure over strength, of the direction and of both kinds of controls."""
+    forced, suppressed = (
+        {LABELS[family]: _series(measured, kind, family) for family in FAMILIES} for kind in ("harmless", "harmful")
+    )
+    yield points.curve("steering/dose_response", forced, "turned", "force rate: harmless prompts refused")
+    yield points.curve(
+        "steering/dose_response_suppress", suppressed, "turned", "suppress rate: harmful prompts answered"
+    )
+    yield points.curve("steering/kl", forced, "kl", "KL to the unsteered model, nats per token")
+    yield points.curve(
+        "steering/cross_entropy", forced, "cross_entropy", "loss on plain text, growth in nats per token"
+    )
+    ours = {"forced": forced[OURS], "suppressed": suppressed[OURS]}
+    yield points.curve("steering/coherence", ours, "distinct", "share of word trigrams that are distinct")
+    yield points.curve("steering/invalid", ours, "invalid", "share of replies that are no language")
+
+
+def _prices(measured: Sequence[Point], strength: float) -> Iterator[Scalar]:
+    """What the headline operations cost."""
+    headline = _at(measured, "harmless", "add", strength), _at(measured, "harmful", "ablate", 1.0)
+    for name, one in zip(VERBS.values(), headline, strict=True):
+        yield rate(f"steering/invalid_rate_{name}", invalid(one.said), None)
+        yield Scalar(f"steering/distinct_{name}", one.distinct.value, one.distinct[1:], len(one.said))
+        yield Scalar(f"steering/kl_{name}", one.kl.value, one.kl[1:])
+        yield Scalar(f"steering/cross_entropy_{name}", one.cross_entropy.value, one.cross_entropy[1:])
+
+
+def _budget_strengths(reached: Calibrated) -> Iterator[Scalar]:
+    """Of the refusal direction; NaN where no strength within reach costs the budget."""
+    for way, of in reached.items():
+        if way.operation != "conditional":
+            strength = of[OURS].strength if of[OURS].reached else float("nan")
+            yield Scalar(f"steering/budget_strength_{VERBS[way.kind]}_{way.operation}", strength)
+
+
+def _share(said: Sequence[Said]) -> float:
+    return points.share(hits(said)).value if said else 0.0
+
+
+def _trial_curve(trial: Mapping[float, Sequence[Said]]) -> Curve:
+    rates = [points.share(hits(said)) for said in trial.values()]
+    line = Line(OURS, *(list(part) for part in zip(*rates, strict=True)))
+    return Curve("steering/strength_choice", list(trial), [line], "strength, in natural norms", "validation force rate")
+
+
+def steered_transcript(said: Said, *, redact: bool) -> dict[str, str | float]:
     row = said.row
-    control = "refusal direction" if row.control == OURS else f"random {row.control}"
     told = transcript(row.kind, row.prompt, said.completion, said.verdict, redact=redact)
-    condition = "none" if row.strength == 0 else row.operation
-    return {**told, "operation": condition, "strength": row.strength, "direction": control}
+    return {**told, "operation": row.operation, "strength": row.strength, "direction": row.direction}

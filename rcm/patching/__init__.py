@@ -9,7 +9,7 @@ from rcm.patching.components import KINDS, Component, Kind, Rows, Shape
 from rcm.patching.contribution import contributions
 from rcm.patching.effects import ALPHA, Effects, Estimate, stability
 from rcm.patching.engine import Engine, engine_of
-from rcm.patching.interchange import Interchange, Pair, interchange, interchange_of_replies
+from rcm.patching.interchange import Interchange, Pair, batches, interchange, interchange_of_replies
 from rcm.patching.metric import Likelihood, LogOdds, Metric
 from rcm.patching.ranking import Ranking, rank_heads
 from rcm.patching.recording import Recording, Values, mean_values, record
@@ -33,6 +33,7 @@ __all__ = [
     "Rows",
     "Shape",
     "Values",
+    "batches",
     "contributions",
     "engine_of",
     "interchange",

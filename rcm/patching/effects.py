@@ -51,7 +51,7 @@ class Effects:
         with_gap = study.gap >= min_gap
         kept = study.where(with_gap)
         ways = [figures / kept.gap[:, None] for figures in (kept.necessity, kept.sufficiency)]
-        necessity, sufficiency = (_estimate(way, p_way, seed) for way, p_way in zip(ways, p, strict=True))
+        necessity, sufficiency = (estimate(way, p_way, seed) for way, p_way in zip(ways, p, strict=True))
         return cls(components, necessity, sufficiency, torch.stack(ways).mean(0).numpy(), with_gap.numpy())
 
     def of_kind(self, kind: Kind) -> list[int]:
@@ -63,7 +63,8 @@ class Effects:
         return self.necessity.critical(min_share) | self.sufficiency.critical(min_share)
 
 
-def _estimate(shares: Figures, p: Cells, seed: int) -> Estimate:
+def estimate(shares: Figures, p: Cells, seed: int) -> Estimate:
+    """Of shares that prompts have in each cell, and the cells' p-values."""
     if not len(shares):
         nothing = np.full(len(p), np.nan)
         return Estimate(nothing, nothing, nothing, p)

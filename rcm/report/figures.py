@@ -50,6 +50,14 @@ class Row:
     scale: tuple[float, float] = (0.0, 1.0)
 
 
+@dataclass(frozen=True)
+class Told:
+    """A table of one run: `said` goes before it, and says where to find the rest."""
+
+    said: str
+    rows: Sequence[Sequence[Cell]]
+
+
 def rows(figures: Sequence[Figure], readings: Sequence[Reading]) -> Iterator[Row]:
     """A row for each figure that any of the runs reported."""
     for figure in figures:

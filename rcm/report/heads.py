@@ -4,10 +4,9 @@ Strength is the mean of |necessity| and |sufficiency|.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from rcm.report.figures import Cell, interval
+from rcm.report.figures import Cell, Told, interval
 from rcm.report.reading import Reading
 from rcm.report.words import percent, plain
 from rcm.storage import file_names
@@ -22,28 +21,20 @@ COLUMNS = (
 )
 
 
-@dataclass(frozen=True)
-class CriticalHeads:
-    """`said`: how many there are, and where to find the rest. `rows`: cells as in COLUMNS."""
-
-    said: str
-    rows: Sequence[Sequence[Cell]]
-
-
-def critical_heads(readings: Sequence[Reading]) -> list[tuple[Reading, CriticalHeads]]:
+def critical_heads(readings: Sequence[Reading]) -> list[tuple[Reading, Told]]:
     """Those of each run that patched."""
     return [(reading, _critical_heads(reading)) for reading in readings if reading.outcome("patching/outcome")]
 
 
-def _critical_heads(reading: Reading) -> CriticalHeads:
+def _critical_heads(reading: Reading) -> Told:
     table = reading.table("patching/heads")
     if table is None:
-        return CriticalHeads(reading.why_without("patching/heads"), ())
+        return Told(reading.why_without("patching/heads"), ())
     heads = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     critical = sorted((head for head in heads if head["critical"]), key=_strength, reverse=True)
     said = f"{len(critical) or 'None'} of {len(heads)} heads {'is' if len(critical) < 2 else 'are'} critical"
     shown = f"; the {MOST} strongest" if len(critical) > MOST else ""
-    return CriticalHeads(
+    return Told(
         f"{said}{shown}. All heads: {reading.run.id}/{file_names(table)[0]}.", [_row(head) for head in critical[:MOST]]
     )
 

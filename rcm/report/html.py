@@ -6,6 +6,7 @@ Besides, the page forbids itself to fetch anything and to run any script but its
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,22 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from rcm.report import categories, circumstances, figures, heads, said, sections
+from rcm.report import (
+    categories,
+    changes,
+    circumstances,
+    emergence,
+    equal_kl,
+    figures,
+    heads,
+    said,
+    sections,
+    transplants,
+)
 from rcm.report.curves import strip
 from rcm.report.pictures import curve_rows, map_rows
 from rcm.report.reading import Comparison, Reading
+from rcm.report.verdict import Tuning
 from rcm.report.words import duration, plain, visible
 from rcm.results import Scalar, Transcripts
 
@@ -24,7 +37,7 @@ HERE = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src '{}'; base-uri 'none'; form-action 'none'"
 
 
-def page(comparison: Comparison) -> str:
+def page(comparison: Comparison, tunings: Sequence[Tuning]) -> str:
     """The whole page as text."""
     script = (HERE / "page.js").read_text(encoding="utf-8")
     return (
@@ -32,6 +45,10 @@ def page(comparison: Comparison) -> str:
         .get_template("page.html.j2")
         .render(
             comparison=comparison,
+            tunings=[(one, changes.told(one.changes)) for one in tunings],
+            emerging=emergence.series(comparison.others),
+            others=emergence.outside(comparison.others),
+            transplants=transplants.matrix(comparison.others),
             sections=sections.sections(comparison.compared),
             facts=[circumstances.facts(reading) for reading in comparison.finished],
             warnings=circumstances.warnings(comparison),
@@ -60,6 +77,10 @@ def _environment() -> Environment:
         "CATEGORIES_HINT": categories.HINT,
         "critical_heads": heads.critical_heads,
         "HEAD_COLUMNS": heads.COLUMNS,
+        "at_equal_kl": equal_kl.at_equal_kl,
+        "KL_COLUMNS": equal_kl.COLUMNS,
+        "TRANSPLANT_COLUMNS": transplants.COLUMNS,
+        "CHANGE_COLUMNS": changes.COLUMNS,
         "conclusions": sections.conclusions,
         "duration": duration,
         "said": said,

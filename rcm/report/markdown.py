@@ -6,10 +6,22 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from rcm.report import categories, circumstances, figures, heads, said, sections
-from rcm.report.figures import Cell
+from rcm.report import (
+    categories,
+    changes,
+    circumstances,
+    emergence,
+    equal_kl,
+    figures,
+    heads,
+    said,
+    sections,
+    transplants,
+)
+from rcm.report.figures import Cell, Told
 from rcm.report.reading import Comparison, Reading
-from rcm.report.words import TIED, plain, visible
+from rcm.report.verdict import Tuning
+from rcm.report.words import TIED, known, plain, visible
 from rcm.results import Scalar, Transcripts
 from rcm.storage import file_names
 
@@ -26,12 +38,12 @@ def escaped(text: str) -> str:
     return re.sub(r"^\s*(?:(\d+)(?=[.)](?:\s|$))|(?=[#+=-]))", r"\1\\", line)
 
 
-def page(comparison: Comparison) -> str:
+def page(comparison: Comparison, tunings: Sequence[Tuning]) -> str:
     """The whole twin as text."""
     parts = [
         "# Refusal Circuit Mapping",
-        *_short(comparison),
-        *_figures(comparison),
+        *_short(comparison, tunings),
+        *_figures(comparison, tunings),
         *_others(comparison),
         *_transcripts(comparison),
         *_provenance(comparison),
@@ -46,9 +58,10 @@ def table(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _short(comparison: Comparison) -> Iterator[str]:
+def _short(comparison: Comparison, tunings: Sequence[Tuning]) -> Iterator[str]:
     yield "## In short"
     yield from (f"> **Careful.** {escaped(warning)}" for warning in circumstances.warnings(comparison))
+    yield from (f"**{escaped(one.name)}: {one.judged.value}.** {escaped(one.judged.said)}" for one in tunings)
     if not comparison.compared:
         yield NOTHING
         return
@@ -63,7 +76,7 @@ def _title(reading: Reading) -> str:
     return f"**{escaped(reading.name)}** ({escaped(reading.stage)}, run {escaped(reading.run.id)})"
 
 
-def _figures(comparison: Comparison) -> Iterator[str]:
+def _figures(comparison: Comparison, tunings: Sequence[Tuning]) -> Iterator[str]:
     if not comparison.compared:
         return
     yield "## Figures"
@@ -75,8 +88,11 @@ def _figures(comparison: Comparison) -> Iterator[str]:
         yield f"### {section.title}"
         columns = ["", *(_title(reading) for reading in comparison.compared)]
         yield table(columns, ([escaped(row.label), *map(_cell, row.cells)] for row in section.rows))
+    yield from _changes(tunings)
+    yield from _transplants(comparison)
     yield from _categories(comparison.compared)
     yield from _critical_heads(comparison.compared)
+    yield from _at_equal_kl(comparison.compared)
 
 
 def _cell(cell: Cell) -> str:
@@ -99,14 +115,55 @@ def _critical_heads(readings: Sequence[Reading]) -> Iterator[str]:
     if found:
         yield "### Critical heads"
         yield escaped(f"Strongest first. {'; '.join(f'{name}: {hint}' for name, hint in heads.COLUMNS)}.")
-    for reading, critical in found:
-        yield f"{_title(reading)}: {escaped(critical.said)}"
-        if critical.rows:
-            yield table([name for name, _ in heads.COLUMNS], (map(_cell, row) for row in critical.rows))
+    yield from _tables(found, heads.COLUMNS)
+
+
+def _at_equal_kl(readings: Sequence[Reading]) -> Iterator[str]:
+    found = equal_kl.at_equal_kl(readings)
+    if found:
+        yield "### Ways to steer, at equal KL"
+        yield escaped(f"{'; '.join(f'{name}: {hint}' for name, hint in equal_kl.COLUMNS if hint)}.")
+    yield from _tables(found, equal_kl.COLUMNS)
+
+
+def _changes(tunings: Sequence[Tuning]) -> Iterator[str]:
+    for tuning in tunings:
+        told = changes.told(tuning.changes)
+        yield f"### What tuning changed: {escaped(tuning.name)}"
+        yield escaped(f"{told.said} {'; '.join(f'{name}: {hint}' for name, hint in changes.COLUMNS if hint)}.")
+        yield _table(told, changes.COLUMNS)
+
+
+def _transplants(comparison: Comparison) -> Iterator[str]:
+    told = transplants.matrix(comparison.others)
+    if told:
+        yield "### Transplants"
+        yield escaped(told.said)
+        yield _table(told, transplants.COLUMNS)
+
+
+def _table(told: Told, columns: Sequence[tuple[str, str]]) -> str:
+    return table([name for name, _ in columns], (map(_cell, row) for row in told.rows))
+
+
+def _tables(found: Iterable[tuple[Reading, Told]], columns: Sequence[tuple[str, str]]) -> Iterator[str]:
+    for reading, told in found:
+        yield f"{_title(reading)}: {escaped(told.said)}"
+        if told.rows:
+            yield _table(told, columns)
 
 
 def _others(comparison: Comparison) -> Iterator[str]:
-    for reading in comparison.others:
+    for one in emergence.series(comparison.others):
+        yield f"## {escaped(one.name)}: emergence over {len(one.steps)} checkpoints"
+        yield escaped(one.said)
+        named = [(label, name) for _, lines in emergence.DRAWN for label, name in lines.items()]
+        rows = (
+            [str(step), *(_value(reading, name) for _, name in named)]
+            for step, reading in zip(one.steps, one.readings, strict=True)
+        )
+        yield table(["step", *(label for label, _ in named)], rows)
+    for reading in emergence.outside(comparison.others):
         yield f"## {_title(reading)}: {escaped(reading.run.choices['method'])}"
         if concluded := _concluded(reading):
             yield concluded
@@ -116,6 +173,12 @@ def _others(comparison: Comparison) -> Iterator[str]:
             yield table(["figure", "value", ""], rows)
         yield from _categories([reading])
         yield from _critical_heads([reading])
+        yield from _at_equal_kl([reading])
+
+
+def _value(reading: Reading, name: str) -> str:
+    scalar = reading.scalar(name)
+    return plain(scalar.value) if scalar and known(scalar.value) else "–"
 
 
 def _transcripts(comparison: Comparison) -> Iterator[str]:

@@ -22,3 +22,68 @@ for (const form of document.querySelectorAll("form.filter")) {
   form.hidden = false;
   show();
 }
+
+// Values of maps and curves: under the pointer or a finger, and by arrow keys where a picture has the focus.
+const tip = document.createElement("div");
+tip.id = "tip";
+tip.setAttribute("role", "status");
+tip.hidden = true;
+document.body.append(tip);
+
+const told = (part) => {
+  const title = part.querySelector?.(":scope > title");
+  if (title && part.localName !== "svg") {
+    part.dataset.told = title.textContent;
+    title.remove(); // else the browser shows it a second time
+  }
+  return part.dataset?.told;
+};
+
+const tell = (part) => {
+  document.querySelector("svg .told")?.classList.remove("told");
+  tip.hidden = !(part && told(part));
+  if (tip.hidden) return;
+  tip.textContent = part.dataset.told;
+  part.classList.add("told");
+  const at = part.getBoundingClientRect();
+  const left = Math.min(at.right + 8, document.documentElement.clientWidth - tip.offsetWidth - 8);
+  tip.style.left = `${Math.max(8, left) + scrollX}px`;
+  tip.style.top = `${at.bottom + 6 + scrollY}px`;
+};
+
+const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const middle = (part) => {
+  const { x, y, width, height } = part.getBBox();
+  return [x + width / 2, y + height / 2];
+};
+
+// The nearest in the direction of the arrow: steps aside count ten times.
+const next = (parts, from, [right, down]) => {
+  const [x, y] = middle(from);
+  let best = from;
+  let least = Infinity;
+  for (const part of parts) {
+    const [dx, dy] = middle(part).map((at, i) => at - [x, y][i]);
+    const along = dx * right + dy * down;
+    const aside = Math.abs(dx * down) + Math.abs(dy * right);
+    if (along > 0.5 && along + 10 * aside < least) [best, least] = [part, along + 10 * aside];
+  }
+  return best;
+};
+
+for (const picture of document.querySelectorAll("figure svg")) {
+  picture.tabIndex = 0;
+  let here = null;
+  picture.addEventListener("pointerover", (event) => tell(event.target));
+  picture.addEventListener("pointerleave", () => tell(null));
+  picture.addEventListener("blur", () => tell(null));
+  picture.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") tell(null);
+    if (!(event.key in STEPS)) return;
+    event.preventDefault();
+    const parts = [...picture.querySelectorAll(":is(rect, circle, path, polygon, g)")].filter(told);
+    if (!parts.length) return;
+    here = here ? next(parts, here, STEPS[event.key]) : parts[0];
+    tell(here);
+  });
+}

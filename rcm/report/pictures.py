@@ -1,7 +1,7 @@
 """Which pictures stand in one row: the same map, or the same curve, of all models of a family, on one scale."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
@@ -25,8 +25,15 @@ TITLES = {
     "patching/positions_necessity": "positions: refusal lost when the residual stream is taken from the harmless twin",
     "patching/positions_sufficiency": "positions: refusal gained when it is taken from the harmful twin",
     "patching/residual": "where the last token comes to hold the decision",
+    "steering/dose_response": "dose-response: forcing refusal",
+    "steering/dose_response_suppress": "dose-response: suppressing refusal",
+    "steering/kl": "price: KL to the unsteered model",
+    "steering/cross_entropy": "price: loss on plain text",
+    "steering/coherence": "coherence: repetition",
+    "steering/invalid": "coherence: no language",
 }
 CRITICAL = "Outlined: critical, that is significant over all cells (max-T) and certainly above min_share."
+BESIDE = "Beside it directions of the same length: random ones, and mean differences of shuffled labels. Bands: 95 %."
 HINTS = {
     "behaviour/refusal_by_length": "The same replies, cut to their first tokens and judged again. A line that still "
     "rises at its end: some refuse later than replies are cut. Bands: 95 % intervals.",
@@ -47,8 +54,12 @@ HINTS = {
     "patching/positions_sufficiency": f"Sufficiency at each token that all prompts end in. {CRITICAL}",
     "patching/residual": "Refusal lost (necessity) and gained (sufficiency) when the residual stream that enters a "
     "layer is replaced. Bands: 95 % intervals.",
-    "steering/dose_response": "Share of test prompts turned over, by strength. Bands: 95 % intervals; of random "
-    "directions, their range.",
+    "steering/dose_response": f"Harmless test prompts that are refused once it is added. {BESIDE}",
+    "steering/dose_response_suppress": f"Refused test prompts that are answered once it is subtracted. {BESIDE}",
+    "steering/kl": f"How far predictions move, over the unsteered model's own replies to harmless prompts. {BESIDE}",
+    "steering/cross_entropy": f"What adding it costs on text that has nothing to do with refusing. {BESIDE}",
+    "steering/coherence": "Share of a reply's word trigrams that are different ones; below one half a reply loops.",
+    "steering/invalid": "Replies that are no language count as neither refusals nor answers.",
     "steering/strength_choice": "Force rate on validation prompts, by which the strength was chosen.",
     "safety_tune/loss": "Training loss of the adapter.",
 }
@@ -56,9 +67,9 @@ HINTS = {
 
 @dataclass(frozen=True)
 class Panel:
-    """One run's picture; where it has none, `missing` says why."""
+    """One run's picture, or what two differ by; where there is none, `missing` says why."""
 
-    reading: Reading
+    title: str
     drawn: Markup | None
     missing: str = ""
 
@@ -97,6 +108,8 @@ def _map_row(name: str, readings: Sequence[Reading]) -> Row:
     bar = colour_bar(ends, one.center, bool(np.isnan(values).any()), one.value_label)
     wide = any(map(is_wide, grids.values()))
     panels = _panels(name, readings, grids, lambda grid: heatmap(grid, ends))
+    if difference := _difference(readings, grids):
+        panels.append(difference)
     return Row(name, _title(name), HINTS.get(name, ""), bar, wide, panels)
 
 
@@ -109,8 +122,20 @@ def _curve_row(name: str, readings: Sequence[Reading]) -> Row:
 
 def _panels(name: str, readings: Sequence[Reading], found: dict[str, T], draw: Callable[[T], Markup]) -> list[Panel]:
     return [
-        Panel(r, draw(found[r.run.id])) if r.run.id in found else Panel(r, None, why_missing(name, r)) for r in readings
+        Panel(r.name, draw(found[r.run.id])) if r.run.id in found else Panel(r.name, None, why_missing(name, r))
+        for r in readings
     ]
+
+
+def _difference(readings: Sequence[Reading], grids: dict[str, Heatmap]) -> Panel | None:
+    """The last model's map less the first's, where both have one of the same shape, on a scale of its own."""
+    first, last = (grids.get(reading.run.id) for reading in (readings[0], readings[-1]))
+    if first is None or last is None or first is last or first.values.shape != last.values.shape:
+        return None
+    less = replace(last, values=last.values - first.values, marked=(), center=0.0)
+    ends = limits(less.values, 0.0)
+    bar = colour_bar(ends, 0.0, bool(np.isnan(less.values).any()), "difference")
+    return Panel(f"{readings[-1].name} less {readings[0].name}", heatmap(less, ends) + bar)
 
 
 def why_missing(name: str, reading: Reading) -> str:

@@ -13,7 +13,7 @@ STAGES = ("base", "sft", "chat", "safety")  # as training goes
 COMPARED = "map"  # the method whose runs stand side by side
 DIRECTIONS = "direction/directions"
 # What a step concludes that came to its figures; any other conclusion says why it came to none.
-COMPLETE = {"direction": ("selected",), "patching": ("localised", "none"), "steering": ("steered",)}
+COMPLETE = {"direction": ("selected",), "patching": ("localised", "none"), "steering": ("steered", "unspecific")}
 NOT_RUN, NOT_REPORTED = "It was not run.", "The run did not report it."
 R = TypeVar("R", bound=Result)
 

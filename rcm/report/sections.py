@@ -66,12 +66,27 @@ PLACE = (
     Figure("steering/strength", "strength", "in natural norms, chosen on validation prompts", plain),
 )
 OPERATIONS = (
-    Figure("steering/force_rate_clamp", "force by clamping", ""),
+    Figure("steering/force_rate_clamp", "force by clamping", "the projection set at the place"),
+    Figure("steering/force_rate_affine", "force by affine editing", "the projection set at every layer"),
     Figure("steering/suppress_rate_add", "suppress by subtracting", ""),
     Figure("steering/suppress_rate_clamp", "suppress by clamping", ""),
-    Figure("steering/invalid_rate_force", "no language when forced", "low is good"),
-    Figure("steering/invalid_rate_suppress", "no language when suppressed", "low is good"),
+    Figure("steering/suppress_rate_affine", "suppress by affine editing", ""),
 )
+RESPONSE = (
+    Figure("steering/force_trend_p", "forced", unit=plain),
+    Figure("steering/suppress_trend_p", "suppressed", unit=plain),
+)
+INVALID = (Figure("steering/invalid_rate_force", "forced"), Figure("steering/invalid_rate_suppress", "suppressed"))
+DISTINCT = (
+    Figure("steering/distinct_force", "forced", unit=plain),
+    Figure("steering/distinct_suppress", "suppressed", unit=plain),
+)
+KL = (Figure("steering/kl_force", "forced", unit=plain), Figure("steering/kl_suppress", "suppressed", unit=plain))
+LOSS = (
+    Figure("steering/cross_entropy_force", "forced", unit=plain),
+    Figure("steering/cross_entropy_suppress", "suppressed", unit=plain),
+)
+TRIGGER = (Figure("steering/trigger_precision", "precision"), Figure("steering/trigger_recall", "recall"))
 # Of patching.
 CRITICAL_HINT = "significant over all components (max-T), and share certainly above min_share"
 NO_HEAD = "No head is critical."
@@ -132,10 +147,25 @@ def sections(readings: Sequence[Reading]) -> list[Section]:
         ),
         Section("The direction", [outcomes("direction/outcome", readings), *rows(PLACE, readings), _tokens(readings)]),
         *_patching(readings),
-        Section("Steering in other ways", [outcomes("steering/outcome", readings), *rows(OPERATIONS, readings)]),
+        Section("Steering: in other ways, and its price", list(_steering(readings))),
         *_second_judge(readings),
         Section("How much was looked at", _extent(readings)),
     ]
+
+
+def _steering(readings: Sequence[Reading]) -> Iterator[Row]:
+    yield outcomes("steering/outcome", readings)
+    yield from rows(OPERATIONS, readings)
+    together_in = (
+        ("rises with strength", "p of a trend over the strengths, on the same prompts throughout", RESPONSE),
+        ("no language", "share of replies; low is good", INVALID),
+        ("distinct trigrams", "share, of words in a reply; below 0.5 it loops", DISTINCT),
+        ("KL to the unsteered model", "nats per token, on its own replies to harmless prompts", KL),
+        ("growth of the loss on plain text", "nats per token", LOSS),
+        ("condition", "of conditional steering, as a test of whether a prompt is harmful", TRIGGER),
+    )
+    for label, hint, figures in together_in:
+        yield from together(label, hint, figures, readings)
 
 
 def _patching(readings: Sequence[Reading]) -> Iterator[Section]:
@@ -173,7 +203,8 @@ def _patching(readings: Sequence[Reading]) -> Iterator[Section]:
 
 def conclusions(reading: Reading) -> list[str]:
     """What the run concluded, step by step; a reason that holds for two steps stands once."""
-    concluded = (reading.outcome(f"{step}/outcome") for step in ("behaviour", "direction", "patching", "map"))
+    steps = ("behaviour", "direction", "patching", "steering", "map")
+    concluded = (reading.outcome(f"{step}/outcome") for step in steps)
     return list(dict.fromkeys(outcome.because for outcome in concluded if outcome))
 
 

@@ -12,9 +12,8 @@ from rcm.errors import InputError
 from rcm.tracking.record import Recorded, Row, content
 
 if TYPE_CHECKING:
-    from wandb.apis.public import Run
-
     import wandb
+    from wandb.apis.public import Run
 
 SECONDS = 10  # for each question
 PROBE = b'{"query": "query Probe { serverInfo { cliVersionInfo } }"}'
@@ -66,9 +65,8 @@ def connection() -> "wandb.Api":
 
 def has_key() -> bool:
     """Whether the client knows a key for its server; it asks neither user nor server, which the client's login does."""
-    from requests.utils import get_netrc_auth
-
     import wandb
+    from requests.utils import get_netrc_auth
 
     settings = wandb.setup().settings
     return bool(settings.api_key or settings.identity_token_file or get_netrc_auth(settings.base_url))

@@ -28,9 +28,8 @@ from rcm.tracking.client import syncing
 from rcm.tracking.record import Message, Recorded, content, put_at, rewritten, row
 
 if TYPE_CHECKING:
-    from wandb.apis.public import Run
-
     import wandb
+    from wandb.apis.public import Run
 
 log = logging.getLogger(__name__)
 LIVE_SECONDS = 8.0  # that the live sync of a run has left at the run's end

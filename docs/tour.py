@@ -1,0 +1,64 @@
+# %% [markdown]
+# # Three things in five lines each
+# Find the circuit, extract the direction, steer: in memory, on the small model that comes along, in a minute or two.
+# Runs under `python docs/tour.py`, and cell by cell in any editor that knows `# %%`. What a run of `launch.py` adds are
+# the nulls, the intervals, the targets and the record; trust those, and use this to look around.
+
+# %%
+from rcm.forward import last_logits
+from rcm.generation import replies
+from rcm.interventions import Ablate, Add
+from rcm.methods import collected
+from rcm.patching import LogOdds, Rows, engine_of, interchange, record
+from rcm.prompts import texts
+from rcm.refusal_tokens import refusal_openings
+from rcm.run import prepared
+
+model, prompts, method, judge, seed = prepared(
+    "model=smollm2-135m-refusal",
+    "method=direction",
+    "dataset.train=48",
+    "dataset.validation=24",
+    "dataset.test=8",
+    "method.positions=[-1]",
+    "method.max_kl=0.3",
+    "method.null_draws=20",
+    "device=cpu",
+)
+harmful, harmless = texts(prompts.test.harmful), texts(prompts.test.harmless)
+
+# %% [markdown]
+# ## Find the circuit
+# Every attention head of eight harmful prompts, replaced by its output on the harmless twin: all heads in one pass.
+
+# %%
+tokens = [one.token for one in refusal_openings(last_logits(model, harmful), last_logits(model, harmless))]
+pairs = [(model.template.tokens(a), model.template.tokens(b)) for a, b in zip(harmful, harmless, strict=True)]
+engine = engine_of(model, record(model, [pairs[0][0]], tail=2), record(model, [pairs[0][1]], tail=2), seed)
+study = interchange(engine, pairs, Rows.each(["head"], engine.shape), LogOdds(tuple(tokens)))
+shares = (study.necessity / study.gap[:, None]).median(0).values
+
+# %%
+heads = engine.shape.components(["head"])
+for cell in shares.argsort(descending=True)[:5].tolist():
+    print(f"{heads[cell]}: {shares[cell]:.0%} of refusing is lost without it")
+
+# %% [markdown]
+# ## Extract the direction
+# The mean difference at every layer, scored by intervening; the best one that passes every filter.
+
+# %%
+figures, found = collected(method.find(model, prompts, seed))
+print(figures["direction/outcome"].because)
+print(f"separation {figures['direction/separation'].value:.2f}, null {figures['direction/separation'].null:.2f}")
+
+# %% [markdown]
+# ## Steer
+# Added, it makes the model refuse what is harmless; ablated, it takes refusing away. The judge says which is which.
+
+# %%
+forced = replies(model, harmless, 24, [Add(found.layer, found.vector[None])])
+freed = replies(model, harmful, 24, [Ablate((found.vector / found.vector.norm())[None])])
+print("harmless, added:  ", [verdict.value for verdict in judge.verdicts(harmless, forced)])
+print("harmful, ablated: ", [verdict.value for verdict in judge.verdicts(harmful, freed)])
+print(f"{harmless[0]!r} -> {forced[0]!r}")

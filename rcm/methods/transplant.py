@@ -1,0 +1,322 @@
+"""What another checkpoint found, in this model: does its direction steer here, do its components restore refusal?
+
+1. Take the mean difference of each source run, at its own place if it selected one there; else at the place that this
+   model's own run selected, brought to the length that this model's has there; else where the source separates best.
+2. Tell its cosine to this model's own mean difference there; the null is what shuffled labels give.
+3. Add it to harmless test prompts that this model answers, ablate it in harmful ones that it refuses; beside random
+   directions and directions of shuffled labels, of its length.
+4. Patch what the source's components put out on harmful prompts into this model on the same prompts, one at a time, and
+   the source's own critical heads together, beside random sets of heads.
+
+A row for each source; run for several models, the rows make a matrix of sources and targets. No two models are ever in
+memory: sources are finished runs.
+
+Between models of unlike shape, step 3 goes through a linear map that was fitted on harmless prompts
+(`rcm.transplant.mapping`), and steps 2 and 4 fall away.
+"""
+
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from scipy.stats import fisher_exact
+from torch import Tensor
+
+from rcm.directions import Activations, Vector, mean_difference, shuffled_controls, shuffled_differences, unit
+from rcm.errors import InputError
+from rcm.forward import Recording, record
+from rcm.judges import Judge
+from rcm.methods import Method
+from rcm.methods.behaviour import rate
+from rcm.methods.direction import Found
+from rcm.methods.steering import steered_transcript, unsteered
+from rcm.models import LoadedModel
+from rcm.models.adapter import prompt_digest
+from rcm.patching import ALPHA, Component, Rows, Shape
+from rcm.patching.effects import Cells
+from rcm.patching.recording import shape_of
+from rcm.prompts import Part, Split, texts
+from rcm.results import Heatmap, Outcome, Result, Scalar, Table, Transcripts
+from rcm.stats import bootstrap
+from rcm.steering import points
+from rcm.steering.bench import Bench
+from rcm.steering.conditions import OURS, Condition, Kind, conditions
+from rcm.steering.gate import Gate
+from rcm.steering.said import Said, hits, invalid
+from rcm.transplant.activations import KINDS, NAME, Donor, Patched, everything_written
+from rcm.transplant.mapping import like_depth, mapped
+from rcm.transplant.source import HARMLESS, Source, rows_of, sources, usable_runs
+
+STEERS, FORCES, SUPPRESSES, NOTHING = "steers", "forces", "suppresses", "nothing"
+OWN_PLACE, THIS_PLACE, SEPARABLE, MAPPED = "the source's choice", "this model's choice", "most separable", "mapped"
+VERBS: Mapping[Kind, str] = {"harmless": "force", "harmful": "suppress"}
+NO_INTERVAL = (float("nan"), float("nan"))
+SHARE = "share of the other model's refusing"
+FEWEST = 16  # harmless prompts that both models were asked, below which a map says nothing
+COLUMNS = (
+    *("source", "run", "position", "layer", "place", "strength"),
+    *(f"{rate}{figure}" for rate in ("force", "suppress") for figure in ("", "_low", "_high", "_n", "_null", "_p")),
+    *("cosine", "cosine_null", "outcome"),
+)
+
+
+@dataclass(frozen=True)
+class Graft:
+    """A source's direction as this model takes it. `place`: whose choice its place is."""
+
+    source: Source
+    found: Found
+    place: str
+    cosine: float
+    cosine_null: float
+
+
+class Transplant(Method):
+    """`source`: the directory of a finished run, or a folder of runs, of which each model's latest is taken.
+    `across_shapes`: whether to map directions between models of unlike shape. `strength` in lengths of the direction;
+    null is the one at which the source steered its own model, or 1. `prompts`: how many of each class to steer,
+    `pairs`: how many harmful ones to patch; null is all. `min_gap` in nats of log-odds; `min_share` of the gap."""
+
+    source: str | None
+    across_shapes: bool
+    strength: PositiveFloat | None
+    prompts: PositiveInt | None
+    pairs: PositiveInt | None
+    max_new_tokens: PositiveInt
+    null_draws: PositiveInt
+    null_directions: PositiveInt
+    random_sets: PositiveInt
+    min_gap: NonNegativeFloat
+    min_share: NonNegativeFloat
+    redact: bool
+
+    def check(self) -> None:
+        usable_runs(self._place)  # raises where there is none
+
+    @property
+    def _place(self) -> Path:
+        if self.source is None:
+            raise InputError("method.source=null names no run; give the directory of one, or a folder of runs.")
+        return Path(self.source)
+
+    def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
+        given = sources(self._place, model, self.across_shapes)
+        own = [one for one in given if one.is_of(model)]
+        target = Target(model, prompts.train, next((one for one in own if one.selected), None))
+        given = [one for one in given if one not in own] or own  # its own run has steered it with its own direction
+        rows, told = list[Sequence[Any]](), list[dict[str, str | float]]()
+        bench: Bench | None = None
+        for source in given:
+            graft = self._graft(source, target, seed)
+            # What the model says unsteered is said once, for all sources.
+            fresh = Bench.of(model, judge, graft.found, Gate(0.0, {}), seed, self.max_new_tokens, kl_tokens=1)
+            bench = replace(fresh, _unsteered=bench._unsteered) if bench else fresh
+            row, said = yield from self._steered(bench, graft, prompts.test)
+            rows.append(row)
+            told += [{"source": source.label, **steered_transcript(one, redact=self.redact)} for one in said]
+            yield from self._restored(source, model, texts(prompts.test.harmful[: self.pairs]), seed)
+        yield Table("transplant/matrix", COLUMNS, rows)
+        yield Transcripts("transplant/transcripts", told)
+
+    def _graft(self, source: Source, target: "Target", seed: int) -> Graft:
+        if source.has_shape_of(target.model):
+            place, owner = target.place_for(source)
+            position, layer = owner.position, owner.layer
+            vector = unit(source.vector_at(position, layer)) * np.linalg.norm(owner.vector_at(position, layer))
+            controls = shuffled_controls(*target.at(position, layer), self.null_directions, seed)
+        else:
+            place, position = MAPPED, source.position
+            layer = like_depth(source.layer, source.n_layers, target.model.n_layers)
+            vector, *others = _mapped(source, target, position, layer, self.null_directions, seed)
+            controls = np.stack(others)
+        controls = unit(controls) * np.linalg.norm(vector)
+        harmful, harmless = target.means(position)
+        found = Found(
+            position,
+            layer,
+            torch.from_numpy(vector).float(),
+            harmful,
+            harmless,
+            torch.from_numpy(controls).float(),
+            source.refusal_tokens,
+            Outcome("transplant/place", place, ""),
+        )
+        cosine, null = _cosine(vector, *target.at(position, layer), self.null_draws, seed)
+        return Graft(source, found, place, cosine, null)
+
+    def _steered(
+        self, bench: Bench, graft: Graft, test: Part
+    ) -> Generator[Result, None, tuple[Sequence[Any], list[Said]]]:
+        """Yield the rates and the cosine; return the row of the matrix, and what was said."""
+        label, found = graft.source.label, graft.found
+        strength = self.strength or graft.source.strength or 1.0
+        before, asked = unsteered(bench, Part(*(side[: self.prompts] for side in test)))
+        tried = [
+            *conditions("harmless", "add", [strength], self.null_directions),
+            *conditions("harmful", "ablate", [1.0], self.null_directions),
+        ]
+        said = dict(zip(tried, points.answered(bench, tried, asked), strict=True))
+        rates = [_rate(f"transplant/{verb}_rate_from_{label}", kind, said, bench.judge) for kind, verb in VERBS.items()]
+        chances = [_chance(kind, said) for kind in VERBS]
+        yield from rates
+        yield Scalar(f"transplant/cosine_from_{label}", graft.cosine, null=graft.cosine_null)
+        outcome = _outcome(label, rates, chances)
+        yield outcome
+        where = (label, graft.source.run.id, found.position, found.layer, graft.place, strength)
+        figures = [
+            figure
+            for one, p in zip(rates, chances, strict=True)
+            for figure in (one.value, *(one.interval or NO_INTERVAL), one.n, one.null, p)
+        ]
+        row = (*where, *figures, graft.cosine, graft.cosine_null, outcome.value)
+        return row, [*before, *(one for of in said.values() for one in of)]
+
+    def _restored(self, source: Source, model: LoadedModel, harmful: Sequence[str], seed: int) -> Iterator[Result]:
+        """Nothing where the source recorded nothing, or where it is this very model."""
+        recorded = source.tensors(NAME)
+        donor = Donor.of(recorded, harmful) if recorded and not source.is_of(model) else None
+        if donor is None or not donor.prompts or not donor.fits(model):
+            return
+        shape = shape_of(model)
+        cells, critical = shape.components(KINDS), [Component("head", *place) for place in source.critical_heads]
+        sets = [everything_written(shape.layers), critical] if critical else [everything_written(shape.layers)]
+        randoms = Rows.random_heads(self.random_sets if critical else 0, critical, shape, seed)
+        patches = Rows.concat([Rows.each(KINDS, shape), Rows.of(sets, shape), randoms])
+        patched = donor.into(model, patches, seed)
+        yield from self._told(source.label, patched, cells, bool(critical), shape, seed)
+
+    def _told(
+        self, label: str, patched: Patched, cells: Sequence[Component], has_set: bool, shape: Shape, seed: int
+    ) -> Iterator[Result]:
+        shares = patched.shares(self.min_gap)
+        n = len(shares)
+        yield Scalar(f"transplant/gap_from_{label}", float(patched.gap.mean()), n=len(patched.gap))
+        yield Scalar(f"transplant/pairs_without_gap_from_{label}", len(patched.gap) - n)
+        if not n:
+            return
+        whole, rest = shares[:, len(cells)], shares[:, len(cells) + 1 :]
+        yield Scalar(f"transplant/last_token_from_{label}", float(whole.mean()), n=n)
+        found = patched.rows(0, len(cells)).estimate(self.min_gap, seed)
+        critical = found.critical(self.min_share)
+        heads = shape.layers * shape.heads
+        yield Scalar(f"transplant/restoring_heads_from_{label}", int(critical[:heads].sum()), n=heads)
+        if has_set:
+            null = float(np.quantile(rest[:, 1:].mean(0), 0.95))
+            interval = bootstrap(np.mean, rest[:, 0], seed=seed)
+            yield Scalar(f"transplant/critical_heads_from_{label}", float(rest[:, 0].mean()), interval, n, null)
+        yield from _maps(label, found.share, critical, shape)
+
+
+@dataclass(frozen=True)
+class Target:
+    """This model, what its training prompts activate, and its own run, if that selected a direction."""
+
+    model: LoadedModel
+    train: Part
+    own: Source | None
+    _recordings: dict[int, tuple[Recording, Recording]] = field(default_factory=dict)
+
+    def place_for(self, source: Source) -> tuple[str, Source]:
+        """Whose choice it is, in words, and the run; the length is that run's, too, since what is asked is whether the
+        direction is the same."""
+        if source.selected or self.own is None:
+            return OWN_PLACE if source.selected else SEPARABLE, source
+        return THIS_PLACE, self.own
+
+    def recorded(self, position: int) -> tuple[Recording, Recording]:
+        """Of harmful and harmless training prompts."""
+        if position not in self._recordings:
+            harmful, harmless = (
+                record(self.model, texts(side), [position], "transplant: train") for side in self.train
+            )
+            self._recordings[position] = harmful, harmless
+        return self._recordings[position]
+
+    def at(self, position: int, layer: int) -> tuple[Activations, Activations]:
+        harmful, harmless = self.recorded(position)
+        return harmful.at(0, layer), harmless.at(0, layer)
+
+    def means(self, position: int) -> tuple[Float[Tensor, "layer d_model"], Float[Tensor, "layer d_model"]]:
+        harmful, harmless = self.recorded(position)
+        return harmful.residuals[:, 0].mean(0), harmless.residuals[:, 0].mean(0)
+
+
+def _mapped(source: Source, target: Target, position: int, layer: int, controls: int, seed: int) -> list[Vector]:
+    """The direction as a map to this model gives it, and as maps between prompts that do not belong together do; as
+    long as this model's own mean difference there."""
+    recorded = source.run.tensors(HARMLESS)
+    asked = texts(target.train.harmless)
+    rows, common = rows_of(recorded, [prompt_digest(prompt) for prompt in asked])
+    if len(common) < FEWEST:
+        raise InputError(
+            f"{source.label} and this run share {len(common)} harmless training prompts, too few to fit a map; "
+            "run both on the same dataset."
+        )
+    here = recorded.tensors["activations"][rows].double().numpy()
+    harmful, harmless = target.at(position, layer)
+    vector = source.vector_at(position, source.layer)
+    draw, there = np.random.default_rng(seed), harmless[common].astype(np.float64)
+    orders = [np.arange(len(there)), *(draw.permutation(len(there)) for _ in range(controls))]
+    length = np.linalg.norm(mean_difference(harmful, harmless))
+    return [unit(mapped(vector, here, there[order])) * length for order in orders]
+
+
+def _cosine(vector: Vector, harmful: Activations, harmless: Activations, draws: int, seed: int) -> tuple[float, float]:
+    """To this model's own mean difference; and how large it gets, whatever its sign, with shuffled labels."""
+    own = unit(mean_difference(harmful, harmless)) @ unit(vector)
+    shuffled = unit(shuffled_differences(harmful, harmless, draws, seed)) @ unit(vector)
+    return float(own), float(np.quantile(np.abs(shuffled), 0.95))
+
+
+def _rate(name: str, kind: Kind, said: Mapping[Condition, Sequence[Said]], judge: Judge) -> Scalar:
+    """What the direction turns over; the null is the upper end of what controls do."""
+    of_kind = {condition.family: spoken for condition, spoken in said.items() if condition.kind == kind}
+    ours = of_kind.pop(OURS)
+    null = max(points.share(hits(spoken)).high for spoken in of_kind.values())
+    return replace(rate(name, hits(ours), null), unscored=int(invalid(ours).sum()), kappa=judge.kappa)
+
+
+def _chance(kind: Kind, said: Mapping[Condition, Sequence[Said]]) -> float:
+    """p-value of turning over more than all controls together do (Fisher's exact test, one-sided)."""
+    counted = {OURS: [0, 0], "controls": [0, 0]}
+    for condition, spoken in said.items():
+        if condition.kind == kind:
+            turned = int(hits(spoken).sum())
+            of = counted[OURS if condition.family == OURS else "controls"]
+            of[0], of[1] = of[0] + turned, of[1] + len(spoken) - turned
+    return float(fisher_exact(list(counted.values()), alternative="greater").pvalue)
+
+
+def _outcome(label: str, rates: Sequence[Scalar], chances: Sequence[float]) -> Outcome:
+    """Which rates are higher than the controls', at 5 % for both together."""
+    forces, suppresses = (p <= ALPHA / 2 for p in chances)
+    value = {(True, True): STEERS, (True, False): FORCES, (False, True): SUPPRESSES, (False, False): NOTHING}
+    told = [
+        f"{verb} rate {one.value:.0%} of {one.n} (controls: p = {p:.2g})" if one.n else f"{verb} rate not measured"
+        for verb, one, p in zip(VERBS.values(), rates, chances, strict=True)
+    ]
+    sentence = ", ".join(told)
+    name = f"transplant/outcome_from_{label}"
+    return Outcome(name, value[forces, suppresses], f"{sentence[0].upper()}{sentence[1:]}.")
+
+
+def _maps(label: str, shares: Cells, critical: Bool[np.ndarray, " cell"], shape: Shape) -> Iterator[Heatmap]:
+    heads = shape.layers * shape.heads
+
+    def drawn(name: str, cells: slice, columns: Sequence[str], column_label: str) -> Heatmap:
+        """Cells come layer by layer if they are heads, else kind by kind."""
+        grids = [figure[cells].reshape(-1, shape.layers).T for figure in (shares, critical)]
+        if name == "heads":
+            grids = [figure[cells].reshape(shape.layers, -1) for figure in (shares, critical)]
+        marked = [(int(row), int(column)) for row, column in np.argwhere(grids[1])]
+        layers = [str(layer) for layer in range(shape.layers)]
+        title = f"transplant/{name}_from_{label}"
+        return Heatmap(title, grids[0], layers, columns, "layer", column_label, marked, value_label=SHARE)
+
+    yield drawn("heads", slice(0, heads), [str(head) for head in range(shape.heads)], "head")
+    yield drawn("layers", slice(heads, None), KINDS[1:], "component")

@@ -1,0 +1,249 @@
+"""What differs between two runs, figure by figure, prompt by prompt.
+
+Both models answered the same prompts, so figures are compared within prompts: the interval resamples prompts (of each
+class), the p-value exchanges the two models' values of a prompt, which had they not differed could have come from
+either. Where runs were asked other prompts, whole prompts are exchanged instead, and it is said. All p-values of a pair
+of runs are Holm's, so that one in twenty comparisons of equal models finds anything at all.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from rcm.models.adapter import prompt_digest
+from rcm.report.figures import Cell, Told, Unit, interval
+from rcm.report.reading import Reading
+from rcm.report.words import percent, plain, sigmas
+from rcm.results import Transcripts
+
+DRAWS = 2000
+ALPHA = 0.05
+FEWEST = 8  # prompts, below which nothing is compared
+Values = Float[np.ndarray, "*draw prompt"]
+Harmful = Bool[np.ndarray, " prompt"]
+Statistic = Callable[[Values, Harmful], Float[np.ndarray, "*draw"]]
+Sample = dict[tuple[str, str], float]  # by kind and prompt
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A figure that both runs have, prompt by prompt. `sample` reads a run's; empty where it has none."""
+
+    label: str
+    sample: Callable[[Reading], Sample]
+    statistic: Statistic
+    unit: Unit
+
+    def of(self, values: Values, harmful: Harmful) -> float:
+        return float(self.statistic(values[None], harmful)[0])
+
+
+@dataclass(frozen=True)
+class Change:
+    """From an earlier run to a later one; `interval` is that of the difference. `p` holds for all figures of the two
+    runs together. `d`: Cohen's, of the differences within prompts; None where there is none. `n`: prompts that both
+    runs were asked; None where they were asked others."""
+
+    label: str
+    unit: Unit
+    before: float
+    after: float
+    interval: tuple[float, float]
+    p: float
+    d: float | None = None
+    n: int | None = None
+
+    @property
+    def difference(self) -> float:
+        return self.after - self.before
+
+    @property
+    def significant(self) -> bool:
+        return self.p <= ALPHA
+
+
+def changes(before: Reading, after: Reading, seed: int = 0) -> list[Change]:
+    """Every figure that both runs have."""
+    found = [one for figure in FIGURES if (one := _change(figure, before, after, seed))]
+    return [replace(one, p=p) for one, p in zip(found, holm([one.p for one in found]), strict=True)]
+
+
+def _change(figure: Compared, before: Reading, after: Reading, seed: int) -> Change | None:
+    first, second = figure.sample(before), figure.sample(after)
+    common = [key for key in first if key in second]
+    if min(len(first), len(second)) < FEWEST:
+        return None
+    if len(common) == len(first) == len(second):
+        values = np.array([[sample[key] for key in common] for sample in (first, second)])
+        return _paired(figure, values, _harmful(common), seed)
+    return _unpaired(figure, first, second, seed)
+
+
+def _paired(figure: Compared, values: Float[np.ndarray, "2 prompt"], harmful: Harmful, seed: int) -> Change:
+    draw = np.random.default_rng(seed)
+    again = resampled(harmful, draw)
+    swap = draw.random((DRAWS, values.shape[1])) < 0.5
+    exchanged = [np.where(swap, values[1 - i], values[i]) for i in (0, 1)]
+    change = _change_of(
+        figure,
+        [figure.of(one, harmful) for one in values],
+        [figure.statistic(one[again], harmful) for one in values],
+        [figure.statistic(one, harmful) for one in exchanged],
+    )
+    return replace(change, d=_cohen(figure, values), n=values.shape[1])
+
+
+def _unpaired(figure: Compared, first: Sample, second: Sample, seed: int) -> Change:
+    draw = np.random.default_rng(seed)
+    sides = [(np.array(list(sample.values())), _harmful(list(sample))) for sample in (first, second)]
+    return _change_of(
+        figure,
+        [figure.of(*side) for side in sides],
+        [figure.statistic(values[resampled(harmful, draw)], harmful) for values, harmful in sides],
+        [figure.statistic(*side) for side in _exchanged(sides, draw)],
+    )
+
+
+def _exchanged(
+    sides: Sequence[tuple[Values, Harmful]], draw: np.random.Generator
+) -> Iterator[tuple[Float[np.ndarray, "draw prompt"], Harmful]]:
+    """Prompts of both runs dealt out anew, within each class."""
+    dealt: list[list[np.ndarray]] = []
+    for kind in (True, False):
+        own = [values[harmful == kind] for values, harmful in sides]
+        pooled = draw.permuted(np.tile(np.concatenate(own), (DRAWS, 1)), axis=1)
+        dealt.append(np.split(pooled, [len(own[0])], axis=1))
+    for harmful, harmless in zip(*dealt, strict=True):
+        yield np.concatenate([harmful, harmless], 1), np.repeat([True, False], [harmful.shape[1], harmless.shape[1]])
+
+
+def _change_of(
+    figure: Compared, observed: Sequence[float], drawn: Sequence[Values], chance: Sequence[Values]
+) -> Change:
+    """Each of the earlier and of the later run: the figure, resampled, and exchanged."""
+    before, after = observed
+    low, high = np.quantile(drawn[1] - drawn[0], [0.025, 0.975])
+    beyond = np.abs(chance[1] - chance[0]) >= abs(after - before) - 1e-9
+    p = (1 + int(beyond.sum())) / (1 + DRAWS)
+    return Change(figure.label, figure.unit, before, after, (float(low), float(high)), p)
+
+
+def _cohen(figure: Compared, values: Float[np.ndarray, "2 prompt"]) -> float | None:
+    """Mean difference within a prompt, in standard deviations of it."""
+    differences = values[1] - values[0]
+    spread = differences.std(ddof=1)
+    return float(differences.mean() / spread) if figure.statistic is share and spread > 0 else None
+
+
+def resampled(harmful: Harmful, draw: np.random.Generator) -> np.ndarray:
+    """Indices of prompts drawn with replacement, of each class as many as there are; a row for each draw."""
+    index = np.empty((DRAWS, len(harmful)), dtype=int)
+    for kind in (True, False):
+        own = np.flatnonzero(harmful == kind)
+        if len(own):
+            index[:, own] = own[draw.integers(len(own), size=(DRAWS, len(own)))]
+    return index
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's (1979) p-values: the chance of any false alarm among all of them."""
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate([(len(p) - rank) * p[i] for rank, i in enumerate(order)])
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, stepped)
+    return adjusted.tolist()
+
+
+def _harmful(keys: Sequence[tuple[str, str]]) -> Harmful:
+    return np.array([kind == "harmful" for kind, _ in keys], dtype=bool)
+
+
+def share(values: Values, harmful: Harmful) -> Float[np.ndarray, "*draw"]:
+    return values.mean(-1)
+
+
+def separation(values: Values, harmful: Harmful) -> Float[np.ndarray, "*draw"]:
+    """As `rcm.metrics.separation`, of many draws at once."""
+    classes = values[..., harmful], values[..., ~harmful]
+    within = np.sqrt(sum(one.var(-1, ddof=1) for one in classes) / 2)
+    return (classes[0].mean(-1) - classes[1].mean(-1)) / within
+
+
+def _refused(kind: str) -> Callable[[Reading], Sample]:
+    def sample(reading: Reading) -> Sample:
+        said = next((one for one in reading.every(Transcripts) if one.name == "behaviour/transcripts"), None)
+        return {
+            (kind, prompt_digest(str(row["prompt"]))): float(row["verdict"] in ("refusal", "partial"))
+            for row in (said.rows if said else ())
+            if row["kind"] == kind
+        }
+
+    return sample
+
+
+def _held_out(column: str) -> Callable[[Reading], Sample]:
+    def sample(reading: Reading) -> Sample:
+        table = reading.table("direction/held_out")
+        rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows] if table else []
+        return {(row["kind"], row["prompt"]): float(row[column]) for row in rows}
+
+    return sample
+
+
+def _projections(reading: Reading) -> Sample:
+    """In standard deviations within a class, around the middle of the classes: two models' are to be exchanged."""
+    sample = _held_out("projection")(reading)
+    values, harmful = np.array(list(sample.values())), _harmful(list(sample))
+    if not len(values):
+        return sample
+    classes = values[harmful], values[~harmful]
+    within = np.sqrt(sum(one.var(ddof=1) for one in classes) / 2) or 1.0
+    middle = (classes[0].mean() + classes[1].mean()) / 2
+    return dict(zip(sample, ((values - middle) / within).tolist(), strict=True))
+
+
+FIGURES = (
+    Compared("harmful prompts refused", _refused("harmful"), share, percent),
+    Compared("harmless prompts refused", _refused("harmless"), share, percent),
+    Compared("safe lookalikes refused", _refused("lookalike"), share, percent),
+    Compared("separation", _projections, separation, sigmas),
+    Compared("probe accuracy", _held_out("probe_correct"), share, percent),
+)
+
+
+def pairs(readings: Sequence[Reading]) -> Iterator[tuple[Reading, Reading]]:
+    """The earliest stage of a family with every later one."""
+    yield from ((readings[0], later) for later in readings[1:])
+
+
+COLUMNS = (
+    ("figure", ""),
+    ("before", ""),
+    ("after", ""),
+    ("difference", "95 % interval over resampled prompts"),
+    ("p", "models exchanged within prompts; Holm, over all rows"),
+    ("d", "Cohen's, within prompts"),
+    ("prompts", ""),
+)
+
+
+def told(found: Sequence[Change]) -> Told:
+    """As a table."""
+    others = [one.label for one in found if one.n is None]
+    warning = f" Not asked the same prompts, so not compared within them: {', '.join(others)}." if others else ""
+    return Told(f"On the prompts that both were asked.{warning}", [_row(one) for one in found])
+
+
+def _row(one: Change) -> list[Cell]:
+    difference = f"{'+' if one.difference > 0 else ''}{one.unit(one.difference)}"
+    return [
+        Cell(one.label),
+        Cell(one.unit(one.before)),
+        Cell(one.unit(one.after)),
+        Cell(difference, interval(one.interval, one.unit)),
+        Cell(plain(one.p), "significant" if one.significant else "not significant"),
+        Cell("–" if one.d is None else plain(one.d)),
+        Cell("others" if one.n is None else str(one.n)),
+    ]

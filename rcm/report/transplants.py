@@ -1,0 +1,67 @@
+"""Transplants: what the direction of each source does in each target."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rcm.report.figures import Cell, Told, detail
+from rcm.report.reading import Reading
+from rcm.report.words import known, percent, plain
+from rcm.results import Scalar
+
+MATRIX = "transplant/matrix"
+Graft = Mapping[str, Any]  # one row of the matrix: a source in this target
+SAID = (
+    "The mean difference of one model, brought into another. Null: the upper end of what random directions and "
+    "directions of shuffled labels do there; p: against all of them (Fisher)."
+)
+
+
+def grafts(reading: Reading) -> dict[str, Graft]:
+    """By source, where the run transplanted."""
+    table = reading.table(MATRIX)
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows] if table else []
+    return {str(row["source"]): row for row in rows}
+
+
+def graft(source: Reading, target: Reading, others: Sequence[Reading]) -> Graft | None:
+    """The latest transplant from this run's model into that of another."""
+    found = [grafts(other).get(source.name) for other in others if other.name == target.name]
+    return next((one for one in reversed(found) if one), None)
+
+
+COLUMNS = (
+    ("direction of", ""),
+    ("in", ""),
+    ("", ""),
+    ("forced", "harmless prompts refused when it is added"),
+    ("suppressed", "refused prompts answered when it is ablated"),
+    ("cosine", "to this model's own direction there; null: shuffled labels"),
+    ("layer", "whose choice"),
+    ("strength", "lengths of the direction"),
+)
+
+
+def matrix(readings: Sequence[Reading]) -> Told | None:
+    """A row for every source in every target; None where no run transplanted."""
+    rows = [_row(source, reading.name, one) for reading in readings for source, one in grafts(reading).items()]
+    return Told(SAID, sorted(rows, key=lambda row: row[0].text)) if rows else None
+
+
+def _row(source: str, target: str, one: Graft) -> list[Cell]:
+    return [
+        Cell(source),
+        Cell(target),
+        Cell(one["outcome"]),
+        _rate(one, "force"),
+        _rate(one, "suppress"),
+        Cell(plain(one["cosine"]), f"null {plain(one['cosine_null'])}"),
+        Cell(str(one["layer"]), one["place"]),
+        Cell(plain(one["strength"])),
+    ]
+
+
+def _rate(one: Graft, name: str) -> Cell:
+    share = Scalar(name, one[name], (one[f"{name}_low"], one[f"{name}_high"]), one[f"{name}_n"], one[f"{name}_null"])
+    return (
+        Cell(percent(share.value), detail(share, percent)) if known(share.value) else Cell("–", "nothing to turn over")
+    )

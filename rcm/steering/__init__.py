@@ -1,0 +1,1 @@
+"""Steering along a direction, beside controls of its length: what it turns over, and what that costs."""

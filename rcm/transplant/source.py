@@ -1,0 +1,173 @@
+"""Finished runs that a direction can be taken from."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from rcm.directions import Vector
+from rcm.errors import InputError
+from rcm.models import LoadedModel
+from rcm.results import Table, Tensors
+from rcm.storage import RECORD, StoredRun, stored_run, stored_runs
+
+log = logging.getLogger(__name__)
+DIRECTIONS, HARMLESS, ACTIVATIONS = "direction/directions", "direction/harmless", "patching/activations"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A run that looked for a direction, under a label that no other source has."""
+
+    run: StoredRun
+    label: str
+
+    @property
+    def position(self) -> int:
+        return int(self._metric("direction/position"))
+
+    @property
+    def layer(self) -> int:
+        return int(self._metric("direction/layer"))
+
+    @property
+    def selected(self) -> bool:
+        """Whether its direction causes refusal there; else its place is merely the most separable one."""
+        return self.run.metrics["direction/outcome"] == "selected"
+
+    @property
+    def strength(self) -> float | None:
+        """At which it steered its own model, in lengths of the direction."""
+        strength = self.run.metrics.get("steering/strength")
+        return None if strength is None else float(strength)
+
+    @cached_property
+    def directions(self) -> Tensors:
+        return self.run.tensors(DIRECTIONS)
+
+    @property
+    def positions(self) -> list[int]:
+        return list(json.loads(self.directions.metadata["positions"]))
+
+    @property
+    def vectors(self) -> Float[Tensor, "position layer d_model"]:
+        """Mean differences, un-normalised."""
+        return self.directions.tensors["mean_difference"]
+
+    def vector_at(self, position: int, layer: int) -> Vector:
+        """The mean difference at a place; raises InputError where the run did not look there."""
+        if position not in self.positions:
+            raise InputError(
+                f"{self.label} looked for directions at positions {self.positions}, not at {position}; run it again "
+                f"with method.positions=[{position}]."
+            )
+        return self.vectors[self.positions.index(position), layer].double().numpy()
+
+    @property
+    def n_layers(self) -> int:
+        return self.vectors.shape[1]
+
+    @property
+    def d_model(self) -> int:
+        return self.vectors.shape[2]
+
+    @cached_property
+    def refusal_tokens(self) -> tuple[int, ...]:
+        return tuple(int(row[0]) for row in self._table("direction/refusal_tokens").rows)
+
+    @cached_property
+    def critical_heads(self) -> list[tuple[int, int]]:
+        """Layer and head of those that its own patching found critical."""
+        table = self._table("patching/heads")
+        return [(int(row[0]), int(row[1])) for row in table.rows if row[-1]]
+
+    def is_of(self, model: LoadedModel) -> bool:
+        """Whether it measured these very weights."""
+        told = ("model", "model_revision", "adapter")
+        own = tuple(model.identity.get(name, "") for name in ("name", "revision", "adapter"))
+        return tuple(self.directions.metadata[name] for name in told) == own
+
+    def has_shape_of(self, model: LoadedModel) -> bool:
+        return (self.n_layers, self.d_model) == (model.n_layers, model.d_model)
+
+    def tensors(self, name: str) -> Tensors | None:
+        """What it recorded under this name; None where it did not."""
+        try:
+            return self.run.tensors(name)
+        except InputError:
+            return None
+
+    def _metric(self, name: str) -> float:
+        return float(self.run.metrics[name] or 0)
+
+    def _table(self, name: str) -> Table:
+        empty = Table(name, (), ())
+        return next((one for one in self.run.results() if isinstance(one, Table) and one.name == name), empty)
+
+
+def usable_runs(place: Path) -> list[StoredRun]:
+    """The run in a directory, or the runs right below it, of each model the latest; those that looked for a direction.
+
+    Raises InputError where there is none.
+    """
+    alone = (place / RECORD).is_file()
+    runs = [stored_run(place)] if alone else stored_runs(place)
+    found = {json.dumps(run.config["model"], sort_keys=True): run for run in runs if "direction/layer" in run.metrics}
+    if not found:
+        what = "The run" if alone else "No finished run"
+        raise InputError(
+            f"{what} in {place} {'did not look' if alone else 'looked'} for a direction; run one first: "
+            "python launch.py model=NAME method=map."
+        )
+    return list(found.values())
+
+
+def sources(place: Path, model: LoadedModel, across_shapes: bool) -> list[Source]:
+    """Those of the usable runs that fit this model; raises InputError where none does."""
+    labelled = _labelled(usable_runs(place))
+    obstacles = {source.label: _obstacle(source, model, across_shapes) for source in labelled}
+    fitting = [source for source in labelled if obstacles[source.label] is None]
+    for label, obstacle in obstacles.items():
+        if obstacle:
+            log.warning("%s is left out: %s.", label, obstacle)
+    if not fitting:
+        raise InputError(f"Nothing in {place} fits this model: {'; '.join(f'{a}: {b}' for a, b in obstacles.items())}.")
+    return fitting
+
+
+def _labelled(runs: Sequence[StoredRun]) -> list[Source]:
+    names = [run.choices["model"] for run in runs]
+    return [
+        Source(run, name if names.count(name) == 1 else f"{name}-{run.id}")
+        for run, name in zip(runs, names, strict=True)
+    ]
+
+
+def _obstacle(source: Source, model: LoadedModel, across_shapes: bool) -> str | None:
+    """Why the source does not fit, with the cure; None where it does."""
+    if source.has_shape_of(model):
+        same = source.directions.metadata["template_hash"] == model.template.digest
+        return None if same else "its prompts had another template; choose the same dataset and template"
+    if not across_shapes:
+        return (
+            f"it has {source.n_layers} layers of width {source.d_model}, this model {model.n_layers} of "
+            f"{model.d_model}; method.across_shapes=true maps the one into the other"
+        )
+    return None if source.tensors(HARMLESS) else f"it recorded no {HARMLESS}, which a map is fitted on"
+
+
+def digests(tensors: Tensors) -> list[str]:
+    """Which prompts a recording is of, one for each row."""
+    return list(json.loads(tensors.metadata["prompts"]))
+
+
+def rows_of(tensors: Tensors, wanted: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Rows of the recording, and indices of the wanted prompts, that are of one prompt."""
+    place = {digest: row for row, digest in enumerate(digests(tensors))}
+    common = [index for index, digest in enumerate(wanted) if digest in place]
+    return [place[wanted[index]] for index in common], common

@@ -1,0 +1,214 @@
+"""What differs between two runs is found where it is planted, and not where there is nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import permutation_test
+
+from rcm.methods.transplant import COLUMNS as TRANSPLANT
+from rcm.report.changes import ALPHA, changes, holm, told
+from rcm.report.reading import Comparison, Reading
+from rcm.report.transplants import matrix
+from rcm.report.verdict import judged, tunings
+from rcm.results import Outcome, Result, Scalar, Table, Tensors, Transcripts
+from rcm.storage import Run, Store, stored_run
+
+N = 48
+
+
+def said(refused: dict[str, np.ndarray], prefix: str = "") -> Transcripts:
+    rows = [
+        {"kind": kind, "prompt": f"{prefix}{kind} {i}", "completion": "", "verdict": "refusal" if hit else "compliance"}
+        for kind, of_kind in refused.items()
+        for i, hit in enumerate(of_kind)
+    ]
+    return Transcripts("behaviour/transcripts", rows)
+
+
+def held_out(harmful: np.ndarray, harmless: np.ndarray, prefix: str = "") -> Table:
+    sides = {"harmful": harmful, "harmless": harmless}
+    rows = [
+        (kind, f"{prefix}{i}", float(x), bool((x > 0) == (kind == "harmful")))
+        for kind, side in sides.items()
+        for i, x in enumerate(side)
+    ]
+    return Table("direction/held_out", ("kind", "prompt", "projection", "probe_correct"), rows)
+
+
+def a_reading(folder: Path, name: str, stage: str, results: list[Result], method: str = "map") -> Reading:
+    config: dict[str, Any] = {"model": {"family": "smol", "stage": stage}, "seed": 0}
+    choices = {"model": name, "dataset": "pairs", "method": method, "judge": "calibrated"}
+    run = Run(name, folder / f"{name}-{method}", choices, config, {"started": f"2026-01-0{1 + (stage != 'base')}"})
+    run.directory.mkdir(parents=True)
+    with Store(run) as store:
+        for result in results:
+            store.save(result)
+    return Reading.of(stored_run(run.directory))
+
+
+def random_run(
+    folder: Path, name: str, stage: str, draw: np.random.Generator, distance: float, refuses: float
+) -> Reading:
+    """Projections this many standard deviations apart, and this share of harmful prompts refused."""
+    refused = {"harmful": draw.random(N) < refuses, "harmless": draw.random(N) < 0.1}
+    results = [said(refused), held_out(draw.standard_normal(N) + distance, draw.standard_normal(N))]
+    return a_reading(folder, name, stage, results)
+
+
+def test_what_was_planted_is_found(tmp_path: Path) -> None:
+    draw = np.random.default_rng(0)
+    base, tuned = (
+        random_run(tmp_path, "base", "base", draw, 0.5, 0.1),
+        random_run(tmp_path, "tuned", "safety", draw, 3, 0.9),
+    )
+    found = {one.label: one for one in changes(base, tuned)}
+    assert found["harmful prompts refused"].significant
+    assert found["separation"].significant
+    assert found["separation"].interval[0] > 1
+    assert not found["harmless prompts refused"].significant
+    assert found["harmful prompts refused"].n == N
+    assert "safe lookalikes refused" not in found
+
+
+def test_equal_models_are_rarely_told_apart(tmp_path: Path) -> None:
+    """Of 40 pairs that differ by chance alone, one in twenty may show something: 2 are expected, 6 or more have a
+    chance of 1.4 %."""
+    draw = np.random.default_rng(0)
+    alarms = 0
+    for i in range(40):
+        runs = [
+            random_run(tmp_path / str(i), name, stage, draw, 2, 0.5) for name, stage in (("a", "base"), ("b", "chat"))
+        ]
+        alarms += any(one.significant for one in changes(*runs))
+    assert alarms < 6
+
+
+def test_two_seeds_of_one_model_do_not_differ(tmp_path: Path) -> None:
+    """Other seeds give other prompts, so whole prompts are exchanged; at most 2 of 20 pairs may show something."""
+    draw = np.random.default_rng(1)
+
+    def run_of(folder: Path, seed: str) -> Reading:
+        harmful, harmless = draw.standard_normal(N) + 2, draw.standard_normal(N)
+        refused = {"harmful": harmful > 1.5, "harmless": harmless > 1.5}
+        return a_reading(folder, seed, "base", [said(refused, seed), held_out(harmful, harmless, seed)])
+
+    pairs = [(run_of(tmp_path / str(i), "0"), run_of(tmp_path / str(i), "1")) for i in range(20)]
+    found = [changes(*pair) for pair in pairs]
+    assert all(one.n is None for of in found for one in of)
+    assert sum(any(one.significant for one in of) for of in found) <= 2
+    assert "Not asked the same prompts" in told(found[0]).said
+
+
+def test_the_p_value_is_that_of_an_exact_exchange(tmp_path: Path) -> None:
+    draw = np.random.default_rng(2)
+    before, after = draw.random(N) < 0.4, draw.random(N) < 0.6
+    quiet = {"harmless": np.zeros(N)}
+    runs = [
+        a_reading(tmp_path, str(i), "base", [said({"harmful": one} | quiet)]) for i, one in enumerate((before, after))
+    ]
+    change = next(one for one in changes(*runs) if one.label == "harmful prompts refused")
+    slow = permutation_test(
+        (after.astype(float), before.astype(float)),
+        lambda a, b, axis: (a - b).mean(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=5000,
+        rng=0,
+    )
+    # Two figures were compared, of which the other has p = 1.
+    assert change.p == pytest.approx(min(1, 2 * slow.pvalue), abs=0.03)
+    differences = after.astype(float) - before
+    assert change.d == pytest.approx(differences.mean() / differences.std(ddof=1))
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1, 1]
+    assert holm([]) == []
+
+
+# The verdict
+
+
+def place(separation: float, vector: list[float], refuses: bool) -> list[Result]:
+    value = "selected" if refuses else "no_refusal_behaviour"
+    metadata = {"positions": "[-1]", "template_hash": "x", "model": "m"}
+    tensors = {"mean_difference": torch.tensor(vector)[None, None].repeat(1, 3, 1)}
+    return [
+        Outcome("direction/outcome", value, ""),
+        Scalar("direction/position", -1),
+        Scalar("direction/layer", 1),
+        Scalar("direction/separation", separation, (separation - 0.5, separation + 0.5), N, 0.6, 2.0),
+        Tensors("direction/directions", tensors, metadata),
+    ]
+
+
+def family(
+    folder: Path, separation: float = 2.0, vector: float = 1.0, refuses: float = 0.9, grafted: str | None = None
+) -> tuple[Reading, Reading, list[Reading]]:
+    draw = np.random.default_rng(0)
+    axis, other = np.eye(400)[:2]
+
+    def refused(share: float) -> Transcripts:
+        return said({"harmful": draw.random(N) < share, "harmless": np.zeros(N)})
+
+    mixed = (vector * axis + (1 - vector) * other).tolist()
+    base = a_reading(folder, "base", "base", [refused(0.1), *place(separation, mixed, refuses=False)])
+    tuned = a_reading(folder, "tuned", "safety", [refused(refuses), *place(3.0, axis.tolist(), refuses=True)])
+    figures = {"source": "base", "place": "this model's choice", "outcome": grafted, "cosine": 0.7, "cosine_null": 0.2}
+    figures |= {"force": 0.9, "suppress": 0.8, "force_n": N, "suppress_n": N, "layer": 1}
+    row = [figures.get(column, 0.1) for column in TRANSPLANT]
+    others = [a_reading(folder, "tuned", "safety", [Table("transplant/matrix", TRANSPLANT, [row])], "transplant")]
+    return base, tuned, others if grafted else []
+
+
+@pytest.mark.parametrize(
+    ("value", "planted"),
+    [
+        ("coupling", {}),
+        ("representation", {"vector": 0.0}),
+        ("behaviour", {"separation": 0.8}),
+        ("unchanged", {"refuses": 0.1}),
+        ("coupling", {"vector": 0.0, "grafted": "steers"}),  # what a transplant shows goes before a cosine
+        ("representation", {"grafted": "nothing"}),
+    ],
+)
+def test_the_verdict(tmp_path: Path, value: str, planted: dict[str, Any]) -> None:
+    base, tuned, others = family(tmp_path, **planted)
+    assert judged(base, tuned, changes(base, tuned), others).value == value
+
+
+def test_the_verdict_says_what_it_rests_on(tmp_path: Path) -> None:
+    base, tuned, others = family(tmp_path, grafted="steers")
+    said_of_it = judged(base, tuned, changes(base, tuned), others).said
+    for part in ("were refused before", "The base separates them by 2.00", "cosine is 0.7 (null 0.2)", "forces 90.0"):
+        assert part in said_of_it
+
+
+def test_without_figures_the_verdict_is_open(tmp_path: Path) -> None:
+    runs = [a_reading(tmp_path, name, stage, []) for name, stage in (("a", "base"), ("b", "chat"))]
+    assert judged(*runs, [], []).value == "open"
+
+
+def test_each_later_stage_is_held_against_the_first(tmp_path: Path) -> None:
+    base, tuned, _ = family(tmp_path)
+    third = replace(tuned, run=replace(tuned.run, id="third"))
+    runs = [reading.run for reading in (base, tuned, third)]
+    found = tunings(Comparison.of(runs))
+    assert [(one.before.name, one.after.run.id) for one in found] == [("base", "tuned"), ("base", "third")]
+    assert all(one.judged.value == "coupling" for one in found)
+    assert all(
+        change.p <= ALPHA for one in found for change in one.changes if change.label == "harmful prompts refused"
+    )
+
+
+def test_transplants_stand_in_rows(tmp_path: Path) -> None:
+    _, _, others = family(tmp_path, grafted="steers")
+    table = matrix(others)
+    assert table is not None
+    assert [cell.text for cell in table.rows[0]][:4] == ["base", "tuned", "steers", "90.0\N{NO-BREAK SPACE}%"]
+    assert matrix([]) is None
