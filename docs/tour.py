@@ -21,7 +21,7 @@ model, prompts, method, judge, seed = prepared(
     "dataset.validation=24",
     "dataset.test=8",
     "method.positions=[-1]",
-    "method.max_kl=0.3",
+    "method.max_kl=1.0",  # few prompts, and a model in which refusing lies close to how it begins any answer
     "method.null_draws=20",
     "device=cpu",
 )

@@ -31,7 +31,16 @@ ALWAYS = {"engine", "engine_error", "noise_floor", "last_token_necessity", "last
 ALWAYS |= {"gap", "pairs", "pairs_without_gap", "outcome"}
 WITH_GAP = {f"{grid}_{way}" for grid in ("heads", "layers") for way in ("necessity", "sufficiency")}
 WITH_GAP |= {f"rank_correlation_{pair}" for pair in ("direct_ablation", "direct_interchange", "ablation_interchange")}
-WITH_GAP |= {"residual", "rank_stability", "top_10_stability", "heads", "layers", "critical_heads", "knock_out"}
+WITH_GAP |= {
+    "activations",
+    "residual",
+    "rank_stability",
+    "top_10_stability",
+    "heads",
+    "layers",
+    "critical_heads",
+    "knock_out",
+}
 TOGETHER = {"critical_heads_necessity", "critical_heads_sufficiency"}
 POSITIONS = {"positions_necessity", "positions_sufficiency"}  # where there is more than one
 

@@ -126,6 +126,7 @@ def test_at_equal_kl_every_way_costs_the_budget(steered: dict) -> None:
         (operation, direction)
         for operation in ("add", "clamp", "affine", "conditional")
         for direction in (OURS, "random", "shuffled labels")
+        if direction == OURS or operation != "conditional"
     }
     for row in rows:
         if row["kind"] == "harmless" and row["operation"] != "conditional":
@@ -140,7 +141,7 @@ def test_at_equal_kl_every_way_costs_the_budget(steered: dict) -> None:
 
 def test_transcripts_hold_every_row_and_no_unrefused_harm(steered: dict) -> None:
     rows = steered["steering/transcripts"].rows
-    assert len(rows) == 24 + 12 * (2 * 3 * 3 + 3 + 4) + 6 * 2 * 4 * 3
+    assert len(rows) == 24 + 12 * (2 * 3 * 3 + 3 + 4) + 6 * 2 * (3 * 3 + 1)
     names = {f"{family} {i}" for family in ("random", "shuffled labels") for i in (1, 2, 3)}
     assert {row["direction"] for row in rows} == {OURS, *names}
 
