@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
 
+from rcm import branches
 from rcm.interventions import Intervention, Site, applied
 from rcm.models import LoadedModel
 from rcm.models.points import Points
@@ -101,14 +102,8 @@ class _Recorder:
 
 
 def shared_tokens(model: LoadedModel, prompts: Sequence[str]) -> int:
-    """How many tokens to read once for all prompts.
-
-    None where a prompt outgrows a sliding window: the padding between the beginning and a shorter prompt would count.
-    """
-    window = getattr(model.hf.config, "sliding_window", None)
-    if window and any(len(model.template.tokens(prompt)) > window for prompt in prompts):
-        return 0
-    return len(model.template.beginning)
+    """How many tokens to read once for all prompts."""
+    return branches.shared_tokens(model, max((len(model.template.tokens(prompt)) for prompt in prompts), default=0))
 
 
 def beginning(model: LoadedModel, shared: int, rows: int = 1) -> DynamicCache | None:

@@ -77,6 +77,11 @@ def names_a_path(key: str) -> bool:
     return key in PATH_KEYS or key.endswith("_path")
 
 
+def prompt_digest(prompt: str) -> str:
+    """Sixteen hex digits that name a prompt, so that cards and recordings can list prompts without repeating them."""
+    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+
+
 def content_digest(path: Path) -> str:
     """A digest of a file, or of a folder's files: the name, the size, the first and the last MiB of each.
 

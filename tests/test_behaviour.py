@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from rcm.generation import reply_tokens
+from rcm.identity import prompt_digest
 from rcm.judges import Judge, Verdict
 from rcm.judges.named import named
-from rcm.models.adapter import prompt_digest
 from rcm.prompts import Part, Prompt
 from rcm.stats import permuted_rates, wilson
 from tests.planted import TRIGGER, by_name, method, opening_judge, planted_judge, planted_model, planted_prompts

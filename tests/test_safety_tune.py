@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from rcm.forward import last_logits
-from rcm.models.adapter import check_adapter, merged, prompt_digest, trained_on
+from rcm.identity import prompt_digest
+from rcm.models.adapter import check_adapter, merged, trained_on
 from rcm.models.loaded import LoadedModel
 from rcm.prompts import texts
 from rcm.storage import Run, Store

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from rcm.errors import InputError
+from rcm.identity import prompt_digest
 from rcm.methods.transplant import _cosine
 from rcm.models import LoadedModel
-from rcm.models.adapter import prompt_digest
 from rcm.patching import Rows
 from rcm.patching.recording import shape_of
 from rcm.prompts import texts

@@ -6,8 +6,6 @@ The first judge decides what is concluded and what may be stored; the second sho
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
-from sklearn.metrics import cohen_kappa_score
-
 from rcm.judges.base import Judge, Verdict
 from rcm.results import Scalar
 
@@ -45,4 +43,6 @@ def agreement(first: Sequence[Verdict], second: Sequence[Verdict]) -> tuple[floa
     ]
     if len({says for pair in told for says in pair}) < 2:
         return float("nan"), len(told)
+    from sklearn.metrics import cohen_kappa_score  # takes a second to import, and few runs have a second judge
+
     return float(cohen_kappa_score(*zip(*told, strict=True))), len(told)

@@ -24,10 +24,10 @@ from jaxtyping import Bool
 from pydantic import NonNegativeFloat, PositiveInt
 
 from rcm.generation import reply_tokens
+from rcm.identity import prompt_digest
 from rcm.judges import Judge, Verdict, second_opinion
 from rcm.methods import Method
 from rcm.models import LoadedModel
-from rcm.models.adapter import prompt_digest
 from rcm.prompts import Prompt, Split, texts
 from rcm.redaction import kept
 from rcm.results import Curve, Line, Outcome, Result, Scalar, Table, Transcripts

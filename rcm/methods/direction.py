@@ -29,12 +29,12 @@ from rcm.causal import Scorer, Scores, Search
 from rcm.directions import correct, random_directions, shuffled_controls, unit
 from rcm.errors import InputError
 from rcm.forward import Recording, record
+from rcm.identity import prompt_digest
 from rcm.judges import Judge
 from rcm.methods import Method
 from rcm.methods.behaviour import NO_REFUSAL, REFUSAL, rate
 from rcm.metrics import refusal_log_odds
 from rcm.models import LoadedModel
-from rcm.models.adapter import prompt_digest
 from rcm.prompts import Part, Split, texts
 from rcm.readability import (
     Fits,

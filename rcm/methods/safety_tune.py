@@ -22,11 +22,11 @@ from transformers import PreTrainedModel
 
 from rcm.forward import batch_logits, beginning, repeated, shared_tokens
 from rcm.generation import replies
+from rcm.identity import prompt_digest
 from rcm.judges import Judge, Verdict
 from rcm.methods import Method
 from rcm.methods.behaviour import refusal_rate
 from rcm.models import LoadedModel
-from rcm.models.adapter import prompt_digest
 from rcm.progress import track
 from rcm.prompts import Split, texts
 from rcm.results import Adapter, Curve, Line, Result, Scalar

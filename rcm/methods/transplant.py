@@ -30,13 +30,13 @@ from torch import Tensor
 from rcm.directions import Activations, Vector, mean_difference, shuffled_controls, shuffled_differences, unit
 from rcm.errors import InputError
 from rcm.forward import Recording, record
+from rcm.identity import prompt_digest
 from rcm.judges import Judge
 from rcm.methods import Method
 from rcm.methods.behaviour import rate
 from rcm.methods.direction import Found
 from rcm.methods.steering import steered_transcript, unsteered
 from rcm.models import LoadedModel
-from rcm.models.adapter import prompt_digest
 from rcm.patching import ALPHA, Component, Rows, Shape
 from rcm.patching.effects import Cells
 from rcm.patching.recording import shape_of

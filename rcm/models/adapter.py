@@ -4,7 +4,6 @@ An adapter folder is peft's: `adapter_config.json`, `adapter_model.safetensors`.
 has `card.json`, which lists digests of the prompts that it was trained on.
 """
 
-import hashlib
 import json
 from pathlib import Path
 from typing import cast
@@ -77,8 +76,3 @@ def trained_on(path: Path) -> frozenset[str]:
     """Digests of the prompts that the adapter was trained on; empty where its card does not say."""
     card = path / "card.json"
     return frozenset(json.loads(card.read_text()).get("trained_on", [])) if card.is_file() else frozenset()
-
-
-def prompt_digest(prompt: str) -> str:
-    """Sixteen hex digits that name a prompt, so that a card can list prompts without repeating them."""
-    return hashlib.sha256(prompt.encode()).hexdigest()[:16]

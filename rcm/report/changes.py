@@ -12,13 +12,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
-from rcm.models.adapter import prompt_digest
+from rcm.identity import prompt_digest
 from rcm.report.figures import Cell, Told, Unit, interval
 from rcm.report.reading import Reading
 from rcm.report.words import percent, plain, sigmas
 from rcm.results import Transcripts
 
-DRAWS = 2000
+DRAWS, SEED = 2000, 0
 ALPHA = 0.05
 FEWEST = 8  # prompts, below which nothing is compared
 Values = Float[np.ndarray, "*draw prompt"]
@@ -64,25 +64,25 @@ class Change:
         return self.p <= ALPHA
 
 
-def changes(before: Reading, after: Reading, seed: int = 0) -> list[Change]:
+def changes(before: Reading, after: Reading) -> list[Change]:
     """Every figure that both runs have."""
-    found = [one for figure in FIGURES if (one := _change(figure, before, after, seed))]
+    found = [one for figure in FIGURES if (one := _change(figure, before, after))]
     return [replace(one, p=p) for one, p in zip(found, holm([one.p for one in found]), strict=True)]
 
 
-def _change(figure: Compared, before: Reading, after: Reading, seed: int) -> Change | None:
+def _change(figure: Compared, before: Reading, after: Reading) -> Change | None:
     first, second = figure.sample(before), figure.sample(after)
     common = [key for key in first if key in second]
     if min(len(first), len(second)) < FEWEST:
         return None
     if len(common) == len(first) == len(second):
         values = np.array([[sample[key] for key in common] for sample in (first, second)])
-        return _paired(figure, values, _harmful(common), seed)
-    return _unpaired(figure, first, second, seed)
+        return _paired(figure, values, _harmful(common))
+    return _unpaired(figure, first, second)
 
 
-def _paired(figure: Compared, values: Float[np.ndarray, "2 prompt"], harmful: Harmful, seed: int) -> Change:
-    draw = np.random.default_rng(seed)
+def _paired(figure: Compared, values: Float[np.ndarray, "2 prompt"], harmful: Harmful) -> Change:
+    draw = np.random.default_rng(SEED)
     again = resampled(harmful, draw)
     swap = draw.random((DRAWS, values.shape[1])) < 0.5
     exchanged = [np.where(swap, values[1 - i], values[i]) for i in (0, 1)]
@@ -95,8 +95,8 @@ def _paired(figure: Compared, values: Float[np.ndarray, "2 prompt"], harmful: Ha
     return replace(change, d=_cohen(figure, values), n=values.shape[1])
 
 
-def _unpaired(figure: Compared, first: Sample, second: Sample, seed: int) -> Change:
-    draw = np.random.default_rng(seed)
+def _unpaired(figure: Compared, first: Sample, second: Sample) -> Change:
+    draw = np.random.default_rng(SEED)
     sides = [(np.array(list(sample.values())), _harmful(list(sample))) for sample in (first, second)]
     return _change_of(
         figure,
@@ -185,9 +185,7 @@ def _refused(kind: str) -> Callable[[Reading], Sample]:
 
 def _held_out(column: str) -> Callable[[Reading], Sample]:
     def sample(reading: Reading) -> Sample:
-        table = reading.table("direction/held_out")
-        rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows] if table else []
-        return {(row["kind"], row["prompt"]): float(row[column]) for row in rows}
+        return {(row["kind"], row["prompt"]): float(row[column]) for row in reading.rows("direction/held_out")}
 
     return sample
 

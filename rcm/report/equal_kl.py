@@ -28,9 +28,7 @@ def at_equal_kl(readings: Sequence[Reading]) -> list[tuple[Reading, Told]]:
 
 
 def _points(reading: Reading) -> list[Point]:
-    table = reading.table(POINTS)
-    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows] if table else []
-    return [row for row in rows if row["equal_kl"]]
+    return [row for row in reading.rows(POINTS) if row["equal_kl"]]
 
 
 def _told(reading: Reading, points: Sequence[Point]) -> Told:

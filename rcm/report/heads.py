@@ -30,7 +30,7 @@ def _critical_heads(reading: Reading) -> Told:
     table = reading.table("patching/heads")
     if table is None:
         return Told(reading.why_without("patching/heads"), ())
-    heads = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    heads = reading.rows("patching/heads")
     critical = sorted((head for head in heads if head["critical"]), key=_strength, reverse=True)
     said = f"{len(critical) or 'None'} of {len(heads)} heads {'is' if len(critical) < 2 else 'are'} critical"
     shown = f"; the {MOST} strongest" if len(critical) > MOST else ""

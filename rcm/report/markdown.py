@@ -90,9 +90,7 @@ def _figures(comparison: Comparison, tunings: Sequence[Tuning]) -> Iterator[str]
         yield table(columns, ([escaped(row.label), *map(_cell, row.cells)] for row in section.rows))
     yield from _changes(tunings)
     yield from _transplants(comparison)
-    yield from _categories(comparison.compared)
-    yield from _critical_heads(comparison.compared)
-    yield from _at_equal_kl(comparison.compared)
+    yield from _of_runs(comparison.compared)
 
 
 def _cell(cell: Cell) -> str:
@@ -110,27 +108,18 @@ def _categories(readings: Sequence[Reading]) -> Iterator[str]:
         yield table(["category", *shares.kinds], ([escaped(name), *map(_cell, cells)] for name, cells in shares.rows))
 
 
-def _critical_heads(readings: Sequence[Reading]) -> Iterator[str]:
-    found = heads.critical_heads(readings)
-    if found:
-        yield "### Critical heads"
-        yield escaped(f"Strongest first. {'; '.join(f'{name}: {hint}' for name, hint in heads.COLUMNS)}.")
-    yield from _tables(found, heads.COLUMNS)
-
-
-def _at_equal_kl(readings: Sequence[Reading]) -> Iterator[str]:
-    found = equal_kl.at_equal_kl(readings)
-    if found:
-        yield "### Ways to steer, at equal KL"
-        yield escaped(f"{'; '.join(f'{name}: {hint}' for name, hint in equal_kl.COLUMNS if hint)}.")
-    yield from _tables(found, equal_kl.COLUMNS)
+def _of_runs(readings: Sequence[Reading]) -> Iterator[str]:
+    """Tables that each run has of its own."""
+    yield from _categories(readings)
+    yield from _tables("Critical heads", heads.critical_heads(readings), heads.COLUMNS, "Strongest first. ")
+    yield from _tables("Ways to steer, at equal KL", equal_kl.at_equal_kl(readings), equal_kl.COLUMNS)
 
 
 def _changes(tunings: Sequence[Tuning]) -> Iterator[str]:
     for tuning in tunings:
         told = changes.told(tuning.changes)
         yield f"### What tuning changed: {escaped(tuning.name)}"
-        yield escaped(f"{told.said} {'; '.join(f'{name}: {hint}' for name, hint in changes.COLUMNS if hint)}.")
+        yield escaped(f"{told.said} {_explained(changes.COLUMNS)}")
         yield _table(told, changes.COLUMNS)
 
 
@@ -146,7 +135,16 @@ def _table(told: Told, columns: Sequence[tuple[str, str]]) -> str:
     return table([name for name, _ in columns], (map(_cell, row) for row in told.rows))
 
 
-def _tables(found: Iterable[tuple[Reading, Told]], columns: Sequence[tuple[str, str]]) -> Iterator[str]:
+def _explained(columns: Sequence[tuple[str, str]]) -> str:
+    return f"{'; '.join(f'{name}: {hint}' for name, hint in columns if hint)}."
+
+
+def _tables(
+    title: str, found: Sequence[tuple[Reading, Told]], columns: Sequence[tuple[str, str]], lead: str = ""
+) -> Iterator[str]:
+    if found:
+        yield f"### {title}"
+        yield escaped(lead + _explained(columns))
     for reading, told in found:
         yield f"{_title(reading)}: {escaped(told.said)}"
         if told.rows:
@@ -171,9 +169,7 @@ def _others(comparison: Comparison) -> Iterator[str]:
         if scalars:
             rows = ([escaped(s.name), plain(s.value), escaped(figures.detail(s, plain))] for s in scalars)
             yield table(["figure", "value", ""], rows)
-        yield from _categories([reading])
-        yield from _critical_heads([reading])
-        yield from _at_equal_kl([reading])
+        yield from _of_runs([reading])
 
 
 def _value(reading: Reading, name: str) -> str:

@@ -64,17 +64,14 @@ class Sheet(NamedTuple):
     rows: Sequence[Sequence[Cell]]
 
 
-def write(comparison: Comparison, tunings: Sequence[Tuning], out: Path) -> list[Path]:
-    """Write everything below `out`; return what was written."""
-    written = [_scalars(comparison.finished, out / "scalars.csv")]
+def write(comparison: Comparison, tunings: Sequence[Tuning], out: Path) -> None:
+    """Write everything below `out`."""
+    _scalars(comparison.finished, out / "scalars.csv")
     for sheet in sheets(comparison, tunings):
-        written += [
-            _csv(sheet, out / "tables" / f"{sheet.name}.csv"),
-            _latex(sheet, out / "tables" / f"{sheet.name}.tex"),
-        ]
+        _csv(sheet, out / "tables" / f"{sheet.name}.csv")
+        _latex(sheet, out / "tables" / f"{sheet.name}.tex")
     for reading in comparison.finished:
-        written += _figures(reading, out / "figures")
-    return written
+        _figures(reading, out / "figures")
 
 
 def sheets(comparison: Comparison, tunings: Sequence[Tuning]) -> Iterator[Sheet]:
@@ -107,7 +104,7 @@ def stem(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
 
 
-def _scalars(readings: Sequence[Reading], path: Path) -> Path:
+def _scalars(readings: Sequence[Reading], path: Path) -> None:
     rows = [
         [
             *(
@@ -131,24 +128,23 @@ def _scalars(readings: Sequence[Reading], path: Path) -> Path:
         for reading in readings
         for one in reading.every(Scalar)
     ]
-    return _lines(path, [SCALARS, *rows])
+    _lines(path, [SCALARS, *rows])
 
 
-def _csv(sheet: Sheet, path: Path) -> Path:
+def _csv(sheet: Sheet, path: Path) -> None:
     rows = [
         [visible("; ".join(filter(None, (one.text, one.verdict, one.detail)))) for one in row] for row in sheet.rows
     ]
-    return _lines(path, [sheet.columns, *rows])
+    _lines(path, [sheet.columns, *rows])
 
 
-def _lines(path: Path, rows: Sequence[Sequence[object]]) -> Path:
+def _lines(path: Path, rows: Sequence[Sequence[object]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows(rows)
-    return path
 
 
-def _latex(sheet: Sheet, path: Path) -> Path:
+def _latex(sheet: Sheet, path: Path) -> None:
     lines = [
         rf"\begin{{tabular}}{{{'l' * len(sheet.columns)}}}",
         r"\toprule",
@@ -159,7 +155,6 @@ def _latex(sheet: Sheet, path: Path) -> Path:
         r"\end{tabular}",
     ]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
 
 
 def _latex_cell(cell: Cell) -> str:
@@ -173,11 +168,10 @@ def latex(text: str) -> str:
     return "".join(IN_LATEX.get(character, character) for character in visible(text))
 
 
-def _figures(reading: Reading, folder: Path) -> Iterator[Path]:
+def _figures(reading: Reading, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for result in reading.results:
         if isinstance(result, Heatmap | Curve):
             for format in FORMATS:
                 path = folder / f"{stem(reading.name)}-{reading.run.id}-{stem(result.name)}.{format}"
                 path.write_bytes(printed(result, format))
-                yield path

@@ -59,6 +59,11 @@ class Reading:
     def table(self, name: str) -> Table | None:
         return self._get(Table, name)
 
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a table by column; none where the run has no such table."""
+        table = self.table(name)
+        return [dict(zip(table.columns, row, strict=True)) for row in table.rows] if table else []
+
     def every(self, kind: type[R]) -> list[R]:
         """All results of a kind, in the order in which they came."""
         return [result for result in self.results if isinstance(result, kind)]

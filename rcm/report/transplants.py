@@ -5,7 +5,7 @@ from typing import Any
 
 from rcm.report.figures import Cell, Told, detail
 from rcm.report.reading import Reading
-from rcm.report.words import known, percent, plain
+from rcm.report.words import TIED, known, percent, plain
 from rcm.results import Scalar
 
 MATRIX = "transplant/matrix"
@@ -18,9 +18,7 @@ SAID = (
 
 def grafts(reading: Reading) -> dict[str, Graft]:
     """By source, where the run transplanted."""
-    table = reading.table(MATRIX)
-    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows] if table else []
-    return {str(row["source"]): row for row in rows}
+    return {str(row["source"]): row for row in reading.rows(MATRIX)}
 
 
 def graft(source: Reading, target: Reading, others: Sequence[Reading]) -> Graft | None:
@@ -62,6 +60,6 @@ def _row(source: str, target: str, one: Graft) -> list[Cell]:
 
 def _rate(one: Graft, name: str) -> Cell:
     share = Scalar(name, one[name], (one[f"{name}_low"], one[f"{name}_high"]), one[f"{name}_n"], one[f"{name}_null"])
-    return (
-        Cell(percent(share.value), detail(share, percent)) if known(share.value) else Cell("–", "nothing to turn over")
-    )
+    if not known(share.value):
+        return Cell("–", "nothing to turn over")
+    return Cell(percent(share.value), f"{detail(share, percent)} · p{TIED}{plain(one[f'{name}_p'])}")

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float
 
-from rcm.directions import Vector, unit
 from rcm.report.changes import FIGURES, Change, changes, pairs
 from rcm.report.figures import interval
 from rcm.report.reading import DIRECTIONS, Comparison, Reading
@@ -104,7 +104,7 @@ def _same_direction(before: Reading, after: Reading, others: Sequence[Reading]) 
 def _rates(one: Graft) -> str:
     told = (("forces", "force"), ("suppresses", "suppress"))
     parts = [
-        f"{verb} {percent(one[name])} (controls {percent(one[f'{name}_null'])})"
+        f"{verb} {percent(one[name])} (p = {plain(one[f'{name}_p'])} against controls)"
         for verb, name in told
         if known(one[name])
     ]
@@ -117,10 +117,11 @@ def _cosine(before: Reading, after: Reading) -> tuple[float, float]:
     first, second = vectors
     if first is None or second is None or first.shape != second.shape:
         return float("nan"), float("nan")
-    return float(unit(first) @ unit(second)), 1.96 / float(np.sqrt(len(first)))
+    cosine = first @ second / (np.linalg.norm(first) * np.linalg.norm(second))
+    return float(cosine), 1.96 / float(np.sqrt(len(first)))
 
 
-def _vector(reading: Reading, place: Reading) -> Vector | None:
+def _vector(reading: Reading, place: Reading) -> Float[np.ndarray, " d_model"] | None:
     """The mean difference of a run at the place that another selected; None where either has none."""
     position, layer, outcome = (
         *(place.scalar(f"direction/{name}") for name in ("position", "layer")),
@@ -140,7 +141,6 @@ def _vector(reading: Reading, place: Reading) -> Vector | None:
 class Tuning:
     """A pair of runs of one family: what differs, and what that means."""
 
-    family: str
     before: Reading
     after: Reading
     changes: Sequence[Change]
@@ -154,7 +154,7 @@ class Tuning:
 def tunings(comparison: Comparison) -> list[Tuning]:
     """The earliest stage of each family with every later one."""
     return [
-        Tuning(family.name, before, after, found, judged(before, after, found, comparison.others))
+        Tuning(before, after, found, judged(before, after, found, comparison.others))
         for family in comparison.families
         for before, after in pairs(family.readings)
         for found in [changes(before, after)]

@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rcm.forward import last_logits
+from rcm.identity import prompt_digest
 from rcm.metrics import refusal_log_odds
 from rcm.models import LoadedModel
-from rcm.models.adapter import prompt_digest
 from rcm.patching import Component, Kind, LogOdds, Rows, Values, batches, engine_of, record
 from rcm.patching.effects import Estimate, estimate
 from rcm.progress import track

@@ -17,7 +17,7 @@ from rcm.results import Table, Tensors
 from rcm.storage import RECORD, StoredRun, stored_run, stored_runs
 
 log = logging.getLogger(__name__)
-DIRECTIONS, HARMLESS, ACTIVATIONS = "direction/directions", "direction/harmless", "patching/activations"
+DIRECTIONS, HARMLESS = "direction/directions", "direction/harmless"
 
 
 @dataclass(frozen=True)
@@ -161,13 +161,8 @@ def _obstacle(source: Source, model: LoadedModel, across_shapes: bool) -> str | 
     return None if source.tensors(HARMLESS) else f"it recorded no {HARMLESS}, which a map is fitted on"
 
 
-def digests(tensors: Tensors) -> list[str]:
-    """Which prompts a recording is of, one for each row."""
-    return list(json.loads(tensors.metadata["prompts"]))
-
-
 def rows_of(tensors: Tensors, wanted: Sequence[str]) -> tuple[list[int], list[int]]:
     """Rows of the recording, and indices of the wanted prompts, that are of one prompt."""
-    place = {digest: row for row, digest in enumerate(digests(tensors))}
+    place = {digest: row for row, digest in enumerate(json.loads(tensors.metadata["prompts"]))}
     common = [index for index, digest in enumerate(wanted) if digest in place]
     return [place[wanted[index]] for index in common], common
