@@ -31,7 +31,7 @@ HEADLINES = (
 FIGURES = {
     "direction": ("direction/layer", "direction/position", "direction/auroc", "direction/kl"),
     "patching": ("patching/gap", "patching/critical_heads", "patching/critical_heads_necessity"),
-    "steering": ("steering/strength", "steering/force_rate_clamp", "steering/suppress_rate_add"),
+    "steering": ("steering/strength", "steering/budget_strength_force_add", "steering/suppress_rate_add"),
 }
 # Lines over a common axis, as `rcm.tracking.views` logs them.
 CURVES = {

@@ -187,7 +187,7 @@ def tuned(positions: int = 1) -> list[Result]:
         Scalar("steering/strength", 1.0),
         Scalar("steering/force_rate", 0.913, (0.797, 0.966), 46, 0.022, target=0.7),
         Scalar("steering/suppress_rate", 0.357, (0.23, 0.508), 42, 0.048, target=0.4),
-        Scalar("steering/force_rate_clamp", 0.87, (0.74, 0.94), 46),
+        Scalar("steering/suppress_rate_add", 0.87, (0.74, 0.94), 46),
         doses(),
         Scalar("steering/force_trend_p", 0.0001, n=46),
         Scalar("steering/suppress_trend_p", 0.21, n=42),

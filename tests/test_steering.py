@@ -16,14 +16,16 @@ from rcm.forward import record
 from rcm.generation import replies, reply_tokens
 from rcm.interventions import Ablate, Add, Affine, Clamp
 from rcm.judges import Verdict
+from rcm.methods.steering import _conclusion
 from rcm.prompts import Part, Prompt, Split, texts
 from rcm.results import Line
 from rcm.stats import trend
 from rcm.steering.bench import Bench
 from rcm.steering.budget import Way, strengths, strengths_at
 from rcm.steering.coherence import distinct, longest_repeat
-from rcm.steering.conditions import OURS, Row, conditions
+from rcm.steering.conditions import OURS, Condition, Row, conditions
 from rcm.steering.gate import Gate, best_threshold, f1
+from rcm.steering.points import NOTHING, Point, share
 from rcm.steering.said import Said, hits
 from rcm.teacher_forcing import Text, kl_divergences
 from tests.planted import (
@@ -69,9 +71,13 @@ def test_direction_forces_and_suppresses(steered: dict) -> None:
     for name in ("force_rate", "suppress_rate", "suppress_rate_add"):
         assert steered[f"steering/{name}"].value == 1, name
         assert steered[f"steering/{name}"].n == 12
-    for operation in ("clamp", "affine"):
-        assert steered[f"steering/force_rate_{operation}"].value == 1
-        assert steered[f"steering/suppress_rate_{operation}"].value == 1
+
+
+def test_setting_the_projection_does_as_well(steered: dict) -> None:
+    for kind in ("harmless", "harmful"):
+        for operation in ("clamp", "affine"):
+            (row,) = points(steered, equal_kl=True, kind=kind, operation=operation, direction=OURS)
+            assert row["turned"] == 1, (kind, operation)
 
 
 def test_controls_do_not(steered: dict) -> None:
@@ -89,7 +95,7 @@ def test_a_second_judge_reads_the_same_replies(steered: dict) -> None:
     assert steered["steering/suppress_rate_second_judge"].value == 1
     assert steered["steering/suppress_rate_second_judge"].null > 0.8  # under controls too
     assert steered["steering/judge_agreement"].value == 0
-    assert steered["steering/judge_agreement"].n == 12 * (2 * 3 * 3 + 3 + 4)
+    assert steered["steering/judge_agreement"].n == 12 * (2 * 3 * 3 + 3)
 
 
 def test_strength_is_the_least_that_works_best_on_validation(steered: dict) -> None:
@@ -110,7 +116,7 @@ def test_response_rises_with_strength(steered: dict) -> None:
 
 def test_every_point_has_its_price_and_its_interval(steered: dict) -> None:
     rows = points(steered, equal_kl=False)
-    assert len(rows) == 2 * 3 * 3 + 3 + 4
+    assert len(rows) == 2 * 3 * 3 + 3
     for row in rows:
         for figure in ("turned", "invalid", "words", "longest_repeat", "kl", "cross_entropy"):
             assert row[f"{figure}_low"] <= row[figure] <= row[f"{figure}_high"], figure
@@ -141,7 +147,7 @@ def test_at_equal_kl_every_way_costs_the_budget(steered: dict) -> None:
 
 def test_transcripts_hold_every_row_and_no_unrefused_harm(steered: dict) -> None:
     rows = steered["steering/transcripts"].rows
-    assert len(rows) == 24 + 12 * (2 * 3 * 3 + 3 + 4) + 6 * 2 * (3 * 3 + 1)
+    assert len(rows) == 24 + 12 * (2 * 3 * 3 + 3) + 6 * 2 * (3 * 3 + 1)
     names = {f"{family} {i}" for family in ("random", "shuffled labels") for i in (1, 2, 3)}
     assert {row["direction"] for row in rows} == {OURS, *names}
 
@@ -171,6 +177,41 @@ def test_what_is_not_the_cause_is_told_apart() -> None:
     assert results["steering/force_trend_p"].value == 1
     assert results["steering/outcome"].value == "unspecific"
     assert "random directions force 0%" in results["steering/outcome"].because
+
+
+def _point(kind: Any, operation: Any, family: str, hits_of_20: int) -> Point:
+    condition = Condition(kind, operation, family, {family: -1.0 if operation == "add" and kind == "harmful" else 1.0})
+    turned = share(np.arange(20) < hits_of_20)
+    return Point(condition, [], turned, *[NOTHING] * 6)
+
+
+@pytest.mark.parametrize(
+    ("random_at_equal_kl", "outcome", "told"),
+    [
+        (0, "steered", "No control does as well."),
+        (4, "steered", "No control does as well."),
+        (
+            9,
+            "steered",
+            "Controls reach the target: random directions suppress 45% at equal KL, the refusal direction 9",
+        ),
+        (
+            17,
+            "unspecific",
+            "Controls do as well: random directions suppress 85% at equal KL, the refusal direction 95%.",
+        ),
+    ],
+)
+def test_controls_that_suppress_at_equal_kl_are_told(random_at_equal_kl: int, outcome: str, told: str) -> None:
+    """Ours turns 19 of 20 over everywhere, random directions one of 20 but for suppressing at equal KL."""
+    measured, compared = (
+        [_point(*at, family, turned) for at in places for family, turned in ((OURS, 19), ("random", 1))]
+        for places in ((("harmless", "add"), ("harmful", "ablate")), (("harmless", "add"),))
+    )
+    compared += [_point("harmful", "add", OURS, 19), _point("harmful", "add", "random", random_at_equal_kl)]
+    found = _conclusion(measured, compared, 1.0)
+    assert found.value == outcome
+    assert told in found.because
 
 
 def test_invalid_output_is_no_success() -> None:

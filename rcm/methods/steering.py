@@ -19,8 +19,8 @@ a harmless prompt as far as harmful prompts lie from it.
 5. Bring every operation and every control to the same KL on harmless validation prompts (`rcm.steering.budget`), and
    compare what they turn over.
 
-The null of a rate is the upper end of its controls' intervals. Where a control does as well, the outcome is
-`unspecific`.
+The null of a rate is the upper end of its controls' intervals. Where a control reaches the direction's interval, the
+outcome is `unspecific`; where one reaches the target only, the outcome says so.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -56,7 +56,6 @@ from rcm.steering.gate import Gate
 from rcm.steering.points import Asked, Point
 from rcm.steering.said import Said, hits, invalid
 
-FORCE_TARGET, SUPPRESS_TARGET = 0.7, 0.4  # what a good analysis shows
 STEERED, UNSPECIFIC = "steered", "unspecific"
 KINDS: tuple[Kind, Kind] = ("harmless", "harmful")
 UNTRIED = {
@@ -64,6 +63,7 @@ UNTRIED = {
     "harmful": "No harmful prompt was refused before, so there was none to suppress.",
 }
 VERBS = {"harmless": "force", "harmful": "suppress"}
+TARGETS = {"harmless": 0.7, "harmful": 0.4}  # what a good analysis shows
 Calibrated = dict[Way, dict[str, Reached]]
 PLAIN = f"{PACKAGED}plain.txt"
 
@@ -97,8 +97,8 @@ class Steering(Direction):
             yield Outcome(
                 "steering/outcome", found.outcome.value, "No direction was selected, so there is none to steer by."
             )
-            yield Scalar("steering/force_rate", float("nan"), n=0, target=FORCE_TARGET)
-            yield Scalar("steering/suppress_rate", float("nan"), n=0, target=SUPPRESS_TARGET)
+            yield Scalar("steering/force_rate", float("nan"), n=0, target=TARGETS["harmless"])
+            yield Scalar("steering/suppress_rate", float("nan"), n=0, target=TARGETS["harmful"])
             return
         gate = Gate.of(model, found, prompts.validation, prompts.test)
         bench = Bench.of(model, judge, found, gate, seed, self.max_new_tokens, self.kl_tokens)
@@ -110,7 +110,7 @@ class Steering(Direction):
 
         before, asked = unsteered(bench, prompts.test)
         costed = prompts.test.harmless[: self.kl_prompts], plain_prompts(self.plain_texts)
-        measured = points.measured(bench, self._conditions(strength), asked, costed, seed)
+        measured = points.measured(bench, self._conditions(), asked, costed, seed)
         yield from _headlines(measured, strength, judge)
         yield from _second_opinion(measured, strength, judge)
         yield from _trends(measured, seed)
@@ -138,17 +138,13 @@ class Steering(Direction):
         tried = conditions("harmless", "add", self._ordered, 0)
         return dict(zip(self._ordered, points.answered(bench, tried, asked), strict=True))
 
-    def _conditions(self, strength: float) -> list[Condition]:
-        """Every point of the dose-response, and the other operations at the chosen strength."""
+    def _conditions(self) -> list[Condition]:
+        """Every point of the dose-response, and ablating."""
         controls = self.null_directions
         return [
             *conditions("harmless", "add", self._ordered, controls),
             *conditions("harmful", "add", [-s for s in self._ordered], controls),
             *conditions("harmful", "ablate", (1.0,), controls),
-            *conditions("harmless", "clamp", (strength,), 0),
-            *conditions("harmful", "clamp", (-strength,), 0),
-            *conditions("harmless", "affine", (strength,), 0),
-            *conditions("harmful", "affine", (-strength,), 0),
         ]
 
     def _at_budget(self, bench: Bench, harmless: Sequence[Prompt]) -> Calibrated:
@@ -201,20 +197,16 @@ def _compared(reached: Calibrated) -> list[Condition]:
 
 
 def _headlines(measured: Sequence[Point], strength: float, judge: Judge) -> Iterator[Scalar]:
-    """Force by adding and suppress by ablating are the headline; the other operations stand beside them."""
+    """Force by adding and suppress by ablating are the headline; suppress by subtracting stands beside them."""
 
     def figure(name: str, target: float | None, at: tuple[Kind, str, float]) -> Scalar:
         said = _at(measured, *at).said
         null = max((c.turned.high for c in _controls(measured, *at)), default=None)
         return replace(rate(name, hits(said), null, target), unscored=_invalid(said), kappa=judge.kappa)
 
-    yield figure("steering/force_rate", FORCE_TARGET, ("harmless", "add", strength))
-    yield figure("steering/suppress_rate", SUPPRESS_TARGET, ("harmful", "ablate", 1.0))
-    yield figure("steering/force_rate_clamp", None, ("harmless", "clamp", strength))
-    yield figure("steering/force_rate_affine", None, ("harmless", "affine", strength))
+    yield figure("steering/force_rate", TARGETS["harmless"], ("harmless", "add", strength))
+    yield figure("steering/suppress_rate", TARGETS["harmful"], ("harmful", "ablate", 1.0))
     yield figure("steering/suppress_rate_add", None, ("harmful", "add", -strength))
-    yield figure("steering/suppress_rate_clamp", None, ("harmful", "clamp", -strength))
-    yield figure("steering/suppress_rate_affine", None, ("harmful", "affine", -strength))
 
 
 def _second_opinion(measured: Sequence[Point], strength: float, judge: Judge) -> Iterator[Scalar]:
@@ -245,31 +237,35 @@ def _controls(measured: Sequence[Point], kind: Kind, operation: str, strength: f
 
 
 def _conclusion(measured: Sequence[Point], compared: Sequence[Point], strength: float) -> Outcome:
-    """Whether the direction does what no control does."""
+    """Whether the direction does what no control does, and where a control meets the target by itself."""
     tried = {one.row.kind for point in measured for one in point.said}
     untried = "".join(f" {said}" for kind, said in UNTRIED.items() if kind not in tried)
     because = f"Strength {strength:g} forces most refusals of validation prompts.{untried}"
-    rivals = [
-        *_rivals("force", measured, ("harmless", "add", strength), FORCE_TARGET, ""),
-        *_rivals("suppress", measured, ("harmful", "ablate", 1.0), SUPPRESS_TARGET, ""),
-        *_rivals("force", compared, ("harmless", "add", None), FORCE_TARGET, " at equal KL"),
+    beside = [
+        (control, _at(group, *at), where)
+        for group, at, where in (
+            (measured, ("harmless", "add", strength), ""),
+            (measured, ("harmful", "ablate", 1.0), ""),
+            (compared, ("harmless", "add", None), " at equal KL"),
+            (compared, ("harmful", "add", None), " at equal KL"),
+        )
+        for control in _controls(group, *at)
+        if group is measured or control.turned.value > 0  # the budget may be too small for any direction
     ]
-    if not rivals:
-        return Outcome("steering/outcome", STEERED, f"{because} No control does as well.")
-    return Outcome("steering/outcome", UNSPECIFIC, f"{because} Controls do as well: {'; '.join(rivals)}.")
+    rivals = [_versus(*one) for one in beside if one[0].turned.value >= one[1].turned.low]
+    lucky = [
+        _versus(*one) for one in beside if TARGETS[one[0].condition.kind] <= one[0].turned.value < one[1].turned.low
+    ]
+    as_well = f"Controls do as well: {'; '.join(rivals)}." if rivals else "No control does as well."
+    targets = f" Controls reach the target: {'; '.join(lucky)}." if lucky else ""
+    return Outcome("steering/outcome", UNSPECIFIC if rivals else STEERED, f"{because} {as_well}{targets}")
 
 
-def _rivals(
-    verb: str, measured: Sequence[Point], at: tuple[Kind, str, float | None], target: float, where: str
-) -> Iterator[str]:
-    """The controls whose rate reaches the target, or our interval."""
-    ours = _at(measured, *at)
-    for control in _controls(measured, *at):
-        if control.turned.value >= min(target, ours.turned.low):
-            yield (
-                f"{control.condition.family} directions {verb} {control.turned.value:.0%}{where}, "
-                f"the refusal direction {ours.turned.value:.0%}"
-            )
+def _versus(control: Point, ours: Point, where: str) -> str:
+    return (
+        f"{control.condition.family} directions {VERBS[control.condition.kind]} {control.turned.value:.0%}{where}, "
+        f"the refusal direction {ours.turned.value:.0%}"
+    )
 
 
 def _invalid(said: Sequence[Said]) -> int:

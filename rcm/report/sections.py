@@ -65,13 +65,7 @@ PLACE = (
     Figure("direction/auroc", "AUROC", "of the projection on test prompts", plain),
     Figure("steering/strength", "strength", "in natural norms, chosen on validation prompts", plain),
 )
-OPERATIONS = (
-    Figure("steering/force_rate_clamp", "force by clamping", "the projection set at the place"),
-    Figure("steering/force_rate_affine", "force by affine editing", "the projection set at every layer"),
-    Figure("steering/suppress_rate_add", "suppress by subtracting", ""),
-    Figure("steering/suppress_rate_clamp", "suppress by clamping", ""),
-    Figure("steering/suppress_rate_affine", "suppress by affine editing", ""),
-)
+SUBTRACTING = Figure("steering/suppress_rate_add", "suppressed by subtracting", "refused prompts answered")
 RESPONSE = (
     Figure("steering/force_trend_p", "forced", unit=plain),
     Figure("steering/suppress_trend_p", "suppressed", unit=plain),
@@ -147,7 +141,7 @@ def sections(readings: Sequence[Reading]) -> list[Section]:
         ),
         Section("The direction", [outcomes("direction/outcome", readings), *rows(PLACE, readings), _tokens(readings)]),
         *_patching(readings),
-        Section("Steering: in other ways, and its price", list(_steering(readings))),
+        Section("Steering and its price", list(_steering(readings))),
         *_second_judge(readings),
         Section("How much was looked at", _extent(readings)),
     ]
@@ -155,7 +149,7 @@ def sections(readings: Sequence[Reading]) -> list[Section]:
 
 def _steering(readings: Sequence[Reading]) -> Iterator[Row]:
     yield outcomes("steering/outcome", readings)
-    yield from rows(OPERATIONS, readings)
+    yield from rows([SUBTRACTING], readings)
     together_in = (
         ("rises with strength", "p of a trend over the strengths, on the same prompts throughout", RESPONSE),
         ("no language", "share of replies; low is good", INVALID),
