@@ -11,6 +11,7 @@ from scipy.stats import permutation_test
 
 from rcm.methods.transplant import COLUMNS as TRANSPLANT
 from rcm.report.changes import ALPHA, changes, holm, told
+from rcm.report.cosines import cosines
 from rcm.report.reading import Comparison, Reading
 from rcm.report.transplants import matrix
 from rcm.report.verdict import judged, tunings
@@ -137,7 +138,8 @@ def test_holm() -> None:
 def place(separation: float, vector: list[float], refuses: bool) -> list[Result]:
     value = "selected" if refuses else "no_refusal_behaviour"
     metadata = {"positions": "[-1]", "template_hash": "x", "model": "m"}
-    tensors = {"mean_difference": torch.tensor(vector)[None, None].repeat(1, 3, 1)}
+    shuffled = torch.randn(1, 3, 20, len(vector), generator=torch.Generator().manual_seed(len(value)))
+    tensors = {"mean_difference": torch.tensor(vector)[None, None].repeat(1, 3, 1), "shuffled": shuffled}
     return [
         Outcome("direction/outcome", value, ""),
         Scalar("direction/position", -1),
@@ -179,19 +181,45 @@ def family(
 )
 def test_the_verdict(tmp_path: Path, value: str, planted: dict[str, Any]) -> None:
     base, tuned, others = family(tmp_path, **planted)
-    assert judged(base, tuned, changes(base, tuned), others).value == value
+    assert judged(base, tuned, changes(base, tuned), cosines(base, tuned), others).value == value
 
 
 def test_the_verdict_says_what_it_rests_on(tmp_path: Path) -> None:
     base, tuned, others = family(tmp_path, grafted="steers")
-    said_of_it = judged(base, tuned, changes(base, tuned), others).said
+    said_of_it = judged(base, tuned, changes(base, tuned), cosines(base, tuned), others).said
     for part in ("were refused before", "The base separates them by 2.00", "cosine is 0.7 (null 0.2)", "forces 90.0"):
         assert part in said_of_it
 
 
+def test_cosines_are_those_of_the_mean_differences(tmp_path: Path) -> None:
+    """Half of the base's direction is the tuned model's: at every layer, but for the null of 400 dimensions."""
+    base, tuned, _ = family(tmp_path, vector=0.5)
+    found = cosines(base, tuned)
+    assert found is not None
+    alike, null = (line.y for line in found.lines)
+    assert alike == pytest.approx([0.5**0.5] * 3)
+    tensors = [reading.run.tensors("direction/directions").tensors for reading in (base, tuned)]
+    first, second = (of["mean_difference"][0, 1] for of in tensors)
+    drawn = [
+        *(torch.cosine_similarity(vector, second, dim=0).abs() for vector in tensors[0]["shuffled"][0, 1]),
+        *(torch.cosine_similarity(first, vector, dim=0).abs() for vector in tensors[1]["shuffled"][0, 1]),
+    ]
+    assert null[1] == pytest.approx(float(torch.stack(drawn).quantile(0.95)))
+    assert 0.05 < null[1] < 0.2  # two standard deviations of random vectors
+
+
+def test_without_directions_of_one_shape_there_are_no_cosines(tmp_path: Path) -> None:
+    _, tuned, _ = family(tmp_path)
+    smaller = a_reading(tmp_path, "small", "base", place(2.0, [1.0] * 8, refuses=False))
+    bare = a_reading(tmp_path, "bare", "base", [Scalar("direction/position", -1.0)])
+    assert cosines(smaller, tuned) is None
+    assert cosines(bare, tuned) is None
+    assert cosines(tuned, bare) is None
+
+
 def test_without_figures_the_verdict_is_open(tmp_path: Path) -> None:
     runs = [a_reading(tmp_path, name, stage, []) for name, stage in (("a", "base"), ("b", "chat"))]
-    assert judged(*runs, [], []).value == "open"
+    assert judged(*runs, [], None, []).value == "open"
 
 
 def test_each_later_stage_is_held_against_the_first(tmp_path: Path) -> None:

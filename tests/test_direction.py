@@ -38,6 +38,14 @@ def test_planted_direction_is_extracted(found: dict) -> None:
     assert metadata["template_hash"]
 
 
+def test_shuffled_labels_give_the_null_of_the_direction(found: dict) -> None:
+    tensors = found["direction/directions"].tensors
+    assert tensors["shuffled"].shape == (1, 6, 20, 32)
+    drawn = tensors["shuffled"][0, 3]
+    assert (drawn @ planted_direction()).abs().max() < 0.3 * (tensors["mean_difference"][0, 3] @ planted_direction())
+    assert len({tuple(vector.tolist()) for vector in drawn}) == 20
+
+
 def test_held_out_figures_exceed_their_nulls(found: dict) -> None:
     assert found["direction/separation"].value > 2
     assert found["direction/probe_accuracy"].value == 1 > found["direction/probe_accuracy"].null

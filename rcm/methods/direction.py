@@ -26,7 +26,7 @@ from sklearn.pipeline import Pipeline
 from torch import Tensor
 
 from rcm.causal import Scorer, Scores, Search
-from rcm.directions import correct, random_directions, shuffled_controls, unit
+from rcm.directions import correct, random_directions, shuffled_controls, shuffled_differences, unit
 from rcm.errors import InputError
 from rcm.forward import Recording, record
 from rcm.identity import prompt_digest
@@ -53,6 +53,7 @@ from rcm.selection import Grid, Selection, select
 __all__ = ["Direction", "Found", "select"]
 
 SELECTED, NONE = "selected", "none"
+DRAWN = 20  # mean differences of shuffled labels that are kept for every place
 FEWEST = 4  # prompts of a class, below which a mean difference or a mean score is an anecdote
 
 
@@ -109,7 +110,7 @@ class Direction(Method):
         if self.filter and stop is None:
             train, validation = _agreeing(train, tokens), _agreeing(validation, tokens)
         fits = Fits.of(train)
-        yield _tensors(model, positions, train, fits)
+        yield _tensors(model, positions, train, fits, seed)
 
         scores, choice = Scores.unknown(fits.mean_difference.shape[:2]), None
         scorer = Scorer(model, validation.harmful, validation.harmless, tokens)
@@ -261,16 +262,17 @@ def _openings_table(model: LoadedModel, openings: Sequence[Opening]) -> Table:
     return Table("direction/refusal_tokens", ("token", "text", "probability_harmful", "probability_harmless"), rows)
 
 
-def _tensors(model: LoadedModel, positions: Sequence[int], train: Recorded, fits: Fits) -> Tensors:
+def _tensors(model: LoadedModel, positions: Sequence[int], train: Recorded, fits: Fits, seed: int) -> Tensors:
     means = {f"{name}_mean": side.residuals.double().mean(0) for name, side in train._asdict().items()}
     arrays = {
         "mean_difference": fits.mean_difference,
         "principal": fits.principal,
         "probe": fits.probe_directions,
+        "shuffled": _shuffled(train, seed),
     }
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()} | means
     metadata = {
-        "shape": "position, layer, d_model",
+        "shape": "position, layer, d_model; shuffled: position, layer, draw, d_model",
         "positions": str(list(positions)),
         "hook_point": "resid_pre",
         "layer_convention": "layer l is the input of block l, counted from 0",
@@ -283,6 +285,14 @@ def _tensors(model: LoadedModel, positions: Sequence[int], train: Recorded, fits
         "adapter": model.identity.get("adapter", ""),
     }
     return Tensors("direction/directions", {name: tensor.float() for name, tensor in tensors.items()}, metadata)
+
+
+def _shuffled(train: Recorded, seed: int) -> Float[np.ndarray, "position layer draw d_model"]:
+    """Mean differences of labels that tell nothing, the same labels everywhere: the null of cosines between models."""
+    rows, layers = train.harmful.residuals.shape[1:3]
+    return np.stack(
+        [[shuffled_differences(*train.at(row, layer), DRAWN, seed) for layer in range(layers)] for row in range(rows)]
+    )
 
 
 def _held_out_table(place: Place, test: Recorded, probe: Pipeline) -> Table:

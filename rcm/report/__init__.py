@@ -6,6 +6,7 @@
     categories       how often prompts of each category are refused
     heads            the critical heads of a run
     changes          what differs between two runs of a family, prompt by prompt
+    cosines          how alike the directions of two runs are
     verdict          what tuning changed, in a word with its evidence
     transplants      what the direction of each model does in each
     emergence        figures over training steps

@@ -27,7 +27,7 @@ from rcm.report import (
     transplants,
 )
 from rcm.report.curves import strip
-from rcm.report.pictures import curve_rows, map_rows
+from rcm.report.pictures import curve_rows, map_rows, tuning_rows
 from rcm.report.reading import Comparison, Reading
 from rcm.report.verdict import Tuning
 from rcm.report.words import duration, plain, visible
@@ -46,6 +46,7 @@ def page(comparison: Comparison, tunings: Sequence[Tuning]) -> str:
         .render(
             comparison=comparison,
             tunings=[(one, changes.told(one.changes)) for one in tunings],
+            alike={family.name: tuning_rows(family, tunings) for family in comparison.families},
             emerging=emergence.series(comparison.others),
             others=emergence.outside(comparison.others),
             transplants=transplants.matrix(comparison.others),

@@ -20,7 +20,7 @@ from rcm.report.reading import Comparison, Reading
 from rcm.report.sections import sections
 from rcm.report.verdict import Tuning
 from rcm.report.words import TIED, visible
-from rcm.results import Curve, Heatmap, Scalar
+from rcm.results import Curve, Heatmap, Result, Scalar
 
 FORMATS = ("pdf", "png")
 SCALARS = (
@@ -71,7 +71,9 @@ def write(comparison: Comparison, tunings: Sequence[Tuning], out: Path) -> None:
         _csv(sheet, out / "tables" / f"{sheet.name}.csv")
         _latex(sheet, out / "tables" / f"{sheet.name}.tex")
     for reading in comparison.finished:
-        _figures(reading, out / "figures")
+        _figures(reading, reading.results, out / "figures")
+    for one in tunings:
+        _figures(one.after, [one.cosines], out / "figures")
 
 
 def sheets(comparison: Comparison, tunings: Sequence[Tuning]) -> Iterator[Sheet]:
@@ -168,9 +170,9 @@ def latex(text: str) -> str:
     return "".join(IN_LATEX.get(character, character) for character in visible(text))
 
 
-def _figures(reading: Reading, folder: Path) -> None:
+def _figures(reading: Reading, results: Sequence[Result | None], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for result in reading.results:
+    for result in results:
         if isinstance(result, Heatmap | Curve):
             for format in FORMATS:
                 path = folder / f"{stem(reading.name)}-{reading.run.id}-{stem(result.name)}.{format}"

@@ -8,14 +8,17 @@ import numpy as np
 from markupsafe import Markup
 
 from rcm.plots import limits
+from rcm.report.cosines import NAME as COSINE
 from rcm.report.curves import curve, vertical_limits
 from rcm.report.heatmaps import colour_bar, heatmap, is_wide
-from rcm.report.reading import NOT_REPORTED, Reading
+from rcm.report.reading import NOT_REPORTED, Family, Reading
+from rcm.report.verdict import Tuning
 from rcm.results import Curve, Heatmap
 
 T = TypeVar("T", Heatmap, Curve)
 ABBREVIATIONS = ("auroc", "kl")
 TITLES = {
+    COSINE: "the same direction?",
     "behaviour/refusal_by_length": "refusal over the length of the reply",
     "patching/heads_necessity": "heads: refusal lost when one is taken from the harmless twin",
     "patching/heads_sufficiency": "heads: refusal gained when one is taken from the harmful twin",
@@ -35,6 +38,7 @@ TITLES = {
 CRITICAL = "Outlined: critical, that is significant over all cells (max-T) and certainly above min_share."
 BESIDE = "Beside it directions of the same length: random ones, and mean differences of shuffled labels. Bands: 95 %."
 HINTS = {
+    COSINE: "Cosine of the two mean differences at every layer, at the position that the later run chose.",
     "behaviour/refusal_by_length": "The same replies, cut to their first tokens and judged again. A line that still "
     "rises at its end: some refuse later than replies are cut. Bands: 95 % intervals.",
     "direction/map_bypass": "Refusal log-odds on harmful prompts with the direction ablated. Blue: no longer refused.",
@@ -118,6 +122,15 @@ def _curve_row(name: str, readings: Sequence[Reading]) -> Row:
     ends = vertical_limits(list(curves.values()))
     panels = _panels(name, readings, curves, lambda one: curve(one, ends))
     return Row(name, _title(name), HINTS.get(name, ""), None, True, panels)
+
+
+def tuning_rows(family: Family, tunings: Sequence[Tuning]) -> list[Row]:
+    """A row of how alike the directions of a family's runs are; none where none of them has any."""
+    own = {reading.run.id for reading in family.readings}
+    drawn = [(one.name, one.cosines) for one in tunings if one.after.run.id in own and one.cosines]
+    ends = vertical_limits([found for _, found in drawn])
+    panels = [Panel(name, curve(found, ends)) for name, found in drawn]
+    return [Row(COSINE, _title(COSINE), HINTS[COSINE], None, True, panels)] if panels else []
 
 
 def _panels(name: str, readings: Sequence[Reading], found: dict[str, T], draw: Callable[[T], Markup]) -> list[Panel]:

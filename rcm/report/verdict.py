@@ -9,22 +9,19 @@
 
 Whether two directions are the same is told by a transplant, where one was run: the base's mean difference, at the place
 that the tuned model's run chose, either steers the tuned model or does not. Else their cosine there decides, against
-random ones, of which one in twenty has 1.96 / sqrt(d_model) or more.
+that of shuffled labels (`rcm.report.cosines`).
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from jaxtyping import Float
-
 from rcm.report.changes import FIGURES, Change, changes, pairs
+from rcm.report.cosines import cosines
 from rcm.report.figures import interval
-from rcm.report.reading import DIRECTIONS, Comparison, Reading
+from rcm.report.reading import Comparison, Reading
 from rcm.report.transplants import Graft, graft
 from rcm.report.words import known, percent, plain, sigmas
-from rcm.results import Scalar
+from rcm.results import Curve, Scalar
 
 COUPLING, REPRESENTATION, BEHAVIOUR, UNCHANGED, OPEN = "coupling", "representation", "behaviour", "unchanged", "open"
 IN_WORDS = {
@@ -48,7 +45,9 @@ class Judged:
         return " ".join([IN_WORDS[self.value], *self.evidence])
 
 
-def judged(before: Reading, after: Reading, found: Sequence[Change], others: Sequence[Reading]) -> Judged:
+def judged(
+    before: Reading, after: Reading, found: Sequence[Change], alike: Curve | None, others: Sequence[Reading]
+) -> Judged:
     """Of the earlier and the later run of a family; `others` may hold transplants between them."""
     refused = next((one for one in found if one.label == FIGURES[0].label), None)
     separation = before.scalar("direction/separation")
@@ -61,7 +60,7 @@ def judged(before: Reading, after: Reading, found: Sequence[Change], others: Seq
     evidence.append(how_far)
     if not separates:
         return Judged(BEHAVIOUR, evidence)
-    same, told = _same_direction(before, after, others)
+    same, told = _same_direction(before, after, alike, others)
     evidence += told
     return Judged(OPEN if same is None else COUPLING if same else REPRESENTATION, evidence)
 
@@ -84,10 +83,12 @@ def _separates(separation: Scalar) -> tuple[bool, str]:
     )
 
 
-def _same_direction(before: Reading, after: Reading, others: Sequence[Reading]) -> tuple[bool | None, list[str]]:
+def _same_direction(
+    before: Reading, after: Reading, alike: Curve | None, others: Sequence[Reading]
+) -> tuple[bool | None, list[str]]:
     """Whether the base's direction is the one that decides; None where nothing tells. And what tells it."""
     there, back = graft(before, after, others), graft(after, before, others)
-    cosine, null = (there["cosine"], there["cosine_null"]) if there else _cosine(before, after)
+    cosine, null = (there["cosine"], there["cosine_null"]) if there else _cosine(alike, after)
     told = []
     if known(cosine):
         told.append(
@@ -111,39 +112,23 @@ def _rates(one: Graft) -> str:
     return ", ".join(parts) or "nothing to turn over"
 
 
-def _cosine(before: Reading, after: Reading) -> tuple[float, float]:
-    """Of the mean differences at the later run's place; and what one in twenty random directions exceeds."""
-    vectors = [_vector(reading, after) for reading in (before, after)]
-    first, second = vectors
-    if first is None or second is None or first.shape != second.shape:
+def _cosine(alike: Curve | None, after: Reading) -> tuple[float, float]:
+    """At the place that the later run selected, with its null; NaN where it selected none."""
+    layer, outcome = after.scalar("direction/layer"), after.outcome("direction/outcome")
+    if alike is None or layer is None or outcome is None or outcome.value != "selected":
         return float("nan"), float("nan")
-    cosine = first @ second / (np.linalg.norm(first) * np.linalg.norm(second))
-    return float(cosine), 1.96 / float(np.sqrt(len(first)))
-
-
-def _vector(reading: Reading, place: Reading) -> Float[np.ndarray, " d_model"] | None:
-    """The mean difference of a run at the place that another selected; None where either has none."""
-    position, layer, outcome = (
-        *(place.scalar(f"direction/{name}") for name in ("position", "layer")),
-        place.outcome("direction/outcome"),
-    )
-    if position is None or layer is None or outcome is None or outcome.value != "selected" or not reading.weights:
-        return None
-    tensors = reading.run.tensors(DIRECTIONS)
-    positions: list[int] = json.loads(tensors.metadata["positions"])
-    vectors = tensors.tensors["mean_difference"]
-    if position.value not in positions or layer.value >= vectors.shape[1]:
-        return None
-    return vectors[positions.index(int(position.value)), int(layer.value)].double().numpy()
+    value, null = (line.y[int(layer.value)] for line in alike.lines)
+    return value, null
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """A pair of runs of one family: what differs, and what that means."""
+    """A pair of runs of one family: what differs, how alike their directions are, and what that means."""
 
     before: Reading
     after: Reading
     changes: Sequence[Change]
+    cosines: Curve | None
     judged: Judged
 
     @property
@@ -154,8 +139,8 @@ class Tuning:
 def tunings(comparison: Comparison) -> list[Tuning]:
     """The earliest stage of each family with every later one."""
     return [
-        Tuning(before, after, found, judged(before, after, found, comparison.others))
+        Tuning(before, after, found, alike, judged(before, after, found, alike, comparison.others))
         for family in comparison.families
         for before, after in pairs(family.readings)
-        for found in [changes(before, after)]
+        for found, alike in [(changes(before, after), cosines(before, after))]
     ]
