@@ -64,7 +64,7 @@ def command() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra raise what it would print
     try:
         main()
-    except CompactHydraException as error:
+    except (CompactHydraException, ValueError) as error:  # the latter for model=3: an option's name is no number
         from rcm.overrides import sentence
 
         sys.exit(sentence(error))

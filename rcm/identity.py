@@ -5,7 +5,8 @@ and its W&B run, so that the same command finds its earlier results again, whoev
 happens (device), who watches (tracker) and which version of the code it was are recorded, and are not part of the id.
 
 A setting that names a file or folder (key `path`, `adapter`, `harmful`, `harmless`, or `..._path`) enters by content:
-an edited prompt file makes another run, the same file in another place does not.
+an edited prompt file makes another run, the same file in another place does not. A `source` names earlier runs, and
+enters by those of them that have a direction to give: once there are more, it is another run.
 """
 
 import hashlib
@@ -27,6 +28,7 @@ from rcm.packaged import PACKAGED, located
 
 IDENTITY = ("model", "dataset", "method", "judge", "seed")
 PATH_KEYS = ("path", "adapter", "harmful", "harmless")
+RUNS_KEY = "source"
 METRICS = "metrics.json"  # written last: that it exists means that the run finished
 PACKAGES = ("rcm", "torch", "transformers", "transformer-lens", "hydra-core", "wandb", "scikit-learn", "peft", "numpy")
 SOURCE = Path(__file__).resolve().parents[1]
@@ -68,8 +70,16 @@ def _by_content(value: Any, key: str = "") -> Any:
         return value
     if value.startswith(PACKAGED):
         return f"sha256:{content_digest(located(value))}"
+    if key == RUNS_KEY and os.path.isdir(value):
+        return _runs_with_directions(Path(value))
     is_path = names_a_path(key) and os.path.exists(value)
     return f"sha256:{content_digest(Path(value))}" if is_path else value
+
+
+def _runs_with_directions(place: Path) -> list[str]:
+    """The names of those finished runs among this one, or those right below, that looked for a direction."""
+    metrics = [path for path in (place / METRICS, *place.glob(f"*/{METRICS}")) if path.exists()]
+    return sorted(path.resolve().parent.name for path in metrics if "direction/layer" in json.loads(path.read_text()))
 
 
 def names_a_path(key: str) -> bool:

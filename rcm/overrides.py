@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 
-def sentence(error: CompactHydraException) -> str:
+def sentence(error: CompactHydraException | ValueError) -> str:
     """The value, the place and the cure, where Hydra tells them apart; else Hydra's words on one line."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")

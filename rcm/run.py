@@ -115,7 +115,7 @@ def chosen_settings(cfg: DictConfig) -> Chosen:
     """The settings of all groups; raises one InputError that names everything that is wrong in any of them."""
     problems: list[str] = []
     seed = _seed(cfg, problems)
-    groups = {group: _part(cfg[group], group, problems) for group in Chosen._fields if group != "seed"}
+    groups = {group: _part(cfg.get(group), group, problems) for group in Chosen._fields if group != "seed"}
     if problems:
         several = f"{len(problems)} settings cannot work:\n  " if len(problems) > 1 else ""
         raise InputError(several + "\n  ".join(problems))
@@ -124,14 +124,17 @@ def chosen_settings(cfg: DictConfig) -> Chosen:
 
 def _seed(cfg: DictConfig, problems: list[str]) -> int:
     try:
-        return Whole(seed=cfg.seed, rerun=cfg.rerun).seed
+        return Whole(seed=cfg.get("seed"), rerun=cfg.get("rerun")).seed
     except ValidationError as error:
         problems += _sentences("", error)
         return 0
 
 
-def _part(node: DictConfig, group: str, problems: list[str]) -> Any:
+def _part(node: DictConfig | None, group: str, problems: list[str]) -> Any:
     """The object that the group's settings describe; adds to `problems` what is wrong with them."""
+    if node is None:
+        problems.append(f"{group} was taken away; choose an option with {group}=NAME, as --help lists them")
+        return None
     if missing := sorted(map(str, OmegaConf.missing_keys(node))):  # full names
         problems += [f"{key} has no value; give it one: {key}=VALUE" for key in missing]
         return None

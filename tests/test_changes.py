@@ -240,3 +240,11 @@ def test_transplants_stand_in_rows(tmp_path: Path) -> None:
     assert table is not None
     assert [cell.text for cell in table.rows[0]][:4] == ["base", "tuned", "steers", "90.0\N{NO-BREAK SPACE}%"]
     assert matrix([]) is None
+
+
+def test_of_two_transplants_the_later_stands(tmp_path: Path) -> None:
+    _, _, earlier = family(tmp_path / "earlier", grafted="nothing")
+    _, _, later = family(tmp_path / "later", grafted="steers")
+    table = matrix([*earlier, *later])
+    assert table is not None
+    assert [[cell.text for cell in row][:3] for row in table.rows] == [["base", "tuned", "steers"]]

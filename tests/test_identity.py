@@ -56,6 +56,25 @@ def test_a_file_counts_by_its_content_and_not_by_its_place(tmp_path: Path, place
     assert run_id(settings(**{place: str(there)})) != first
 
 
+def test_earlier_runs_count_if_they_have_a_direction(tmp_path: Path) -> None:
+    """One more run to take from makes another run; one that has nothing to give, or is unfinished, does not."""
+
+    def ended(name: str, metrics: str) -> str:
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "metrics.json").write_text(metrics)
+        return run_id(settings(method__source=str(tmp_path / "runs")))
+
+    first = ended("0a1b2c3d", '{"direction/layer": 3}')
+    assert ended("9f8e7d6c", '{"behaviour/outcome": "refusal"}') == first
+    (tmp_path / "runs" / "unfinished").mkdir()
+    assert run_id(settings(method__source=str(tmp_path / "runs"))) == first
+    assert ended("5a5a5a5a", '{"direction/layer": 9}') != first
+    shutil.move(tmp_path / "runs", tmp_path / "moved")
+    shutil.rmtree(tmp_path / "moved" / "5a5a5a5a")
+    assert run_id(settings(method__source=str(tmp_path / "moved"))) == first
+    assert run_id(settings(method__source=str(tmp_path / "moved" / "0a1b2c3d"))) == first  # that one is all there is
+
+
 def test_other_words_are_not_taken_for_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = run_id(settings())
     monkeypatch.chdir(tmp_path)

@@ -227,6 +227,7 @@ def test_a_model_file_that_is_not_there_costs_no_loading(tmp_path: Path, monkeyp
         ("method.topk=3", "method.topk: there is no such setting; did you mean top_k?"),
         ("method.inner.x=3", "method.inner.x: there is no such setting; choose one of rate"),
         ("metod=map", "metod: there is no such setting; did you mean method?"),
+        ("method=3", "Config group override must be a string or a list. Got int"),
         ("method.top_k", "Error parsing override 'method.top_k'; missing EQUAL at '<EOF>'"),
         ("tracker=disk,wandb", "Ambiguous value for argument 'tracker=disk,wandb'; 1. To use it as a list"),
     ],
@@ -240,6 +241,13 @@ def test_a_wrong_override_is_one_line(tmp_path: Path, override: str, told: str, 
     (line,) = done.stderr.splitlines()
     assert line.startswith(told)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_group_that_was_taken_away_is_one_line(tmp_path: Path) -> None:
+    done = launched(tmp_path, "~judge")
+    assert (done.returncode, done.stderr) == (1, "")
+    (line,) = done.stdout.splitlines()
+    assert "judge was taken away; choose an option with judge=NAME" in line
 
 
 def test_hydras_own_traceback_can_be_asked_for(tmp_path: Path) -> None:

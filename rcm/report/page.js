@@ -1,6 +1,6 @@
 
-// Filters of transcripts. Without JavaScript the forms stay hidden, and the tables are whole.
-for (const form of document.querySelectorAll("form.filter")) {
+// Filters of transcripts, made when one is opened. Without JavaScript the forms stay hidden, and the tables are whole.
+const filter = (form) => {
   const table = document.getElementById(form.dataset.table);
   const rows = [...table.tBodies[0].rows];
   const said = form.querySelector("output");
@@ -21,6 +21,10 @@ for (const form of document.querySelectorAll("form.filter")) {
   form.addEventListener("submit", (event) => event.preventDefault());
   form.hidden = false;
   show();
+};
+
+for (const details of document.querySelectorAll("details.transcripts")) {
+  details.addEventListener("toggle", () => filter(details.querySelector("form")), { once: true });
 }
 
 // Values of maps and curves: under the pointer or a finger, and by arrow keys where a picture has the focus.

@@ -40,9 +40,11 @@ COLUMNS = (
 
 
 def matrix(readings: Sequence[Reading]) -> Told | None:
-    """A row for every source in every target; None where no run transplanted."""
-    rows = [_row(source, reading.name, one) for reading in readings for source, one in grafts(reading).items()]
-    return Told(SAID, sorted(rows, key=lambda row: row[0].text)) if rows else None
+    """A row for every source in every target, of the latest run; None where no run transplanted."""
+    latest = {(source, reading.name): one for reading in readings for source, one in grafts(reading).items()}
+    return (
+        Told(SAID, [_row(*of, one) for of, one in sorted(latest.items(), key=lambda item: item[0])]) if latest else None
+    )
 
 
 def _row(source: str, target: str, one: Graft) -> list[Cell]:

@@ -1,0 +1,76 @@
+"""How large the page of many runs is, how long it takes to make, and how fast it opens.
+
+    python -m benchmarks.page runs                  # a folder of finished runs, such as the demo's
+    python -m benchmarks.page runs --runs 200
+
+The runs of the folder are copied under the names of other models and families until there are as many as asked for.
+Opening is timed in a headless Chromium, until everything is laid out: the median of several. Prints a table and, as the
+last line, JSON.
+"""
+
+import argparse
+import itertools
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from rcm.report import write
+from rcm.storage import RECORD
+from tests.browser import browsing
+
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
+
+
+def main() -> None:
+    options = parsed()
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "runs"
+        multiply(options.folder, folder, options.runs)
+        start = time.perf_counter()
+        page, _ = write(folder, Path(scratch) / "page")
+        made, size = time.perf_counter() - start, page.stat().st_size
+        opened = [opening(page, Path(scratch)) for _ in range(options.times)]
+    settled, painted = (statistics.median(times) for times in zip(*opened, strict=True))
+    print(f"{options.runs} runs: a page of {size / 1e6:.1f} MB, made in {made:.1f} s")
+    print(f"  first paint {painted:.2f} s, laid out whole {settled:.2f} s (median of {options.times})")
+    figures = {"bytes": size, "made": made, "painted": painted, "settled": settled}
+    print(json.dumps({"runs": options.runs, **figures}))
+
+
+def multiply(source: Path, folder: Path, runs: int) -> None:
+    """Copies of the finished runs of a folder; each turn makes a family of its own."""
+    stored = sorted(path.parent for path in source.glob(f"*/{RECORD}"))
+    for number, path in zip(range(runs), itertools.cycle(stored), strict=False):
+        turn = number // len(stored)
+        copy = folder / f"{number:08x}"
+        shutil.copytree(path, copy, ignore=shutil.ignore_patterns("wandb", "*.log", "activations.*"))
+        record = json.loads((copy / RECORD).read_text())
+        record["id"] = copy.name
+        record["choices"]["model"] += f"-{turn}"
+        record["config"]["model"]["family"] = f"family {turn}"
+        (copy / RECORD).write_text(json.dumps(record))
+
+
+def opening(page: Path, scratch: Path) -> tuple[float, float]:
+    """Seconds from navigation to the last layout, and to the first paint."""
+    with tempfile.TemporaryDirectory(dir=scratch) as profile, browsing(Path(profile)) as browser:
+        start = time.perf_counter()
+        browser.open(page, 1280, dark=False)
+        browser.value("document.body.offsetHeight")  # lays out what is not yet
+        settled = time.perf_counter() - start
+        return settled, browser.value(PAINTED) / 1000
+
+
+def parsed() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--runs", type=int, default=50)
+    parser.add_argument("--times", type=int, default=5)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
