@@ -23,6 +23,17 @@ FLAGS = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
+# What comes near the window is laid out only then, and moves what lies below it.
+SETTLED = """async (selector) => {
+  const part = document.querySelector(selector);
+  for (let before = null; ; ) {
+    part.scrollIntoView({ block: "center" });
+    await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+    const { x, y, width, height } = part.getBoundingClientRect();
+    if (before === y) return [x + width / 2, y + height / 2];
+    before = y;
+  }
+}"""
 PATIENCE = 60.0  # seconds for one answer
 
 
@@ -63,15 +74,13 @@ class Page:
 
     def value(self, expression: str) -> Any:
         """What a JavaScript expression gives."""
-        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True)
+        result = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, result["exceptionDetails"]
         return result["result"].get("value")
 
     def hover(self, selector: str) -> None:
-        """Put the pointer on the middle of an element."""
-        found = f"const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
-        middle = "const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2];"
-        x, y = self.value(f"(() => {{ {found} {middle} }})()")
+        """Put the pointer on the middle of an element, once it lies where it stays."""
+        x, y = self.value(f"({SETTLED})({json.dumps(selector)})")
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
 
     def press(self, key: str) -> None:

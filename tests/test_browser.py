@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from rcm.report import write
+from rcm.results import Transcripts
 from tests.browser import CHROMIUM, Page, browsing
 from tests.test_report import a_run, base, store, tuned
 
@@ -27,6 +28,13 @@ def opened(browser: Page, page: Path, width: int = 1280, dark: bool = False) -> 
     return browser
 
 
+def unfold(browser: Page) -> None:
+    """Open all transcripts, and wait until the page has noticed."""
+    each = "[...document.querySelectorAll('details.transcripts')].map"
+    noticed = "d => new Promise(done => { d.addEventListener('toggle', () => setTimeout(done)); d.open = true; })"
+    browser.value(f"Promise.all({each}({noticed})).then(() => null)")
+
+
 def test_a_reader_finds_values_and_filters_replies(page: Path, tmp_path: Path) -> None:
     with browsing(tmp_path) as browser:
         opened(browser, page)
@@ -47,9 +55,14 @@ def test_a_reader_finds_values_and_filters_replies(page: Path, tmp_path: Path) -
         browser.press("Escape")
         assert browser.value(f"{tip}.hidden")
 
-        browser.value("document.querySelector('details.transcripts').open = true")
+        unfold(browser)
         shown = "[...document.querySelector('details.transcripts .said').tBodies[0].rows].filter(r => !r.hidden).length"
         every = browser.value(shown)
+        replies = [len(one.rows) for results in (base(), tuned()) for one in results if isinstance(one, Transcripts)]
+        assert every == replies[0]
+        assert browser.value("document.querySelectorAll('.said tbody tr').length") == sum(replies)
+        assert browser.value("document.querySelectorAll('.said tbody :not(tr, td, span.tag)').length") == 0
+        assert browser.value("document.querySelector('main').textContent.includes('<script>alert(1)</script>')")
         browser.value(
             "(() => { const s = document.querySelector('details.transcripts input[type=search]');"
             "s.value = 'no such words'; s.dispatchEvent(new Event('input', {bubbles: true})); })()"

@@ -31,7 +31,7 @@ def curve(drawn: Curve, vertical: Limits) -> Markup:
         *legend,
     ]
     bottom = legend_top + LINE * len(drawn.lines) + 6
-    return picture(f"{drawn.name}: {drawn.y_label} over {drawn.x_label}", WIDTH, bottom, *parts)
+    return picture(f"{drawn.name}: {drawn.y_label} over {drawn.x_label}", WIDTH, bottom, *parts, tabindex=0)
 
 
 class _Frame:

@@ -35,7 +35,8 @@ def heatmap(grid: Heatmap, limits: Limits) -> Markup:
         *_column_labels(grid, left, bottom, width),
         words((left + right) / 2, bottom + below - 4, grid.column_label, "middle", class_="axis"),
     ]
-    return picture(f"{grid.name}: {grid.row_label} by {grid.column_label}", right + 6, bottom + below, *parts)
+    label = f"{grid.name}: {grid.row_label} by {grid.column_label}"
+    return picture(label, right + 6, bottom + below, *parts, tabindex=0)
 
 
 def is_strip(grid: Heatmap) -> bool:

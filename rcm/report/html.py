@@ -1,6 +1,9 @@
 """The page: one HTML file that holds all it needs.
 
 Every value that the template prints is escaped (autoescape), and its invisible characters are written out (`_printed`).
+Replies lie in it as JSON, without a character that HTML gives a meaning to, until a reader opens them: rows of a table
+would take longer to load than all the rest.
+
 Besides, the page forbids itself to fetch anything and to run any script but its own.
 """
 

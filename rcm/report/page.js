@@ -1,7 +1,24 @@
 
-// Filters of transcripts, made when one is opened. Without JavaScript the forms stay hidden, and the tables are whole.
-const filter = (form) => {
-  const table = document.getElementById(form.dataset.table);
+// Transcripts: their rows lie beside the table as data, and become rows when a reader opens them.
+const element = (name, text, className = "") => Object.assign(document.createElement(name), { textContent: text, className });
+
+const fill = (details, table) => {
+  const names = [...table.tHead.rows[0].cells].map((head) => head.textContent);
+  const [verdicts, words] = [details.dataset.verdicts, details.dataset.words].map((told) => told.split(" "));
+  const cell = (text, column) => {
+    const said = element("td", names[column] === "verdict" ? "" : text, words.includes(names[column]) ? "words" : "");
+    if (names[column] === "verdict") said.append(element("span", text, `tag ${verdicts.includes(text) ? text : "other"}`));
+    said.dataset.label = names[column];
+    return said;
+  };
+  for (const told of JSON.parse(details.querySelector("script").textContent)) {
+    const row = document.createElement("tr");
+    row.append(...told.map(cell));
+    table.tBodies[0].append(row);
+  }
+};
+
+const filter = (form, table) => {
   const rows = [...table.tBodies[0].rows];
   const said = form.querySelector("output");
   const choices = [...form.querySelectorAll("select")];
@@ -24,7 +41,12 @@ const filter = (form) => {
 };
 
 for (const details of document.querySelectorAll("details.transcripts")) {
-  details.addEventListener("toggle", () => filter(details.querySelector("form")), { once: true });
+  const open = () => {
+    const table = details.querySelector("table.said");
+    fill(details, table);
+    filter(details.querySelector("form"), table);
+  };
+  details.addEventListener("toggle", open, { once: true });
 }
 
 // Values of maps and curves: under the pointer or a finger, and by arrow keys where a picture has the focus.
@@ -75,19 +97,20 @@ const next = (parts, from, [right, down]) => {
   return best;
 };
 
-for (const picture of document.querySelectorAll("figure svg")) {
-  picture.tabIndex = 0;
-  let here = null;
-  picture.addEventListener("pointerover", (event) => tell(event.target));
-  picture.addEventListener("pointerleave", () => tell(null));
-  picture.addEventListener("blur", () => tell(null));
-  picture.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") tell(null);
-    if (!(event.key in STEPS)) return;
-    event.preventDefault();
-    const parts = [...picture.querySelectorAll(":is(rect, circle, path, polygon, g)")].filter(told);
-    if (!parts.length) return;
-    here = here ? next(parts, here, STEPS[event.key]) : parts[0];
-    tell(here);
-  });
-}
+const pictureAt = (part) => part.closest?.("figure svg");
+const places = new WeakMap(); // where the keys are in each picture
+
+// One listener for all pictures: a page of fifty runs has hundreds.
+document.addEventListener("pointerover", (event) => tell(pictureAt(event.target) ? event.target : null));
+document.addEventListener("focusout", () => tell(null));
+document.addEventListener("keydown", (event) => {
+  const picture = pictureAt(event.target);
+  if (picture && event.key === "Escape") tell(null);
+  if (!picture || !(event.key in STEPS)) return;
+  event.preventDefault();
+  const parts = [...picture.querySelectorAll(":is(rect, circle, path, polygon, g)")].filter(told);
+  if (!parts.length) return;
+  const here = places.has(picture) ? next(parts, places.get(picture), STEPS[event.key]) : parts[0];
+  places.set(picture, here);
+  tell(here);
+});

@@ -4,12 +4,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rcm.report.words import plain
+from rcm.report.words import plain, visible
 from rcm.results import Transcripts
 
 FILTERS = ("kind", "verdict", "operation", "direction", "strength", "category")
 CONDITION = ("kind", "operation", "strength", "direction")
-LAST = ("prompt", "completion", "verdict")
+WORDS = ("prompt", "completion")
+LAST = (*WORDS, "verdict")
 VERDICTS = ("refusal", "partial", "compliance", "invalid")
 Said = Mapping[str, str | float]
 
@@ -32,6 +33,12 @@ def columns(transcripts: Transcripts) -> list[str]:
 def cell(row: Said, column: str) -> str:
     value = row.get(column, "")
     return value if isinstance(value, str) else plain(value)
+
+
+def rows(transcripts: Transcripts) -> list[list[str]]:
+    """Every cell as the page shows it, column by column."""
+    names = columns(transcripts)
+    return [[visible(cell(row, name)) for name in names] for row in transcripts.rows]
 
 
 def choices(transcripts: Transcripts) -> dict[str, list[str]]:

@@ -36,11 +36,11 @@ def words(x: float, y: float, said: str, anchor: str = "start", **attributes: ob
     return element("text", said, x=x, y=y, text_anchor=anchor, **attributes)
 
 
-def picture(label: str, width: float, height: float, *children: Markup) -> Markup:
-    """A whole drawing; `label` is what a screen reader says."""
+def picture(label: str, width: float, height: float, *children: Markup, **attributes: object) -> Markup:
+    """A whole drawing; `label` is what a screen reader says. With `tabindex=0` keys can walk through its parts."""
     size = {"width": math.ceil(width), "height": math.ceil(height)}
     box = f"0 0 {size['width']} {size['height']}"
-    return element("svg", *children, role="img", aria_label=label, viewBox=box, **size)
+    return element("svg", *children, role="img", aria_label=label, viewBox=box, **size, **attributes)
 
 
 def path(points: Sequence[tuple[float, float]]) -> str:
