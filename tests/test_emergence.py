@@ -30,7 +30,7 @@ def checkpoint(
     with Store(run) as store:
         for result in (
             Outcome("behaviour/outcome", "refusal" if refuses else "no_refusal_behaviour", ""),
-            Scalar("behaviour/refusal_rate_harmful", rate, (rate - 0.1, rate + 0.1), 48),
+            Scalar("behaviour/refusal_rate_harmful", rate, (rate - 0.1, rate + 0.1), 48, 0.123),
             Outcome("direction/outcome", "selected" if refuses else "none", ""),
             Scalar("direction/separation", apart, (apart - 0.5, apart + 0.5), 48, 0.6, 2.0),
             Scalar("direction/induce", rate if refuses else float("nan")),
@@ -74,7 +74,10 @@ def test_the_page_draws_figures_over_steps(tmp_path: Path) -> None:
     page, twin = (path.read_text() for path in write(tmp_path / "runs", tmp_path / "page"))
     assert "smol: emergence over 3 checkpoints" in page
     assert "behaviour: share of prompts refused" in page
-    assert "it refuses from step 40" in page
+    assert "harmful: null, training step 20: 0.123" in page
+    for in_short in (page.split('id="maps"')[0], twin.split("## smol")[0]):
+        assert "it refuses from step 40" in in_short
+        assert "nothing to compare" not in in_short
     assert "| 40 | 0.8 |" in twin
     assert "run smol" not in page.split('id="maps"')[1].split('id="transcripts"')[0]
 

@@ -32,6 +32,15 @@ DRAWN = (
         {"direction added": "direction/induce", "direction ablated": "direction/bypass"},
     ),
 )
+# Whose nulls are drawn beside them: what shuffled labels or random directions reach, whichever is higher.
+NULLED = (
+    "behaviour/refusal_rate_harmful",
+    "direction/probe_accuracy",
+    "direction/auroc",
+    "direction/separation",
+    "direction/induce",
+    "direction/bypass",
+)
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,7 @@ class Series:
         found = []
         for title, lines in DRAWN:
             drawn = [self._line(label, name) for label, name in lines.items() if self._has(name)]
+            drawn += [self._null(label, name) for label, name in lines.items() if name in NULLED and self._has(name)]
             if drawn:
                 one = Curve(f"{self.name}: {title}", [float(step) for step in self.steps], drawn, "training step", "")
                 found.append((title, curve(one, vertical_limits([one]))))
@@ -76,6 +86,10 @@ class Series:
         scalars = [reading.scalar(name) or Scalar(name, NAN) for reading in self.readings]
         ends = [scalar.interval or (NAN, NAN) for scalar in scalars]
         return Line(label, [s.value for s in scalars], [low for low, _ in ends], [high for _, high in ends])
+
+    def _null(self, label: str, name: str) -> Line:
+        nulls = [scalar.null if (scalar := reading.scalar(name)) else None for reading in self.readings]
+        return Line(f"{label}: null", [NAN if null is None else null for null in nulls])
 
 
 def _separates(reading: Reading) -> bool:

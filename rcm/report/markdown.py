@@ -62,10 +62,12 @@ def _short(comparison: Comparison, tunings: Sequence[Tuning]) -> Iterator[str]:
     yield "## In short"
     yield from (f"> **Careful.** {escaped(warning)}" for warning in circumstances.warnings(comparison))
     yield from (f"**{escaped(one.name)}: {one.judged.value}.** {escaped(one.judged.said)}" for one in tunings)
-    if not comparison.compared:
+    emerging = emergence.series(comparison.others)
+    yield from (f"**{escaped(one.name)} over {len(one.steps)} checkpoints.** {escaped(one.said)}" for one in emerging)
+    if comparison.compared:
+        yield "\n".join(f"- {_title(reading)}: {_concluded(reading)}" for reading in comparison.compared)
+    elif not emerging:
         yield NOTHING
-        return
-    yield "\n".join(f"- {_title(reading)}: {_concluded(reading)}" for reading in comparison.compared)
 
 
 def _concluded(reading: Reading) -> str:
@@ -154,7 +156,6 @@ def _tables(
 def _others(comparison: Comparison) -> Iterator[str]:
     for one in emergence.series(comparison.others):
         yield f"## {escaped(one.name)}: emergence over {len(one.steps)} checkpoints"
-        yield escaped(one.said)
         named = [(label, name) for _, lines in emergence.DRAWN for label, name in lines.items()]
         rows = (
             [str(step), *(_value(reading, name) for _, name in named)]
