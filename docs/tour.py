@@ -17,8 +17,8 @@ from rcm.run import prepared
 model, prompts, method, judge, seed = prepared(
     "model=smollm2-135m-refusal",
     "method=direction",
-    "dataset.train=48",
-    "dataset.validation=24",
+    "dataset.train=32",
+    "dataset.validation=12",
     "dataset.test=8",
     "method.positions=[-1]",
     "method.max_kl=1.0",  # few prompts, and a model in which refusing lies close to how it begins any answer

@@ -17,6 +17,8 @@ from rcm.report.transplants import matrix
 from rcm.report.verdict import judged, tunings
 from rcm.results import Outcome, Result, Scalar, Table, Tensors, Transcripts
 from rcm.storage import Run, Store, stored_run
+from tests.conftest import tiny_model
+from tests.planted import method, opening_judge, planted_prompts
 
 N = 48
 
@@ -88,8 +90,8 @@ def test_equal_models_are_rarely_told_apart(tmp_path: Path) -> None:
     assert alarms < 6
 
 
-def test_two_seeds_of_one_model_do_not_differ(tmp_path: Path) -> None:
-    """Other seeds give other prompts, so whole prompts are exchanged; at most 2 of 20 pairs may show something."""
+def test_other_prompts_are_exchanged_whole_and_fits_to_them_not_tested(tmp_path: Path) -> None:
+    """At most 2 of 20 pairs may show something."""
     draw = np.random.default_rng(1)
 
     def run_of(folder: Path, seed: str) -> Reading:
@@ -100,8 +102,31 @@ def test_two_seeds_of_one_model_do_not_differ(tmp_path: Path) -> None:
     pairs = [(run_of(tmp_path / str(i), "0"), run_of(tmp_path / str(i), "1")) for i in range(20)]
     found = [changes(*pair) for pair in pairs]
     assert all(one.n is None for of in found for one in of)
+    assert all([np.isnan(one.p) for one in of] == [False, False, True, True] for of in found)
     assert sum(any(one.significant for one in of) for of in found) <= 2
-    assert "Not asked the same prompts" in told(found[0]).said
+    explained = told(found[0]).said
+    assert "Not asked the same prompts, so not compared within them: harmful prompts refused, harmless" in explained
+    assert "Fitted to other prompts, too, and so not tested: separation, probe accuracy." in explained
+    assert [row[4].text for row in told(found[0]).rows][2:] == ["–", "–"]
+
+
+@pytest.mark.slow
+def test_two_seeds_of_one_model_do_not_differ(tmp_path: Path) -> None:
+    """A tiny model that opens its replies with `p` or not, as chance has it, on prompts drawn anew, measured as in a
+    run; at most 2 of 20 pairs may show something."""
+    model, judge = tiny_model(seed=1, batch_size=16), opening_judge("p")
+
+    def run_of(seed: int) -> Reading:
+        prompts = planted_prompts(seed, sizes=(1, 1, 48))
+        return a_reading(
+            tmp_path, str(seed), "base", [*method("behaviour", max_new_tokens=2).run(model, prompts, judge, seed)]
+        )
+
+    found = [changes(run_of(2 * i), run_of(2 * i + 1)) for i in range(20)]
+    shares = np.array([[one.before for one in of] for of in found])
+    assert shares.shape == (20, 2)
+    assert (shares.std(0) > 0.02).all()  # chance has its part
+    assert sum(any(one.significant for one in of) for of in found) <= 2
 
 
 def test_the_p_value_is_that_of_an_exact_exchange(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 Both models answered the same prompts, so figures are compared within prompts: the interval resamples prompts (of each
 class), the p-value exchanges the two models' values of a prompt, which had they not differed could have come from
-either. Where runs were asked other prompts, whole prompts are exchanged instead, and it is said. All p-values of a pair
-of runs are Holm's, so that one in twenty comparisons of equal models finds anything at all.
+either. Where runs were asked other prompts, whole prompts are exchanged instead, and it is said; separation and probe
+accuracy then rest on fits to other prompts as well, which differ by more than the exchange can tell, and stay untested.
+All p-values of a pair of runs are Holm's, so that one in twenty comparisons of equal models finds anything at all.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +16,11 @@ from jaxtyping import Bool, Float
 from rcm.identity import prompt_digest
 from rcm.report.figures import Cell, Told, Unit, interval
 from rcm.report.reading import Reading
-from rcm.report.words import percent, plain, sigmas
+from rcm.report.words import known, percent, plain, sigmas
 from rcm.results import Transcripts
 
 DRAWS, SEED = 2000, 0
+NAN = float("nan")
 ALPHA = 0.05
 FEWEST = 8  # prompts, below which nothing is compared
 Values = Float[np.ndarray, "*draw prompt"]
@@ -29,12 +31,14 @@ Sample = dict[tuple[str, str], float]  # by kind and prompt
 
 @dataclass(frozen=True)
 class Compared:
-    """A figure that both runs have, prompt by prompt. `sample` reads a run's; empty where it has none."""
+    """A figure that both runs have, prompt by prompt. `sample` reads a run's; empty where it has none. `fitted`: it
+    rests on training prompts, too."""
 
     label: str
     sample: Callable[[Reading], Sample]
     statistic: Statistic
     unit: Unit
+    fitted: bool = False
 
     def of(self, values: Values, harmful: Harmful) -> float:
         return float(self.statistic(values[None], harmful)[0])
@@ -43,8 +47,8 @@ class Compared:
 @dataclass(frozen=True)
 class Change:
     """From an earlier run to a later one; `interval` is that of the difference. `p` holds for all figures of the two
-    runs together. `d`: Cohen's, of the differences within prompts; None where there is none. `n`: prompts that both
-    runs were asked; None where they were asked others."""
+    runs together; NaN where nothing was tested. `d`: Cohen's, of the differences within prompts; None where there is
+    none. `n`: prompts that both runs were asked; None where they were asked others."""
 
     label: str
     unit: Unit
@@ -67,7 +71,8 @@ class Change:
 def changes(before: Reading, after: Reading) -> list[Change]:
     """Every figure that both runs have."""
     found = [one for figure in FIGURES if (one := _change(figure, before, after))]
-    return [replace(one, p=p) for one, p in zip(found, holm([one.p for one in found]), strict=True)]
+    corrected = iter(holm([one.p for one in found if known(one.p)]))
+    return [replace(one, p=next(corrected)) if known(one.p) else one for one in found]
 
 
 def _change(figure: Compared, before: Reading, after: Reading) -> Change | None:
@@ -98,6 +103,8 @@ def _paired(figure: Compared, values: Float[np.ndarray, "2 prompt"], harmful: Ha
 def _unpaired(figure: Compared, first: Sample, second: Sample) -> Change:
     draw = np.random.default_rng(SEED)
     sides = [(np.array(list(sample.values())), _harmful(list(sample))) for sample in (first, second)]
+    if figure.fitted:
+        return Change(figure.label, figure.unit, *(figure.of(*side) for side in sides), interval=(NAN, NAN), p=NAN)
     return _change_of(
         figure,
         [figure.of(*side) for side in sides],
@@ -206,8 +213,8 @@ FIGURES = (
     Compared("harmful prompts refused", _refused("harmful"), share, percent),
     Compared("harmless prompts refused", _refused("harmless"), share, percent),
     Compared("safe lookalikes refused", _refused("lookalike"), share, percent),
-    Compared("separation", _projections, separation, sigmas),
-    Compared("probe accuracy", _held_out("probe_correct"), share, percent),
+    Compared("separation", _projections, separation, sigmas, fitted=True),
+    Compared("probe accuracy", _held_out("probe_correct"), share, percent, fitted=True),
 )
 
 
@@ -229,9 +236,13 @@ COLUMNS = (
 
 def told(found: Sequence[Change]) -> Told:
     """As a table."""
-    others = [one.label for one in found if one.n is None]
-    warning = f" Not asked the same prompts, so not compared within them: {', '.join(others)}." if others else ""
-    return Told(f"On the prompts that both were asked.{warning}", [_row(one) for one in found])
+    others = [one.label for one in found if one.n is None and known(one.p)]
+    untested = [one.label for one in found if not known(one.p)]
+    warnings = [
+        f" Not asked the same prompts, so not compared within them: {', '.join(others)}." if others else "",
+        f" Fitted to other prompts, too, and so not tested: {', '.join(untested)}." if untested else "",
+    ]
+    return Told(f"On the prompts that both were asked.{''.join(warnings)}", [_row(one) for one in found])
 
 
 def _row(one: Change) -> list[Cell]:
@@ -240,8 +251,8 @@ def _row(one: Change) -> list[Cell]:
         Cell(one.label),
         Cell(one.unit(one.before)),
         Cell(one.unit(one.after)),
-        Cell(difference, interval(one.interval, one.unit)),
-        Cell(plain(one.p), "significant" if one.significant else "not significant"),
+        Cell(difference, interval(one.interval, one.unit) if known(one.p) else ""),
+        Cell(plain(one.p), "significant" if one.significant else "not significant") if known(one.p) else Cell("–"),
         Cell("–" if one.d is None else plain(one.d)),
         Cell("others" if one.n is None else str(one.n)),
     ]
