@@ -103,11 +103,12 @@ def _paired(figure: Compared, values: Float[np.ndarray, "2 prompt"], harmful: Ha
 def _unpaired(figure: Compared, first: Sample, second: Sample) -> Change:
     draw = np.random.default_rng(SEED)
     sides = [(np.array(list(sample.values())), _harmful(list(sample))) for sample in (first, second)]
+    before, after = (figure.of(*side) for side in sides)
     if figure.fitted:
-        return Change(figure.label, figure.unit, *(figure.of(*side) for side in sides), interval=(NAN, NAN), p=NAN)
+        return Change(figure.label, figure.unit, before, after, interval=(NAN, NAN), p=NAN)
     return _change_of(
         figure,
-        [figure.of(*side) for side in sides],
+        [before, after],
         [figure.statistic(values[resampled(harmful, draw)], harmful) for values, harmful in sides],
         [figure.statistic(*side) for side in _exchanged(sides, draw)],
     )
