@@ -28,7 +28,7 @@ class RunFailed(CompactHydraException):
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     directory = Path(HydraConfig.get().runtime.output_dir)
-    if identity.finished(directory) and not cfg.rerun and not identity.sweep_agent():
+    if identity.finished(directory) and not cfg.get("rerun") and not identity.sweep_agent():
         log.info("Finished already: %s (rerun=true runs it again)", directory)
         return
     failure = attempt(cfg)
@@ -51,7 +51,7 @@ def attempt(cfg: DictConfig) -> str | None:
         log.error("%s", error)
         return str(error)
     except Exception as error:
-        log.exception("Run %s failed", identity.run_id(cfg))
+        log.exception("The run in %s failed", HydraConfig.get().runtime.output_dir)
         return f"{type(error).__name__}: {error}"
     return None
 
@@ -64,7 +64,9 @@ def command() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra raise what it would print
     try:
         main()
-    except (CompactHydraException, ValueError) as error:  # the latter for model=3: an option's name is no number
+    except (CompactHydraException, ValueError) as error:
+        if not isinstance(error, CompactHydraException) and not str(error).startswith("Config group override"):
+            raise  # that one is Hydra's, of model=3; any other is a bug
         from rcm.overrides import sentence
 
         sys.exit(sentence(error))

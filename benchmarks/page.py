@@ -22,7 +22,7 @@ from rcm.storage import RECORD
 from tests.browser import browsing
 
 LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"
-PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime ?? null"
+PAINTED = "performance.getEntriesByName('first-contentful-paint')[0].startTime"
 
 
 def main() -> None:
@@ -44,6 +44,8 @@ def main() -> None:
 def multiply(source: Path, folder: Path, runs: int) -> None:
     """Copies of the finished runs of a folder; each turn makes a family of its own."""
     stored = sorted(path.parent for path in source.glob(f"*/{RECORD}"))
+    if not stored:
+        raise SystemExit(f"{source} holds no runs; give a folder that does.")
     for number, path in zip(range(runs), itertools.cycle(stored), strict=False):
         turn = number // len(stored)
         copy = folder / f"{number:08x}"

@@ -16,6 +16,8 @@ def sentence(error: CompactHydraException | ValueError) -> str:
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
         return f"{cause.full_key}: there is no such setting; {_cure(str(cause.key), map(str, cause.parent_node))}"
+    if isinstance(error, ValueError):
+        return f"{error}; give the name of an option, as --help lists them"
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
 
 

@@ -207,6 +207,21 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[
     }
     with whole(path) as partial:
         save_file(copies, partial, metadata=dict(metadata))
+        _order_metadata(partial)
+
+
+def _order_metadata(path: Path) -> None:
+    """Sort the metadata in a safetensors file: the library writes them in another order each time, and equal results
+    are to be equal bytes, which W&B keeps once. A file is its header's length in 8 bytes, the header as JSON, data."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) > length:
+            raise ValueError(f"The header of {path} does not fit into its place: {len(text)} for {length} bytes.")
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def encoded(result: Result) -> dict[str, Any]:
@@ -265,6 +280,10 @@ class StoredRun(Run):
         record = self._record_of(name, "tensors")
         path = self.directory / record["files"][0]
         return Tensors(name, load_file(path), _metadata(path))
+
+    def metadata(self, name: str) -> dict[str, str]:
+        """What stands beside those tensors, without reading them."""
+        return dict(self._record_of(name, "tensors")["metadata"])
 
     def adapter(self, name: str) -> Adapter:
         """The adapter that the run reported under this name; raises InputError where it reported none."""

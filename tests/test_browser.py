@@ -76,6 +76,11 @@ def test_a_reader_finds_values_and_filters_replies(page: Path, tmp_path: Path) -
 def test_nothing_is_wider_than_a_phone(page: Path, tmp_path: Path, dark: bool) -> None:
     with browsing(tmp_path) as browser:
         opened(browser, page, width=390, dark=dark)
+        unfold(browser)
+        # All of it, not only what is near: what lies out of sight is neither laid out nor able to stick out.
+        rule = "* { content-visibility: visible !important }"
+        style = f"Object.assign(document.createElement('style'), {{ textContent: '{rule}' }})"
+        browser.value(f"void document.head.append({style})")
         assert browser.value("document.documentElement.scrollWidth") <= 390
         grounds = browser.value("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, grounds.strip("rgb()").split(","))) < 200) == dark

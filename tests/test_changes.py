@@ -106,7 +106,7 @@ def test_other_prompts_are_exchanged_whole_and_fits_to_them_not_tested(tmp_path:
     assert sum(any(one.significant for one in of) for of in found) <= 2
     explained = told(found[0]).said
     assert "Not asked the same prompts, so not compared within them: harmful prompts refused, harmless" in explained
-    assert "Fitted to other prompts, too, and so not tested: separation, probe accuracy." in explained
+    assert "Resting on fits, too, or without a value, and so not tested: separation, probe accuracy." in explained
     assert [row[4].text for row in told(found[0]).rows][2:] == ["–", "–"]
 
 
@@ -273,3 +273,17 @@ def test_of_two_transplants_the_later_stands(tmp_path: Path) -> None:
     table = matrix([*earlier, *later])
     assert table is not None
     assert [[cell.text for cell in row][:3] for row in table.rows] == [["base", "tuned", "steers"]]
+    other = [replace(one, run=replace(one.run, config={**one.run.config, "seed": 1})) for one in earlier]
+    table = matrix([*other, *later])
+    assert table is not None
+    assert sorted(row[2].text for row in table.rows) == ["nothing", "steers"]  # another seed is another run
+
+
+def test_a_figure_without_a_value_is_not_tested(tmp_path: Path) -> None:
+    """Projections that do not vary within a class have no separation in standard deviations."""
+    flat = held_out(np.zeros(N), np.zeros(N))
+    runs = [a_reading(tmp_path, name, "base", [flat]) for name in ("a", "b")]
+    found = {one.label: one for one in changes(*runs)}
+    assert np.isnan(found["separation"].difference)
+    assert np.isnan(found["separation"].p)
+    assert not found["separation"].significant

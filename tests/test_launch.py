@@ -227,7 +227,7 @@ def test_a_model_file_that_is_not_there_costs_no_loading(tmp_path: Path, monkeyp
         ("method.topk=3", "method.topk: there is no such setting; did you mean top_k?"),
         ("method.inner.x=3", "method.inner.x: there is no such setting; choose one of rate"),
         ("metod=map", "metod: there is no such setting; did you mean method?"),
-        ("method=3", "Config group override must be a string or a list. Got int"),
+        ("method=3", "Config group override must be a string or a list. Got int; give the name of"),
         ("method.top_k", "Error parsing override 'method.top_k'; missing EQUAL at '<EOF>'"),
         ("tracker=disk,wandb", "Ambiguous value for argument 'tracker=disk,wandb'; 1. To use it as a list"),
     ],

@@ -186,32 +186,30 @@ def _point(kind: Any, operation: Any, family: str, hits_of_20: int) -> Point:
 
 
 @pytest.mark.parametrize(
-    ("random_at_equal_kl", "outcome", "told"),
+    ("at_equal_kl", "outcome", "told"),
     [
-        (0, "steered", "No control does as well."),
-        (4, "steered", "No control does as well."),
-        (
-            9,
-            "steered",
-            "Controls reach the target: random directions suppress 45% at equal KL, the refusal direction 9",
-        ),
-        (
-            17,
-            "unspecific",
-            "Controls do as well: random directions suppress 85% at equal KL, the refusal direction 95%.",
-        ),
+        ((19, 4), "steered", "No control does as well."),
+        ((0, 0), "steered", "No control does as well."),  # the budget is too small for any
+        ((19, 9), "steered", "No control does as well. Controls reach the target: random directions suppress 45% {}."),
+        ((19, 17), "unspecific", "Controls do as well: random directions suppress 85% {}."),
     ],
 )
-def test_controls_that_suppress_at_equal_kl_are_told(random_at_equal_kl: int, outcome: str, told: str) -> None:
-    """Ours turns 19 of 20 over everywhere, random directions one of 20 but for suppressing at equal KL."""
+def test_controls_that_suppress_at_equal_kl_are_told(at_equal_kl: tuple[int, int], outcome: str, told: str) -> None:
+    """Ours turns 19 of 20 over everywhere, random directions one of 20, but for suppressing at equal KL."""
     measured, compared = (
         [_point(*at, family, turned) for at in places for family, turned in ((OURS, 19), ("random", 1))]
         for places in ((("harmless", "add"), ("harmful", "ablate")), (("harmless", "add"),))
     )
-    compared += [_point("harmful", "add", OURS, 19), _point("harmful", "add", "random", random_at_equal_kl)]
+    compared += [
+        _point("harmful", "add", family, turned) for family, turned in zip((OURS, "random"), at_equal_kl, strict=True)
+    ]
     found = _conclusion(measured, compared, 1.0)
     assert found.value == outcome
-    assert told in found.because
+    assert found.because == (
+        "Strength 1 forces most refusals of validation prompts. No harmless prompt was answered before, so there was "
+        "none to force. No harmful prompt was refused before, so there was none to suppress. "
+        + told.format("at equal KL, the refusal direction 95%")
+    )
 
 
 def test_invalid_output_is_no_success() -> None:

@@ -154,3 +154,15 @@ def test_what_is_not_there_is_named(tmp_path: Path) -> None:
         stored_runs(tmp_path / "nowhere")
     with pytest.raises(InputError, match="no run in"):
         stored_run(tmp_path)
+
+
+def test_equal_tensors_are_equal_bytes(tmp_path: Path) -> None:
+    """Else W&B would keep a new version of the directions each time that a run is made anew."""
+    metadata = {name: f'{name} "é" \n' for name in "abcdefgh"}
+    tensors = {"b": torch.arange(6.0).view(2, 3), "a": torch.ones(2, dtype=torch.float16)}
+    for i in range(10):
+        stored(tmp_path / str(i), Tensors("stub/directions", tensors, metadata))
+    assert len({(tmp_path / str(i) / "directions.safetensors").read_bytes() for i in range(10)}) == 1
+    read = stored_run(tmp_path / "0").tensors("stub/directions")
+    assert read.metadata == metadata
+    assert all(torch.equal(read.tensors[name], tensor) for name, tensor in tensors.items())

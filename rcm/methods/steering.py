@@ -8,7 +8,7 @@ a harmless prompt as far as harmful prompts lie from it.
     condition add s v or -s v only to prompts that project on v beyond a threshold (`rcm.steering.gate`)
 
 1. Choose the strength on validation prompts: the highest force rate, at the least strength that reaches it.
-2. On test prompts, steer with the direction, with random directions of its length, and with mean differences of
+2. On test prompts, add, subtract and ablate the direction, random directions of its length, and mean differences of
    shuffled labels, brought to its length (`rcm.directions.shuffled_controls`). Every prompt meets one of each, in
    turn. Prompts, strengths, signs and controls of one operation are rows of shared batches.
 3. Force rate: of the prompts that were answered, how many are now refused, in words. Suppress rate: of those that were
@@ -16,11 +16,12 @@ a harmless prompt as far as harmful prompts lie from it.
    tells whether the rate rises with strength.
 4. The price of every point: KL to the unsteered model over the first tokens of its own replies to harmless prompts,
    and loss on plain text (`rcm.teacher_forcing`). Whether replies stay language: repetition and length.
-5. Bring every operation and every control to the same KL on harmless validation prompts (`rcm.steering.budget`), and
-   compare what they turn over.
+5. Bring adding, clamping and affine editing, and their controls, to the same KL on harmless validation prompts
+   (`rcm.steering.budget`), and compare what they turn over. The condition takes the strength of adding.
 
-The null of a rate is the upper end of its controls' intervals. Where a control reaches the direction's interval, the
-outcome is `unspecific`; where one reaches the target only, the outcome says so.
+The null of a rate is the upper end of its controls' intervals. The outcome is `unspecific` where a control of adding or
+of ablating reaches the direction's interval, or at equal KL a control of adding that turns anything over; where one
+reaches the target only, the outcome says so.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence

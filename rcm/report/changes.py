@@ -3,7 +3,7 @@
 Both models answered the same prompts, so figures are compared within prompts: the interval resamples prompts (of each
 class), the p-value exchanges the two models' values of a prompt, which had they not differed could have come from
 either. Where runs were asked other prompts, whole prompts are exchanged instead, and it is said; separation and probe
-accuracy then rest on fits to other prompts as well, which differ by more than the exchange can tell, and stay untested.
+accuracy then may rest on fits to other prompts as well, which the exchange cannot tell apart, and stay untested.
 All p-values of a pair of runs are Holm's, so that one in twenty comparisons of equal models finds anything at all.
 """
 
@@ -134,7 +134,7 @@ def _change_of(
     before, after = observed
     low, high = np.quantile(drawn[1] - drawn[0], [0.025, 0.975])
     beyond = np.abs(chance[1] - chance[0]) >= abs(after - before) - 1e-9
-    p = (1 + int(beyond.sum())) / (1 + DRAWS)
+    p = (1 + int(beyond.sum())) / (1 + DRAWS) if known(after - before) else NAN
     return Change(figure.label, figure.unit, before, after, (float(low), float(high)), p)
 
 
@@ -229,7 +229,7 @@ COLUMNS = (
     ("before", ""),
     ("after", ""),
     ("difference", "95 % interval over resampled prompts"),
-    ("p", "models exchanged within prompts; Holm, over all rows"),
+    ("p", "models exchanged within prompts; Holm, over all that are tested"),
     ("d", "Cohen's, within prompts"),
     ("prompts", ""),
 )
@@ -241,7 +241,7 @@ def told(found: Sequence[Change]) -> Told:
     untested = [one.label for one in found if not known(one.p)]
     warnings = [
         f" Not asked the same prompts, so not compared within them: {', '.join(others)}." if others else "",
-        f" Fitted to other prompts, too, and so not tested: {', '.join(untested)}." if untested else "",
+        f" Resting on fits, too, or without a value, and so not tested: {', '.join(untested)}." if untested else "",
     ]
     return Told(f"On the prompts that both were asked.{''.join(warnings)}", [_row(one) for one in found])
 

@@ -19,7 +19,7 @@ Vectors = Float[np.ndarray, "layer _ d_model"]
 
 
 def cosines(before: Reading, after: Reading) -> Curve | None:
-    """None where a run has no directions at that position, or the models are not of one shape."""
+    """None where a run has no directions at that position or none of shuffled labels, or the shapes differ."""
     first, second = (_vectors(reading, after) for reading in (before, after))
     if first is None or second is None or first[0].shape != second[0].shape:
         return None

@@ -32,7 +32,7 @@ DRAWN = (
         {"direction added": "direction/induce", "direction ablated": "direction/bypass"},
     ),
 )
-# Whose nulls are drawn beside them: what shuffled labels or random directions reach, whichever is higher.
+# Whose nulls are drawn beside them, as the runs reported them; that of bypass, where low is good, is a low one.
 NULLED = (
     "behaviour/refusal_rate_harmful",
     "direction/probe_accuracy",

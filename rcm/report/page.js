@@ -1,14 +1,16 @@
 
 // Transcripts: their rows lie beside the table as data, and become rows when a reader opens them.
-const element = (name, text, className = "") => Object.assign(document.createElement(name), { textContent: text, className });
+const element = (name, text, className = "") =>
+  Object.assign(document.createElement(name), { textContent: text, className });
 
 const fill = (details, table) => {
   const names = [...table.tHead.rows[0].cells].map((head) => head.textContent);
   const [verdicts, words] = [details.dataset.verdicts, details.dataset.words].map((told) => told.split(" "));
   const cell = (text, column) => {
-    const said = element("td", names[column] === "verdict" ? "" : text, words.includes(names[column]) ? "words" : "");
-    if (names[column] === "verdict") said.append(element("span", text, `tag ${verdicts.includes(text) ? text : "other"}`));
-    said.dataset.label = names[column];
+    const name = names[column];
+    const said = element("td", name === "verdict" ? "" : text, words.includes(name) ? "words" : "");
+    if (name === "verdict") said.append(element("span", text, `tag ${verdicts.includes(text) ? text : "other"}`));
+    said.dataset.label = name;
     return said;
   };
   for (const told of JSON.parse(details.querySelector("script").textContent)) {
@@ -27,7 +29,8 @@ const filter = (form, table) => {
     const wanted = search.value.toLowerCase();
     let shown = 0;
     for (const row of rows) {
-      const fits = choices.every((choice) => !choice.value || row.cells[choice.dataset.column].textContent === choice.value);
+      const told = (choice) => row.cells[choice.dataset.column].textContent;
+      const fits = choices.every((choice) => !choice.value || told(choice) === choice.value);
       row.hidden = !(fits && (!wanted || row.textContent.toLowerCase().includes(wanted)));
       shown += !row.hidden;
     }
@@ -46,7 +49,8 @@ for (const details of document.querySelectorAll("details.transcripts")) {
     fill(details, table);
     filter(details.querySelector("form"), table);
   };
-  details.addEventListener("toggle", open, { once: true });
+  if (details.open) open(); // before the script had come
+  else details.addEventListener("toggle", open, { once: true });
 }
 
 // Values of maps and curves: under the pointer or a finger, and by arrow keys where a picture has the focus.
@@ -65,10 +69,13 @@ const told = (part) => {
   return part.dataset?.told;
 };
 
+let shown = null; // what the tip is about
+
 const tell = (part) => {
-  document.querySelector("svg .told")?.classList.remove("told");
-  tip.hidden = !(part && told(part));
-  if (tip.hidden) return;
+  shown?.classList.remove("told");
+  shown = part && told(part) ? part : null;
+  tip.hidden = !shown;
+  if (!shown) return;
   tip.textContent = part.dataset.told;
   part.classList.add("told");
   const at = part.getBoundingClientRect();
@@ -102,7 +109,8 @@ const places = new WeakMap(); // where the keys are in each picture
 
 // One listener for all pictures: a page of fifty runs has hundreds.
 document.addEventListener("pointerover", (event) => tell(pictureAt(event.target) ? event.target : null));
-document.addEventListener("focusout", () => tell(null));
+document.documentElement.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && tell(null));
+document.addEventListener("focusout", (event) => shown && event.target.contains(shown) && tell(null));
 document.addEventListener("keydown", (event) => {
   const picture = pictureAt(event.target);
   if (picture && event.key === "Escape") tell(null);

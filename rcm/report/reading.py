@@ -79,7 +79,7 @@ class Reading:
 
 def _weights(run: StoredRun) -> Mapping[str, str]:
     try:
-        return run.tensors(DIRECTIONS).metadata
+        return run.metadata(DIRECTIONS)
     except InputError:  # a method without directions
         return {}
 

@@ -1,5 +1,6 @@
 """Transplants: what the direction of each source does in each target."""
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,11 +41,19 @@ COLUMNS = (
 
 
 def matrix(readings: Sequence[Reading]) -> Told | None:
-    """A row for every source in every target, of the latest run; None where no run transplanted."""
-    latest = {(source, reading.name): one for reading in readings for source, one in grafts(reading).items()}
-    return (
-        Told(SAID, [_row(*of, one) for of, one in sorted(latest.items(), key=lambda item: item[0])]) if latest else None
-    )
+    """A row for every source in every target; None where no run transplanted. Of a target that was run again, with
+    the same model settings and seed, the latest."""
+    latest = {
+        (source, reading.name, _settings(reading)): one
+        for reading in readings
+        for source, one in grafts(reading).items()
+    }
+    rows = [_row(source, target, one) for (source, target, _), one in sorted(latest.items(), key=lambda item: item[0])]
+    return Told(SAID, rows) if rows else None
+
+
+def _settings(reading: Reading) -> str:
+    return json.dumps([reading.run.config.get(key) for key in ("model", "seed")], sort_keys=True)
 
 
 def _row(source: str, target: str, one: Graft) -> list[Cell]:

@@ -99,7 +99,9 @@ def _same_direction(
     if there:
         told.append(f"The base's direction in the tuned model {_rates(there)}.")
         return there["outcome"] != "nothing", told
-    return (cosine > null if known(cosine) else None), told
+    if not known(cosine):
+        return None, [*told, "Their directions cannot be compared: run both at one position, the later with a choice."]
+    return cosine > null, told
 
 
 def _rates(one: Graft) -> str:
