@@ -7,7 +7,7 @@ Adding a vector at layer 20 of 30 under a hundred strengths and controls so cost
 logits are those of one pass for each row, up to rounding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -32,10 +32,13 @@ class Read(NamedTuple):
     mask: Int[Tensor, "row token"]
 
 
-def shared_tokens(model: LoadedModel, longest: int) -> int:
-    """How many tokens all prompts share; none where one outgrows a sliding window, in which padding would count."""
+def shared_tokens(model: LoadedModel, lengths: Iterable[int]) -> int:
+    """How many tokens all prompts share; none where one outgrows a sliding window, in which padding would count.
+
+    `lengths`, with what is to be said, are asked for only where there is such a window.
+    """
     window = getattr(model.hf.config, "sliding_window", None)
-    return 0 if window and longest > window else len(model.template.beginning)
+    return 0 if window and any(length > window for length in lengths) else len(model.template.beginning)
 
 
 @torch.inference_mode()

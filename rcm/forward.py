@@ -103,9 +103,7 @@ class _Recorder:
 
 def shared_tokens(model: LoadedModel, prompts: Sequence[str]) -> int:
     """How many tokens to read once for all prompts."""
-    if not getattr(model.hf.config, "sliding_window", None):
-        return len(model.template.beginning)  # their lengths do not matter
-    return branches.shared_tokens(model, max((len(model.template.tokens(prompt)) for prompt in prompts), default=0))
+    return branches.shared_tokens(model, (len(model.template.tokens(prompt)) for prompt in prompts))
 
 
 def beginning(model: LoadedModel, shared: int, rows: int = 1) -> DynamicCache | None:

@@ -39,7 +39,7 @@ def reply_tokens(
     """The same as token ids, with the one that ends the turn where there was one."""
     encoded = {prompt: tuple(model.template.tokens(prompt)) for prompt in dict.fromkeys(prompts)}
     asked = [encoded[prompt] for prompt in prompts]
-    shared = shared_tokens(model, max(map(len, asked), default=0) + max_new_tokens)
+    shared = shared_tokens(model, (len(tokens) + max_new_tokens for tokens in asked))
     rows: list[list[int]] = [[]] * len(prompts)
     at_once = model.batch_size * (LONGER if model.device.type == "cpu" else 1)
     for index in track(list(_batches(asked, at_once)), label):

@@ -41,7 +41,7 @@ def test_rows_are_those_of_a_pass_each(tiny: Tiny, family: str, name: str):
     rows = [tuple(model.template.tokens(prompt)) for prompt in PROMPTS for _ in range(4)]
     intervention = of_rows(len(rows))[name]
     wanted = torch.stack([alone(model, tokens, intervention, row, 2) for row, tokens in enumerate(rows)])
-    for shared in (0, shared_tokens(model, 100)):
+    for shared in (0, shared_tokens(model, [100])):
         got = read(model, rows, [intervention], shared, keep=2)
         assert (got.logits - wanted).abs().max() < 1e-5 * wanted.abs().max()
         assert got.mask.sum(1).tolist() == [len(tokens) for tokens in rows]
@@ -63,8 +63,8 @@ def test_nothing_is_computed_twice(tiny: Tiny):
 
 def test_no_beginning_is_shared_where_a_sliding_window_would_count_padding(tiny: Tiny):
     model = tiny("mistral", sliding_window=40)
-    assert shared_tokens(model, 40) == len(model.template.beginning) > 0
-    assert shared_tokens(model, 41) == 0
+    assert shared_tokens(model, [40]) == len(model.template.beginning) > 0
+    assert shared_tokens(model, [40, 41]) == 0
 
 
 def test_equal_rows_are_found(tiny: Tiny):

@@ -315,7 +315,7 @@ def test_kl_and_replies_are_those_of_one_row_at_a_time(operation: str, kind: str
         for j, row in enumerate(own):
             push = alone(operation, kind, row.strength, row.direction)
             both = type(push)(*(_beside_nothing(value) for value in vars(push).values()))
-            slow = kl_divergences(model, [text], 2, [both], shared_tokens(model, 100))[0, 1]
+            slow = kl_divergences(model, [text], 2, [both], shared_tokens(model, [100]))[0, 1]
             assert kl[i, j] == pytest.approx(slow.item(), rel=1e-3, abs=1e-5)
             assert next(said).completion == replies(model, [asked], 3, [push])[0]
     assert kl.max() > 0.01

@@ -41,7 +41,7 @@ def test_kl_is_that_of_one_text_and_condition_at_a_time(tiny: Tiny, batch_size: 
     model = tiny(batch_size=batch_size)
     some = texts(model)
     rows = Add(1, STRENGTHS.repeat(len(some))[:, None] * unit())
-    got = kl_divergences(model, some, len(STRENGTHS), [rows], shared_tokens(model, 100))
+    got = kl_divergences(model, some, len(STRENGTHS), [rows], shared_tokens(model, [100]))
     assert got.shape == (5, 4)
     assert got[:, [0, 2]].abs().max() < 1e-6  # strength 0 is the unsteered model
     for i, text in enumerate(some):

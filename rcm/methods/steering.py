@@ -253,10 +253,12 @@ def _conclusion(measured: Sequence[Point], compared: Sequence[Point], strength: 
         for control in _controls(group, *at)
         if group is measured or control.turned.value > 0  # the budget may be too small for any direction
     ]
-    rivals = [_versus(*one) for one in beside if one[0].turned.value >= one[1].turned.low]
-    lucky = [
-        _versus(*one) for one in beside if TARGETS[one[0].condition.kind] <= one[0].turned.value < one[1].turned.low
-    ]
+    rivals, lucky = [], []
+    for control, ours, where in beside:
+        if control.turned.value >= ours.turned.low:
+            rivals.append(_versus(control, ours, where))
+        elif control.turned.value >= TARGETS[control.condition.kind]:
+            lucky.append(_versus(control, ours, where))
     as_well = f"Controls do as well: {'; '.join(rivals)}." if rivals else "No control does as well."
     targets = f" Controls reach the target: {'; '.join(lucky)}." if lucky else ""
     return Outcome("steering/outcome", UNSPECIFIC if rivals else STEERED, f"{because} {as_well}{targets}")

@@ -174,9 +174,12 @@ def share(values: Values, harmful: Harmful) -> Float[np.ndarray, "*draw"]:
 
 def separation(values: Values, harmful: Harmful) -> Float[np.ndarray, "*draw"]:
     """As `rcm.metrics.separation`, of many draws at once."""
-    classes = values[..., harmful], values[..., ~harmful]
-    within = np.sqrt(sum(one.var(-1, ddof=1) for one in classes) / 2)
-    return (classes[0].mean(-1) - classes[1].mean(-1)) / within
+    return (values[..., harmful].mean(-1) - values[..., ~harmful].mean(-1)) / _within(values, harmful)
+
+
+def _within(values: Values, harmful: Harmful) -> Float[np.ndarray, "*draw"]:
+    """The standard deviation within a class, of both classes together."""
+    return np.sqrt((values[..., harmful].var(-1, ddof=1) + values[..., ~harmful].var(-1, ddof=1)) / 2)
 
 
 def _refused(kind: str) -> Callable[[Reading], Sample]:
@@ -204,10 +207,9 @@ def _projections(reading: Reading) -> Sample:
     values, harmful = np.array(list(sample.values())), _harmful(list(sample))
     if not len(values):
         return sample
-    classes = values[harmful], values[~harmful]
-    within = np.sqrt(sum(one.var(ddof=1) for one in classes) / 2) or 1.0
-    middle = (classes[0].mean() + classes[1].mean()) / 2
-    return dict(zip(sample, ((values - middle) / within).tolist(), strict=True))
+    middle = (values[harmful].mean() + values[~harmful].mean()) / 2
+    scaled = (values - middle) / (float(_within(values[None], harmful)[0]) or 1.0)
+    return dict(zip(sample, scaled.tolist(), strict=True))
 
 
 FIGURES = (

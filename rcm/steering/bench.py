@@ -88,7 +88,7 @@ class Bench:
         flat = [row for own in beside for row in own]
         known = self._continued([own[0].prompt for own in rows])
         interventions = [self.intervention(flat[-1].operation, flat)]
-        shared = shared_tokens(self.model, max(len(text.tokens) for text in known))
+        shared = shared_tokens(self.model, (len(text.tokens) for text in known))
         return kl_divergences(self.model, known, len(beside[0]), interventions, shared, label).double().numpy()[:, 1:]
 
     def _continued(self, prompts: Sequence[Prompt]) -> list[Text]:
