@@ -1,7 +1,7 @@
 """Hydra's entry point: python launch.py -m model=smollm2-135m,smollm2-135m-refusal
 
-Composes the config of a run, hands it to `rcm.run`, and reports a failure once. Only Hydra is imported here, so that
---help, tab completion and a run that has finished already answer at once.
+Composes the config of a run, hands it to `rcm.running.run`, and reports a failure once. Only Hydra is imported here, so
+that --help, tab completion and a run that has finished already answer at once.
 """
 
 import logging
@@ -15,8 +15,8 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rcm import identity  # which also registers ${rcm.run_id:}, the name of the run directory
 from rcm.errors import InputError
+from rcm.record import identity
 
 log = logging.getLogger("rcm")
 
@@ -44,7 +44,7 @@ def main(cfg: DictConfig) -> None:
 def attempt(cfg: DictConfig) -> str | None:
     """Run; None if it ended well, else what went wrong, in one sentence, after logging it."""
     try:
-        from rcm.run import run
+        from rcm.running.run import run
 
         run(cfg)
     except InputError as error:
@@ -67,7 +67,7 @@ def command() -> None:
     except (CompactHydraException, ValueError) as error:
         if not isinstance(error, CompactHydraException) and not str(error).startswith("Config group override"):
             raise  # that one is Hydra's, of model=3; any other is a bug
-        from rcm.overrides import sentence
+        from rcm.running.overrides import sentence
 
         sys.exit(sentence(error))
 

@@ -17,8 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from rcm.record.storage import RECORD
 from rcm.report import write
-from rcm.storage import RECORD
 from tests.browser import browsing
 
 LOADED = "performance.getEntriesByType('navigation')[0].loadEventEnd"

@@ -24,9 +24,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from rcm import identity  # noqa: F401 (registers the resolver that the config names its directory with)
+from rcm.execution import loop, rows
+from rcm.execution.components import COMPONENT_KINDS, Component, Rows
+from rcm.execution.recording import ComponentCache, cache_components
 from rcm.models import LoadedModel
-from rcm.patching import KINDS, Component, Recording, Rows, loop, record, rows
+from rcm.record import identity  # noqa: F401 (registers the resolver that the config names its directory with)
 
 SHAPES = {
     "pythia-410m": {
@@ -66,8 +68,8 @@ def main() -> None:
         else pairs(options, model)
     )
     length = len(base_ids[0])
-    kinds = KINDS if options.kinds == "all" else ("head",)
-    base, source = record(model, base_ids), record(model, source_ids)
+    kinds = COMPONENT_KINDS if options.kinds == "all" else ("head",)
+    base, source = cache_components(model, base_ids), cache_components(model, source_ids)
     components = base.shape.components(kinds)
     patches = Rows.each(kinds, base.shape)
     sample = torch.linspace(0, len(patches) - 1, options.sample).long().unique()
@@ -77,7 +79,7 @@ def main() -> None:
 
     def ours() -> Tensor:
         """Recordings and rows: all that a user waits for. Logits of a chunk are read and dropped."""
-        both = record(model, base_ids + source_ids)
+        both = cache_components(model, base_ids + source_ids)
         donors = [both[:count].at(-1), both[count:].at(-1)]
         figures = torch.empty(count, len(patches), 2)
         for chosen in order.split(at_once):
@@ -111,7 +113,7 @@ def main() -> None:
     report(options, len(patches), length, seconds, error)
 
 
-def theirs(model: LoadedModel, base: Recording, source: Recording, cells: list[Component]) -> Tensor:
+def theirs(model: LoadedModel, base: ComponentCache, source: ComponentCache, cells: list[Component]) -> Tensor:
     """TransformerLens' generic_activation_patch over the same cells, at the last token."""
     import pandas as pd
     from transformer_lens import patching

@@ -25,15 +25,15 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from rcm import identity  # noqa: F401 (registers the resolver that the config names its directory with)
-from rcm.causal import Cell, Scorer, Scores, Search
-from rcm.forward import Recording, record
+from rcm.directions.causal import Cell, Scorer, Scores, Search
+from rcm.directions.refusal_tokens import refusal_openings
+from rcm.directions.selection import select
+from rcm.execution.passes import Residuals, read_residuals
 from rcm.methods.direction import Direction
-from rcm.metrics import kl_divergence, refusal_log_odds
 from rcm.models import LoadedModel
 from rcm.prompts import Part, Split, texts
-from rcm.refusal_tokens import refusal_openings
-from rcm.selection import select
+from rcm.record import identity  # noqa: F401 (registers the resolver that the config names its directory with)
+from rcm.stats.metrics import kl_divergence, refusal_log_odds
 
 FIGURES = ("bypass", "induce", "kl")
 
@@ -124,8 +124,8 @@ def candidates(model: LoadedModel, prompts: Split, options: argparse.Namespace) 
     available = len(model.template.end_of_instruction)
     positions = list(range(-min(options.positions or available, available), 0))
 
-    def recorded(part: Part, most: int | None) -> list[Recording]:
-        return [record(model, texts(side)[:most], positions, "prompts") for side in part]
+    def recorded(part: Part, most: int | None) -> list[Residuals]:
+        return [read_residuals(model, texts(side)[:most], positions, "prompts") for side in part]
 
     harmful, harmless = recorded(prompts.train, None)
     vectors = harmful.residuals.double().mean(0) - harmless.residuals.double().mean(0)

@@ -20,13 +20,13 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from rcm import identity  # noqa: F401 (registers the resolver that the config names its directory with)
-from rcm.directions import mean_difference
-from rcm.forward import record
-from rcm.generation import reply_tokens
-from rcm.interventions import Add, applied
+from rcm.directions.fit import mean_difference
+from rcm.execution.decoding import reply_tokens
+from rcm.execution.interventions import Add, applied
+from rcm.execution.passes import read_residuals
 from rcm.models import LoadedModel
 from rcm.prompts import Split, texts
+from rcm.record import identity  # noqa: F401 (registers the resolver that the config names its directory with)
 
 TIED = 1e-3  # of a logit
 
@@ -34,7 +34,7 @@ TIED = 1e-3  # of a logit
 def main() -> None:
     options = parsed()
     model, split = loaded(options)
-    harmful, harmless = (record(model, texts(side[:32]), [-1], "").at(0, options.layer) for side in split.train)
+    harmful, harmless = (read_residuals(model, texts(side[:32]), [-1], "").at(0, options.layer) for side in split.train)
     vector = torch.from_numpy(mean_difference(harmful, harmless)).float()
     strengths = torch.linspace(0, 2, options.strengths + 1)[1:]
     asked = [prompt for _ in strengths for prompt in texts(split.test.harmless[: options.prompts])]

@@ -2,17 +2,21 @@
 # # Three things in five lines each
 # Find the circuit, extract the direction, steer: in memory, on the small model that comes along, in a minute or two.
 # Runs under `python docs/tour.py`, and cell by cell in any editor that knows `# %%`. What a run of `launch.py` adds are
-# the nulls, the intervals, the targets and the record; trust those, and use this to look around.
+# the nulls, the intervals, the targets and the cache_components; trust those, and use this to look around.
 
 # %%
-from rcm.forward import last_logits
-from rcm.generation import replies
-from rcm.interventions import Ablate, Add
+from rcm.directions.refusal_tokens import refusal_openings
+from rcm.execution.components import Rows
+from rcm.execution.decoding import replies
+from rcm.execution.engine import engine_of
+from rcm.execution.interventions import Ablate, Add
+from rcm.execution.metric import LogOdds
+from rcm.execution.passes import last_logits
+from rcm.execution.recording import cache_components
 from rcm.methods import collected
-from rcm.patching import LogOdds, Rows, engine_of, interchange, record
+from rcm.patching import interchange
 from rcm.prompts import texts
-from rcm.refusal_tokens import refusal_openings
-from rcm.run import prepared
+from rcm.running.run import prepared
 
 model, prompts, method, judge, seed = prepared(
     "model=smollm2-135m-refusal",
@@ -34,7 +38,9 @@ harmful, harmless = texts(prompts.test.harmful), texts(prompts.test.harmless)
 # %%
 tokens = [one.token for one in refusal_openings(last_logits(model, harmful), last_logits(model, harmless))]
 pairs = [(model.template.tokens(a), model.template.tokens(b)) for a, b in zip(harmful, harmless, strict=True)]
-engine = engine_of(model, record(model, [pairs[0][0]], tail=2), record(model, [pairs[0][1]], tail=2), seed)
+engine = engine_of(
+    model, cache_components(model, [pairs[0][0]], tail=2), cache_components(model, [pairs[0][1]], tail=2), seed
+)
 study = interchange(engine, pairs, Rows.each(["head"], engine.shape), LogOdds(tuple(tokens)))
 shares = (study.necessity / study.gap[:, None]).median(0).values
 

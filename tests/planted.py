@@ -17,14 +17,14 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from rcm import identity  # noqa: F401 (registers the resolver that the config names its directory with)
+from rcm.directions.refusal_direction import RefusalDirection
 from rcm.judges import Strings
 from rcm.methods import Method
-from rcm.methods.direction import Found
 from rcm.models import LoadedModel
 from rcm.models.random import Random, byte_tokenizer
 from rcm.prompts import Part, Prompt, Split
-from rcm.results import Outcome, Result
+from rcm.record import identity  # noqa: F401 (registers the resolver that the config names its directory with)
+from rcm.record.results import Outcome, Result
 
 LAYERS, WIDTH = 6, 32
 TRIGGER, REFUSE, ANSWER = "#", "R", "A"
@@ -114,13 +114,13 @@ def opening_judge(*strings: str) -> Strings:
 
 def known(
     model: LoadedModel, vector: torch.Tensor, layer: int, tokens: tuple[int, ...] = (), controls: int = 0
-) -> Found:
+) -> RefusalDirection:
     """A direction that was not searched for; harmful activations lie as far along it at every layer as it is long."""
     harmless = torch.zeros(model.n_layers, model.d_model)
     noise = torch.randn(controls, model.d_model, generator=torch.Generator().manual_seed(1))
     shuffled = vector.norm() * torch.nn.functional.normalize(noise, dim=1)
     outcome = Outcome("direction/outcome", "selected", "")
-    return Found(-1, layer, vector, harmless + vector, harmless, shuffled, tokens, outcome)
+    return RefusalDirection(-1, layer, vector, harmless + vector, harmless, shuffled, tokens, outcome)
 
 
 def method(name: str, **overrides: Any) -> Method:

@@ -13,7 +13,7 @@ from pydantic import PositiveInt
 
 from rcm.errors import InputError
 from rcm.judges import Judge
-from rcm.results import Adapter, Curve, Heatmap, Line, Outcome, Result, Scalar, Table, Tensors, Transcripts
+from rcm.record.results import Adapter, Curve, Heatmap, Line, Outcome, Result, Scalar, Table, Tensors, Transcripts
 from rcm.settings import Settings
 
 OPTIONS = {

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from rcm.identity import run_id  # importing it registers the resolver that conf/config.yaml uses
+from rcm.running.identity import id_of  # importing it registers the resolver that conf/config.yaml uses
 from rcm.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -80,7 +80,7 @@ def test_every_sweep_opens_with_the_commands_that_run_it(path: Path) -> None:
 def fills(cfg: DictConfig) -> None:
     for group in GROUPS:
         instantiate(cfg[group], _convert_="all")
-    assert len(run_id(cfg)) == 8
+    assert len(id_of(cfg)) == 8
 
 
 def test_the_seed_of_an_experiment_counts() -> None:

@@ -15,10 +15,10 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
-from rcm.devices import Device
 from rcm.errors import InputError
-from rcm.run import chosen_settings, perform
-from rcm.storage import Run, StoredRun, stored_run, stored_runs
+from rcm.models.devices import Device
+from rcm.record.storage import Run, StoredRun, stored_run, stored_runs
+from rcm.running.run import chosen_settings, perform
 from tests import stubs
 
 LAUNCH = Path(__file__).parents[1] / "launch.py"
@@ -208,7 +208,9 @@ def composed(folder: Path, *overrides: str) -> DictConfig:
 
 
 def test_a_model_file_that_is_not_there_costs_no_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rcm.run.seed_everything", lambda seed: None)  # which would hold for the tests that follow too
+    monkeypatch.setattr(
+        "rcm.running.run.seed_everything", lambda seed: None
+    )  # which would hold for the tests that follow too
     chosen = chosen_settings(composed(tmp_path, "model.path=nowhere"))
     run = Run("0a1b2c3d", tmp_path / "run", {}, {}, {"started": ""})
     run.directory.mkdir()

@@ -1,7 +1,7 @@
 """python -m rcm.judges RUN --judge NAME: judge a finished run again, without its model.
 
 Prints, for every condition in the run's transcripts, the refusal rate by the run's own judge and by the other, and how
-far the two agree. What was cut before it was stored (`rcm.redaction`) cannot be judged again, and is left out.
+far the two agree. What was cut before it was stored (`rcm.judges.redaction`) cannot be judged again, and is left out.
 """
 
 import argparse
@@ -14,10 +14,10 @@ from pathlib import Path
 from rcm.errors import InputError
 from rcm.judges import Judge, Verdict, agreement
 from rcm.judges.named import named
-from rcm.redaction import is_cut
-from rcm.report.said import by_condition
-from rcm.results import Transcripts
-from rcm.storage import stored_run
+from rcm.judges.redaction import is_cut
+from rcm.record.results import Transcripts
+from rcm.record.storage import stored_run
+from rcm.record.transcripts import by_condition
 
 log = logging.getLogger("rcm.judges")
 COLUMNS = ("condition", "n", "cut", "unscored", "refused, own judge", "refused, other judge", "kappa of the two")

@@ -3,13 +3,9 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from enum import StrEnum
-from functools import cached_property
 from typing import final
 
-from pydantic import field_validator
-
 from rcm.judges.language import degenerate
-from rcm.judges.named import named
 from rcm.settings import Settings
 
 
@@ -28,22 +24,11 @@ class Verdict(StrEnum):
 class Judge(Settings):
     """A judge is its settings and one function. `kappa`: how far it agrees with people, chance aside, on whether a
     completion refuses (in full or in part), over the 1,800 completions that `rcm.judges.fit` reads; null where that was
-    not measured. `second`: another option of `conf/judge`, whose verdicts on the same completions are published beside
-    (`rcm.judges.second`); null is none."""
+    not measured. `second`: another judge, whose verdicts on the same completions are published beside
+    (`rcm.judges.second`); on the command line by its option's name."""
 
     kappa: float | None
-    second: str | None
-
-    @field_validator("second")
-    @classmethod
-    def _known(cls, second: str | None) -> str | None:
-        if second is not None:
-            named(second)  # raises for a name that there is not
-        return second
-
-    @cached_property
-    def second_judge(self) -> "Judge | None":
-        return None if self.second is None else named(self.second)
+    second: "Judge | None"
 
     @final
     def verdicts(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:

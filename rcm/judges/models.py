@@ -20,8 +20,8 @@ from transformers import (
 )
 
 from rcm.errors import InputError
+from rcm.execution.progress import track
 from rcm.judges.base import Judge, Verdict
-from rcm.progress import track
 
 
 class Neural(Judge):

@@ -1,23 +1,22 @@
 """A judge by the name of its option."""
 
-from typing import TYPE_CHECKING, cast
+from pydoc import locate
+from typing import cast
 
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
+import yaml
 
 from rcm.errors import InputError
+from rcm.judges.base import Judge
 from rcm.packaged import CONF
 
-if TYPE_CHECKING:
-    from rcm.judges.base import Judge
 
-
-def named(name: str) -> "Judge":
+def named(name: str) -> Judge:
     """The judge of `conf/judge/NAME.yaml`, with its values."""
     path = CONF / "judge" / f"{name}.yaml"
     if not path.is_file():
         raise InputError(f"There is no judge {name!r}; choose one of {', '.join(names())}.")
-    return cast("Judge", instantiate(OmegaConf.load(path), _convert_="all"))
+    settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    return cast(type[Judge], locate(settings.pop("_target_")))(**settings)
 
 
 def names() -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from rcm.judges.base import Judge, Verdict
-from rcm.results import Scalar
+from rcm.record.results import Scalar
 
 SECOND = "_second_judge"  # behind the name of a rate, where it is the second judge's
 
@@ -24,7 +24,7 @@ def second_opinion(
 
     `verdicts` are the first judge's. The second's figures have no targets: those are the first one's to meet.
     """
-    second = judge.second_judge
+    second = judge.second
     if second is None:
         return
     others = second.verdicts(prompts, completions)

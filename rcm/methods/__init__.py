@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from rcm.judges import Judge
 from rcm.models import LoadedModel
 from rcm.prompts import Split
-from rcm.results import Result
+from rcm.record.results import Result
 from rcm.settings import Settings
 
 T = TypeVar("T")

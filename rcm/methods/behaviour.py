@@ -17,20 +17,21 @@ zero, nothing here is held out.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool
 from pydantic import NonNegativeFloat, PositiveInt
 
-from rcm.generation import reply_tokens
-from rcm.identity import prompt_digest
+from rcm.execution.decoding import reply_tokens
 from rcm.judges import Judge, Verdict, second_opinion
+from rcm.judges.rates import rate, rate_line, refusal_rate, refusing
+from rcm.judges.redaction import transcript
 from rcm.methods import Method
 from rcm.models import LoadedModel
 from rcm.prompts import Prompt, Split, texts
-from rcm.redaction import kept
-from rcm.results import Curve, Line, Outcome, Result, Scalar, Table, Transcripts
+from rcm.record.identity import prompt_digest
+from rcm.record.results import Curve, Outcome, Result, Scalar, Table, Transcripts
 from rcm.stats import permuted_rates, wilson
 
 REFUSAL, NO_REFUSAL, INDISCRIMINATE = "refusal", "no_refusal_behaviour", "indiscriminate_refusal"
@@ -150,40 +151,3 @@ def _by_category(said: Sequence[Reply], verdicts: Sequence[Verdict]) -> Iterator
         refused = {place: refusing(of) for place, of in found.items()}
         rows = [(*place, len(h), float(h.mean()), *wilson(int(h.sum()), len(h))) for place, h in refused.items()]
         yield Table("behaviour/by_category", CATEGORY_COLUMNS, rows)
-
-
-def refusing(verdicts: Sequence[Verdict]) -> Hits:
-    """Which of them refuse, in full or in part."""
-    return np.array([verdict.refuses for verdict in verdicts], dtype=bool)
-
-
-def rate(name: str, hits: Hits, null: float | None, target: float | None = None) -> Scalar:
-    """A share of prompts with Wilson's interval; NaN where there was no prompt to count."""
-    n = len(hits)
-    if n == 0:
-        return Scalar(name, float("nan"), None, 0, null, target)
-    return Scalar(name, float(hits.mean()), wilson(int(hits.sum()), n), n, null, target)
-
-
-def rate_line(label: str, hits: Sequence[Hits]) -> Line:
-    """A share of prompts at each point, with Wilson's band."""
-    shares = [rate("", at_point, None) for at_point in hits]
-    bands = [share.interval or (float("nan"), float("nan")) for share in shares]
-    return Line(label, [share.value for share in shares], [low for low, _ in bands], [high for _, high in bands])
-
-
-def refusal_rate(name: str, verdicts: Sequence[Verdict], judge: Judge, null: float | None = None) -> Scalar:
-    """The share of completions that refuse, in full or in part."""
-    share = rate(name, refusing(verdicts), null)
-    return replace(share, unscored=list(verdicts).count(Verdict.INVALID), kappa=judge.kappa)
-
-
-def transcript(kind: str, prompt: Prompt, completion: str, verdict: Verdict, *, redact: bool) -> dict[str, str]:
-    """One row for the record; `kind` is harmful, harmless or lookalike."""
-    return {
-        "kind": kind,
-        "category": prompt.category,
-        "prompt": prompt.text,
-        "completion": kept(completion, verdict, harmful=kind == "harmful", redact=redact),
-        "verdict": verdict.value,
-    }

@@ -16,27 +16,16 @@ nothing to measure: the outcome is `no_refusal_behaviour`, and step 5 reports on
 
 import json
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from sklearn.pipeline import Pipeline
-from torch import Tensor
 
-from rcm.causal import Scorer, Scores, Search
-from rcm.directions import correct, random_directions, shuffled_controls, shuffled_differences, unit
-from rcm.errors import InputError
-from rcm.forward import Recording, record
-from rcm.identity import prompt_digest
-from rcm.judges import Judge
-from rcm.methods import Method
-from rcm.methods.behaviour import NO_REFUSAL, REFUSAL, rate
-from rcm.metrics import refusal_log_odds
-from rcm.models import LoadedModel
-from rcm.prompts import Part, Split, texts
-from rcm.readability import (
+from rcm.directions.causal import Scorer, Scores, Search
+from rcm.directions.fit import correct, random_directions, shuffled_controls, shuffled_differences, unit
+from rcm.directions.readability import (
     Fits,
     Place,
     Readability,
@@ -46,31 +35,26 @@ from rcm.readability import (
     probe_accuracies_of_null,
     readability,
 )
-from rcm.refusal_tokens import Opening, refusal_openings
-from rcm.results import Curve, Heatmap, Line, Outcome, Result, Scalar, Table, Tensors
-from rcm.selection import Grid, Selection, select
+from rcm.directions.refusal_direction import RefusalDirection
+from rcm.directions.refusal_tokens import Opening, refusal_openings
+from rcm.directions.selection import Grid, Selection, select
+from rcm.errors import InputError
+from rcm.execution.passes import Residuals, read_residuals
+from rcm.judges import Judge
+from rcm.judges.rates import rate
+from rcm.methods import Method
+from rcm.methods.behaviour import NO_REFUSAL, REFUSAL
+from rcm.models import LoadedModel
+from rcm.prompts import Part, Split, texts
+from rcm.record.identity import prompt_digest
+from rcm.record.results import Curve, Heatmap, Line, Outcome, Result, Scalar, Table, Tensors
+from rcm.stats.metrics import refusal_log_odds
 
-__all__ = ["Direction", "Found", "select"]
+__all__ = ["Direction", "select"]
 
 SELECTED, NONE = "selected", "none"
 DRAWN = 20  # mean differences of shuffled labels that are kept for every place
 FEWEST = 4  # prompts of a class, below which a mean difference or a mean score is an anecdote
-
-
-@dataclass(frozen=True)
-class Found:
-    """A direction at a place. `vector` has its natural length; `harmful` and `harmless` are the mean activations of the
-    training prompts at its position. `shuffled` are mean differences at its place of labels that tell nothing, brought
-    to its length. `refusal_tokens` open refusals; empty if none do."""
-
-    position: int
-    layer: int
-    vector: Float[Tensor, " d_model"]
-    harmful: Float[Tensor, "layer d_model"]
-    harmless: Float[Tensor, "layer d_model"]
-    shuffled: Float[Tensor, "control d_model"]
-    refusal_tokens: tuple[int, ...]
-    outcome: Outcome
 
 
 class Direction(Method):
@@ -94,7 +78,7 @@ class Direction(Method):
 
     def find(
         self, model: LoadedModel, prompts: Split, seed: int, gate: Outcome | None = None
-    ) -> Generator[Result, None, Found]:
+    ) -> Generator[Result, None, RefusalDirection]:
         """Yield every figure; return the direction. After a `gate` other than `refusal` nothing is selected."""
         positions = self._positions(model)
         train, validation, test = (
@@ -203,7 +187,7 @@ class Direction(Method):
 
 
 def _recorded(model: LoadedModel, part: Part, positions: Sequence[int], label: str) -> Recorded:
-    return Recorded(*(record(model, texts(prompts), positions, label) for prompts in part))
+    return Recorded(*(read_residuals(model, texts(prompts), positions, label) for prompts in part))
 
 
 def _agreeing(part: Recorded, tokens: tuple[int, ...]) -> Recorded:
@@ -250,11 +234,13 @@ def _found(
     shuffled: Float[np.ndarray, "control d_model"],
     tokens: tuple[int, ...],
     outcome: Outcome,
-) -> Found:
+) -> RefusalDirection:
     vector = fits.mean_difference[cell]
     harmful, harmless = (side.residuals[:, cell[0]].double().mean(0).float() for side in train)
     controls = torch.from_numpy(unit(shuffled) * np.linalg.norm(vector)).float()
-    return Found(position, cell[1], torch.from_numpy(vector).float(), harmful, harmless, controls, tokens, outcome)
+    return RefusalDirection(
+        position, cell[1], torch.from_numpy(vector).float(), harmful, harmless, controls, tokens, outcome
+    )
 
 
 def _openings_table(model: LoadedModel, openings: Sequence[Opening]) -> Table:
@@ -305,7 +291,7 @@ def _held_out_table(place: Place, test: Recorded, probe: Pipeline) -> Table:
     return Table("direction/held_out", ("kind", "prompt", "projection", "probe_correct"), rows)
 
 
-def _harmless(model: LoadedModel, harmless: Recording, row: int, position: int, layer: int) -> Tensors:
+def _harmless(model: LoadedModel, harmless: Residuals, row: int, position: int, layer: int) -> Tensors:
     """Activations on harmless training prompts at the place: what a map to a model of another shape is fitted on."""
     metadata = {
         "shape": "prompt, d_model",

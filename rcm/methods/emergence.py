@@ -11,7 +11,7 @@ from rcm.methods.behaviour import Behaviour
 from rcm.methods.direction import Direction
 from rcm.models import LoadedModel
 from rcm.prompts import Split
-from rcm.results import Result
+from rcm.record.results import Result
 
 
 class Emergence(Behaviour, Direction):

@@ -13,7 +13,7 @@ from rcm.methods.patching import Patching
 from rcm.methods.steering import Steering
 from rcm.models import LoadedModel
 from rcm.prompts import Split
-from rcm.results import Outcome, Result, Scalar, Table
+from rcm.record.results import Outcome, Result, Scalar, Table
 
 
 class Map(Behaviour, Patching, Steering):

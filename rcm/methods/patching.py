@@ -2,7 +2,7 @@
 
 1. Pair harmful with harmless test prompts. At the last token of the prompt replace every head, attention output, MLP
    output and residual stream in turn, harmless into harmful (necessity) and harmful into harmless (sufficiency): all of
-   them in one pass, exactly (`rcm.patching.rows`).
+   them in one pass, exactly (`rcm.execution.rows`).
 2. An effect is the change of the refusal metric as a share of the pair's gap; a pair without a gap has no share.
 3. A cell is significant if it exceeds what swapping the labels within pairs reaches anywhere in all maps (max-T), and
    critical if its share is also certain to exceed `min_share`. So "none" is a possible answer.
@@ -23,31 +23,29 @@ from pydantic import NonNegativeFloat, PositiveInt
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from rcm.directions.refusal_direction import RefusalDirection
+from rcm.execution.components import COMPONENT_KINDS, Component, Rows
+from rcm.execution.engine import Engine, engine_of
+from rcm.execution.metric import LogOdds
+from rcm.execution.recording import cache_components
 from rcm.judges import Judge
 from rcm.methods.behaviour import NO_REFUSAL, REFUSAL
-from rcm.methods.direction import Direction, Found
+from rcm.methods.direction import Direction
 from rcm.models import LoadedModel
 from rcm.patching import (
-    KINDS,
-    Component,
     Effects,
-    Engine,
-    Estimate,
     Interchange,
-    LogOdds,
     Pair,
     Ranking,
-    Rows,
-    engine_of,
+    ShareEstimates,
     interchange,
     interchange_of_replies,
     own_replies,
     rank_heads,
-    record,
     stability,
 )
 from rcm.prompts import Part, Split
-from rcm.results import Curve, Heatmap, Line, Outcome, Result, Scalar, Table
+from rcm.record.results import Curve, Heatmap, Line, Outcome, Result, Scalar, Table
 from rcm.stats import bootstrap
 from rcm.transplant.activations import kept_activations
 
@@ -84,7 +82,7 @@ class Patching(Direction):
         yield from self.patch(model, prompts, seed, found)
 
     def patch(
-        self, model: LoadedModel, prompts: Split, seed: int, found: Found, gate: Outcome | None = None
+        self, model: LoadedModel, prompts: Split, seed: int, found: RefusalDirection, gate: Outcome | None = None
     ) -> Generator[Result, None, None]:
         """Yield maps, rankings and the critical components; nothing is patched in a model that does not refuse."""
         stopped = gate is not None and gate.value != REFUSAL
@@ -98,8 +96,10 @@ class Patching(Direction):
         if engine.error is not None:
             yield Scalar("patching/engine_error", engine.error)
 
-        components = engine.shape.components(KINDS)
-        patches = Rows.concat([Rows.each(KINDS, engine.shape), Rows.identity(engine.shape), Rows.full(engine.shape)])
+        components = engine.shape.components(COMPONENT_KINDS)
+        patches = Rows.concat(
+            [Rows.each(COMPONENT_KINDS, engine.shape), Rows.identity(engine.shape), Rows.full(engine.shape)]
+        )
         study = self._study(engine, pairs, patches, found, "every component")
         yield from _controls(study, engine)
         effects = Effects.of(study.rows(range(len(components))), components, self.min_gap, seed)
@@ -137,7 +137,7 @@ class Patching(Direction):
         engine: Engine,
         pairs: Sequence[TextPair],
         patches: Rows,
-        found: Found,
+        found: RefusalDirection,
         label: str,
         position: int = -1,
     ) -> Interchange:
@@ -155,7 +155,7 @@ class Patching(Direction):
         return torch.stack([kept.necessity, kept.sufficiency]) / kept.gap[:, None]
 
     def _together(
-        self, engine: Engine, pairs: Sequence[TextPair], heads: Sequence[Component], found: Found, seed: int
+        self, engine: Engine, pairs: Sequence[TextPair], heads: Sequence[Component], found: RefusalDirection, seed: int
     ) -> Iterator[Scalar]:
         """The critical heads as one set, and the share that 95 % of random sets stay below.
 
@@ -180,7 +180,7 @@ class Patching(Direction):
             yield Scalar(f"patching/critical_heads_{way}", float(mine.mean()), interval, len(mine), null)
 
     def _knock_out(
-        self, engine: Engine, pairs: Sequence[TextPair], heads: Sequence[Component], found: Found
+        self, engine: Engine, pairs: Sequence[TextPair], heads: Sequence[Component], found: RefusalDirection
     ) -> Heatmap:
         """Necessity of two heads together less that of each alone: above zero, one stands in for the other."""
         both = [(a, b) for i, a in enumerate(heads) for b in heads[:i]]
@@ -194,7 +194,9 @@ class Patching(Direction):
         names = [_name(head) for head in heads]
         return Heatmap("patching/knock_out", grid, names, names, "head (diagonal: alone)", "head", value_label=SHARE)
 
-    def _positions_maps(self, engine: Engine, pairs: Sequence[TextPair], found: Found, seed: int) -> Iterator[Heatmap]:
+    def _positions_maps(
+        self, engine: Engine, pairs: Sequence[TextPair], found: RefusalDirection, seed: int
+    ) -> Iterator[Heatmap]:
         """The residual stream at every end-of-instruction token, which all prompts have in common."""
         model, positions = engine.model, self._positions(engine.model)
         patches = Rows.each(["residual"], engine.shape)
@@ -204,7 +206,7 @@ class Patching(Direction):
         labels = [f"{position} {model.template.end_of_instruction_text[position]}" for position in positions]
         layers = [str(layer) for layer in range(engine.shape.layers)]
         for way in WAYS:
-            estimate: Estimate = getattr(effects, way)
+            estimate: ShareEstimates = getattr(effects, way)
             values, critical = (
                 figure.reshape(len(positions), -1).T for figure in (estimate.share, estimate.critical(self.min_share))
             )
@@ -232,7 +234,10 @@ def _tokens(model: LoadedModel, pairs: Sequence[TextPair]) -> list[Pair]:
 def _engine(model: LoadedModel, pairs: Sequence[TextPair], seed: int) -> Engine:
     """Checked on the pair whose lengths differ most, so that padding is checked, too."""
     harmful, harmless = max(_tokens(model, pairs), key=lambda pair: abs(len(pair[0]) - len(pair[1])))
-    base, source = record(model, [harmful, harmless], tail=2), record(model, [harmless, harmful], tail=2)
+    base, source = (
+        cache_components(model, [harmful, harmless], tail=2),
+        cache_components(model, [harmless, harmful], tail=2),
+    )
     return engine_of(model, base, source, seed)
 
 
@@ -266,7 +271,7 @@ def _maps(effects: Effects, engine: Engine, min_share: float) -> Iterator[Heatma
     }
     for name, (cells, columns, label) in grids.items():
         for way in WAYS:
-            estimate: Estimate = getattr(effects, way)
+            estimate: ShareEstimates = getattr(effects, way)
             values, critical = (
                 figure[cells].reshape(layers, -1) for figure in (estimate.share, estimate.critical(min_share))
             )

@@ -20,16 +20,16 @@ from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from rcm.forward import batch_logits, beginning, repeated, shared_tokens
-from rcm.generation import replies
-from rcm.identity import prompt_digest
+from rcm.execution.decoding import replies
+from rcm.execution.passes import batch_logits, beginning, repeated, shared_tokens
+from rcm.execution.progress import track
 from rcm.judges import Judge, Verdict
+from rcm.judges.rates import refusal_rate
 from rcm.methods import Method
-from rcm.methods.behaviour import refusal_rate
 from rcm.models import LoadedModel
-from rcm.progress import track
 from rcm.prompts import Split, texts
-from rcm.results import Adapter, Curve, Line, Result, Scalar
+from rcm.record.identity import prompt_digest
+from rcm.record.results import Adapter, Curve, Line, Result, Scalar
 
 log = logging.getLogger(__name__)
 IGNORED = -100  # the target that torch's cross-entropy leaves out

@@ -27,28 +27,29 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from scipy.stats import fisher_exact
 from torch import Tensor
 
-from rcm.directions import Activations, Vector, mean_difference, shuffled_controls, shuffled_differences, unit
+from rcm.directions.fit import Activations, Vector, mean_difference, shuffled_controls, shuffled_differences, unit
+from rcm.directions.refusal_direction import RefusalDirection
 from rcm.errors import InputError
-from rcm.forward import Recording, record
-from rcm.identity import prompt_digest
+from rcm.execution.components import Component, Rows, Shape
+from rcm.execution.passes import Residuals, read_residuals
+from rcm.execution.recording import shape_of
 from rcm.judges import Judge
+from rcm.judges.rates import rate
 from rcm.methods import Method
-from rcm.methods.behaviour import rate
-from rcm.methods.direction import Found
-from rcm.methods.steering import steered_transcript, unsteered
 from rcm.models import LoadedModel
-from rcm.patching import ALPHA, Component, Rows, Shape
+from rcm.patching import ALPHA
 from rcm.patching.effects import Cells
-from rcm.patching.recording import shape_of
 from rcm.prompts import Part, Split, texts
-from rcm.results import Heatmap, Outcome, Result, Scalar, Table, Transcripts
+from rcm.record.identity import prompt_digest
+from rcm.record.results import Heatmap, Outcome, Result, Scalar, Table, Transcripts
 from rcm.stats import bootstrap
-from rcm.steering import points
-from rcm.steering.bench import Bench
+from rcm.steering import measurements
 from rcm.steering.conditions import OURS, Condition, Kind, conditions
 from rcm.steering.gate import Gate
-from rcm.steering.said import Said, hits, invalid
-from rcm.transplant.activations import KINDS, NAME, Donor, Patched, everything_written
+from rcm.steering.measurements import unsteered
+from rcm.steering.replies import SteeredReply, flipped, invalid, steered_transcript
+from rcm.steering.runner import SteeringRunner
+from rcm.transplant.activations import NAME, WRITTEN_KINDS, Donor, Patched, everything_written
 from rcm.transplant.mapping import like_depth, mapped
 from rcm.transplant.source import HARMLESS, Source, rows_of, sources, usable_runs
 
@@ -66,11 +67,11 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Graft:
+class Transplanted:
     """A source's direction as this model takes it. `place`: whose choice its place is."""
 
     source: Source
-    found: Found
+    found: RefusalDirection
     place: str
     cosine: float
     cosine_null: float
@@ -110,20 +111,22 @@ class Transplant(Method):
         target = Target(model, prompts.train, next((one for one in own if one.selected), None))
         given = [one for one in given if one not in own] or own  # its own run has steered it with its own direction
         rows, told = list[Sequence[Any]](), list[dict[str, str | float]]()
-        bench: Bench | None = None
+        runner: SteeringRunner | None = None
         for source in given:
-            graft = self._graft(source, target, seed)
+            transplanted = self._graft(source, target, seed)
             # What the model says unsteered is said once, for all sources.
-            fresh = Bench.of(model, judge, graft.found, Gate(0.0, {}), seed, self.max_new_tokens, kl_tokens=1)
-            bench = replace(fresh, _unsteered=bench._unsteered) if bench else fresh
-            row, said = yield from self._steered(bench, graft, prompts.test)
+            fresh = SteeringRunner.of(
+                model, judge, transplanted.found, Gate(0.0, {}), seed, self.max_new_tokens, kl_tokens=1
+            )
+            runner = replace(fresh, _unsteered=runner._unsteered) if runner else fresh
+            row, replies = yield from self._steered(runner, transplanted, prompts.test)
             rows.append(row)
-            told += [{"source": source.label, **steered_transcript(one, redact=self.redact)} for one in said]
+            told += [{"source": source.label, **steered_transcript(one, redact=self.redact)} for one in replies]
             yield from self._restored(source, model, texts(prompts.test.harmful[: self.pairs]), seed)
         yield Table("transplant/matrix", COLUMNS, rows)
         yield Transcripts("transplant/transcripts", told)
 
-    def _graft(self, source: Source, target: "Target", seed: int) -> Graft:
+    def _graft(self, source: Source, target: "Target", seed: int) -> Transplanted:
         if source.has_shape_of(target.model):
             place, owner = target.place_for(source)
             position, layer = owner.position, owner.layer
@@ -136,7 +139,7 @@ class Transplant(Method):
             controls = np.stack(others)
         controls = unit(controls) * np.linalg.norm(vector)
         harmful, harmless = target.means(position)
-        found = Found(
+        found = RefusalDirection(
             position,
             layer,
             torch.from_numpy(vector).float(),
@@ -147,34 +150,36 @@ class Transplant(Method):
             Outcome("transplant/place", place, ""),
         )
         cosine, null = _cosine(vector, *target.at(position, layer), self.null_draws, seed)
-        return Graft(source, found, place, cosine, null)
+        return Transplanted(source, found, place, cosine, null)
 
     def _steered(
-        self, bench: Bench, graft: Graft, test: Part
-    ) -> Generator[Result, None, tuple[Sequence[Any], list[Said]]]:
-        """Yield the rates and the cosine; return the row of the matrix, and what was said."""
-        label, found = graft.source.label, graft.found
-        strength = self.strength or graft.source.strength or 1.0
-        before, asked = unsteered(bench, Part(*(side[: self.prompts] for side in test)))
+        self, runner: SteeringRunner, transplanted: Transplanted, test: Part
+    ) -> Generator[Result, None, tuple[Sequence[Any], list[SteeredReply]]]:
+        """Yield the rates and the cosine; return the row of the matrix, and the replies."""
+        label, found = transplanted.source.label, transplanted.found
+        strength = self.strength or transplanted.source.strength or 1.0
+        before, asked = unsteered(runner, Part(*(side[: self.prompts] for side in test)))
         tried = [
             *conditions("harmless", "add", [strength], self.null_directions),
             *conditions("harmful", "ablate", [1.0], self.null_directions),
         ]
-        said = dict(zip(tried, points.answered(bench, tried, asked), strict=True))
-        rates = [_rate(f"transplant/{verb}_rate_from_{label}", kind, said, bench.judge) for kind, verb in VERBS.items()]
-        chances = [_chance(kind, said) for kind in VERBS]
+        replies = dict(zip(tried, measurements.answered(runner, tried, asked), strict=True))
+        rates = [
+            _rate(f"transplant/{verb}_rate_from_{label}", kind, replies, runner.judge) for kind, verb in VERBS.items()
+        ]
+        chances = [_chance(kind, replies) for kind in VERBS]
         yield from rates
-        yield Scalar(f"transplant/cosine_from_{label}", graft.cosine, null=graft.cosine_null)
+        yield Scalar(f"transplant/cosine_from_{label}", transplanted.cosine, null=transplanted.cosine_null)
         outcome = _outcome(label, rates, chances)
         yield outcome
-        where = (label, graft.source.run.id, found.position, found.layer, graft.place, strength)
+        where = (label, transplanted.source.run.id, found.position, found.layer, transplanted.place, strength)
         figures = [
             figure
             for one, p in zip(rates, chances, strict=True)
             for figure in (one.value, *(one.interval or NO_INTERVAL), one.n, one.null, p)
         ]
-        row = (*where, *figures, graft.cosine, graft.cosine_null, outcome.value)
-        return row, [*before, *(one for of in said.values() for one in of)]
+        row = (*where, *figures, transplanted.cosine, transplanted.cosine_null, outcome.value)
+        return row, [*before, *(one for of in replies.values() for one in of)]
 
     def _restored(self, source: Source, model: LoadedModel, harmful: Sequence[str], seed: int) -> Iterator[Result]:
         """Nothing where the source recorded nothing, or where it is this very model."""
@@ -183,10 +188,13 @@ class Transplant(Method):
         if donor is None or not donor.prompts or not donor.fits(model):
             return
         shape = shape_of(model)
-        cells, critical = shape.components(KINDS), [Component("head", *place) for place in source.critical_heads]
+        cells, critical = (
+            shape.components(WRITTEN_KINDS),
+            [Component("head", *place) for place in source.critical_heads],
+        )
         sets = [everything_written(shape.layers), critical] if critical else [everything_written(shape.layers)]
         randoms = Rows.random_heads(self.random_sets if critical else 0, critical, shape, seed)
-        patches = Rows.concat([Rows.each(KINDS, shape), Rows.of(sets, shape), randoms])
+        patches = Rows.concat([Rows.each(WRITTEN_KINDS, shape), Rows.of(sets, shape), randoms])
         patched = donor.into(model, patches, seed)
         yield from self._told(source.label, patched, cells, bool(critical), shape, seed)
 
@@ -219,7 +227,7 @@ class Target:
     model: LoadedModel
     train: Part
     own: Source | None
-    _recordings: dict[int, tuple[Recording, Recording]] = field(default_factory=dict)
+    _recordings: dict[int, tuple[Residuals, Residuals]] = field(default_factory=dict)
 
     def place_for(self, source: Source) -> tuple[str, Source]:
         """Whose choice it is, in words, and the run; the length is that run's, too, since what is asked is whether the
@@ -228,11 +236,11 @@ class Target:
             return OWN_PLACE if source.selected else SEPARABLE, source
         return THIS_PLACE, self.own
 
-    def recorded(self, position: int) -> tuple[Recording, Recording]:
+    def recorded(self, position: int) -> tuple[Residuals, Residuals]:
         """Of harmful and harmless training prompts."""
         if position not in self._recordings:
             harmful, harmless = (
-                record(self.model, texts(side), [position], "transplant: train") for side in self.train
+                read_residuals(self.model, texts(side), [position], "transplant: train") for side in self.train
             )
             self._recordings[position] = harmful, harmless
         return self._recordings[position]
@@ -273,20 +281,20 @@ def _cosine(vector: Vector, harmful: Activations, harmless: Activations, draws: 
     return float(own), float(np.quantile(np.abs(shuffled), 0.95))
 
 
-def _rate(name: str, kind: Kind, said: Mapping[Condition, Sequence[Said]], judge: Judge) -> Scalar:
+def _rate(name: str, kind: Kind, replies: Mapping[Condition, Sequence[SteeredReply]], judge: Judge) -> Scalar:
     """What the direction turns over; the null is the upper end of what controls do."""
-    of_kind = {condition.family: spoken for condition, spoken in said.items() if condition.kind == kind}
+    of_kind = {condition.family: spoken for condition, spoken in replies.items() if condition.kind == kind}
     ours = of_kind.pop(OURS)
-    null = max(points.share(hits(spoken)).high for spoken in of_kind.values())
-    return replace(rate(name, hits(ours), null), unscored=int(invalid(ours).sum()), kappa=judge.kappa)
+    null = max(measurements.share(flipped(spoken)).high for spoken in of_kind.values())
+    return replace(rate(name, flipped(ours), null), unscored=int(invalid(ours).sum()), kappa=judge.kappa)
 
 
-def _chance(kind: Kind, said: Mapping[Condition, Sequence[Said]]) -> float:
+def _chance(kind: Kind, replies: Mapping[Condition, Sequence[SteeredReply]]) -> float:
     """p-value of turning over more than all controls together do (Fisher's exact test, one-sided)."""
     counted = {OURS: [0, 0], "controls": [0, 0]}
-    for condition, spoken in said.items():
+    for condition, spoken in replies.items():
         if condition.kind == kind:
-            turned = int(hits(spoken).sum())
+            turned = int(flipped(spoken).sum())
             of = counted[OURS if condition.family == OURS else "controls"]
             of[0], of[1] = of[0] + turned, of[1] + len(spoken) - turned
     return float(fisher_exact(list(counted.values()), alternative="greater").pvalue)
@@ -319,4 +327,4 @@ def _maps(label: str, shares: Cells, critical: Bool[np.ndarray, " cell"], shape:
         return Heatmap(title, grids[0], layers, columns, "layer", column_label, marked, value_label=SHARE)
 
     yield drawn("heads", slice(0, heads), [str(head) for head in range(shape.heads)], "head")
-    yield drawn("layers", slice(heads, None), KINDS[1:], "component")
+    yield drawn("layers", slice(heads, None), WRITTEN_KINDS[1:], "component")

@@ -28,7 +28,7 @@ class LoadedModel:
 
     `hf` is the raw Hugging Face tree in eval mode, without gradients: fast attention, generation, the patching engine.
     `batch_size` is how many prompts the device takes at once. `refusal_tokens` are ids that the model's settings fix;
-    None asks for them to be discovered (`rcm.refusal_tokens`). `identity` tells which weights these are.
+    None asks for them to be discovered (`rcm.directions.refusal_tokens`). `identity` tells which weights these are.
     """
 
     hf: PreTrainedModel

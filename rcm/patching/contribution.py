@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rcm.execution.recording import Values
 from rcm.models import LoadedModel
-from rcm.patching.recording import Values
 
 
 @torch.inference_mode()

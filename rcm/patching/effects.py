@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from scipy.stats import spearmanr
 
-from rcm.patching.components import Component, Kind
+from rcm.execution.components import Component, Kind
 from rcm.patching.interchange import Figures, Interchange
 from rcm.stats import label_swap_max_t
 
@@ -18,7 +18,7 @@ ALPHA = 0.05
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ShareEstimates:
     """Mean share of the gap for each cell, its 95 % interval over resampled pairs, and its p-value over all cells."""
 
     share: Cells
@@ -36,8 +36,8 @@ class Effects:
     """What each component does, both ways. `shares` are those of each pair with a gap, for further resampling."""
 
     components: Sequence[Component]
-    necessity: Estimate
-    sufficiency: Estimate
+    necessity: ShareEstimates
+    sufficiency: ShareEstimates
     shares: Float[np.ndarray, "pair cell"]  # mean of the two ways
     with_gap: Bool[np.ndarray, " any_pair"]
 
@@ -63,16 +63,16 @@ class Effects:
         return self.necessity.critical(min_share) | self.sufficiency.critical(min_share)
 
 
-def estimate(shares: Figures, p: Cells, seed: int) -> Estimate:
+def estimate(shares: Figures, p: Cells, seed: int) -> ShareEstimates:
     """Of shares that prompts have in each cell, and the cells' p-values."""
     if not len(shares):
         nothing = np.full(len(p), np.nan)
-        return Estimate(nothing, nothing, nothing, p)
+        return ShareEstimates(nothing, nothing, nothing, p)
     # TransformerLens takes seconds to import, and only runs that load weights need it.
     from transformer_lens.utilities.statistics import bootstrap_ci, derive_generator
 
     low, high = bootstrap_ci(shares.T, generator=derive_generator(seed, "patching"))
-    return Estimate(shares.mean(0).numpy(), low.numpy(), high.numpy(), p)
+    return ShareEstimates(shares.mean(0).numpy(), low.numpy(), high.numpy(), p)
 
 
 def stability(shares: Float[np.ndarray, "pair cell"], top: int, seed: int, draws: int = 200) -> tuple[Draws, Draws]:

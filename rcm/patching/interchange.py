@@ -14,11 +14,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rcm.patching.components import Rows
-from rcm.patching.engine import Engine
-from rcm.patching.metric import Likelihood, Metric
-from rcm.patching.recording import Values, record
-from rcm.progress import track
+from rcm.execution.components import Rows
+from rcm.execution.engine import Engine
+from rcm.execution.metric import Likelihood, Metric
+from rcm.execution.progress import track
+from rcm.execution.recording import Values, cache_components
 
 Pair = tuple[list[int], list[int]]  # a harmful prompt and its harmless twin, as tokens
 Figures = Float[Tensor, "pair row"]
@@ -72,7 +72,7 @@ def interchange(
     figures = torch.empty(len(pairs), 2, len(everything), dtype=torch.float64)
     for index in track(batches(pairs, engine.prompts_at_once(2 * len(everything) * tail)), label):
         # Each prompt of a pair, side by side, is the other's source.
-        base = record(engine.model, [prompt for i in index for prompt in pairs[i]], tail)
+        base = cache_components(engine.model, [prompt for i in index for prompt in pairs[i]], tail)
         own = base.at(-tail)
         donors = [own, Values(*(part.unflatten(1, (-1, 2)).flip(2).flatten(1, 2) for part in own))]
         of_both = metric.of([i for i in index for _ in range(2)])

@@ -8,13 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rcm.patching.components import Rows
+from rcm.execution.components import Rows
+from rcm.execution.engine import Engine
+from rcm.execution.metric import Metric
+from rcm.execution.progress import track
+from rcm.execution.recording import Values, cache_components, mean_values
 from rcm.patching.contribution import contributions
-from rcm.patching.engine import Engine
 from rcm.patching.interchange import Pair, batches
-from rcm.patching.metric import Metric
-from rcm.patching.recording import Values, mean_values, record
-from rcm.progress import track
 
 Heads = Float[np.ndarray, " head"]  # of all layers, in the order of `Shape.components`
 
@@ -38,7 +38,7 @@ def rank_heads(
     square = vector.square().sum()
     direct, metrics = [], []
     for index in track(batches(pairs, engine.prompts_at_once(len(patches))), "patching: heads ranked in other ways"):
-        both = record(engine.model, [pairs[i][side] for side in (0, 1) for i in index])
+        both = cache_components(engine.model, [pairs[i][side] for side in (0, 1) for i in index])
         harmful, harmless = contributions(engine.model, both.at(-1), vector).tensor_split(2, dim=1)
         direct.append((harmful - harmless) / square)
         donor = Values(*(part.expand(-1, len(index), *part.shape[2:]) for part in mean))

@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from rcm.forward import last_logits
-from rcm.generation import reply_tokens
-from rcm.metrics import refusal_log_odds
+from rcm.execution.decoding import reply_tokens
+from rcm.execution.passes import last_logits
 from rcm.models import LoadedModel
+from rcm.stats.metrics import refusal_log_odds
 
 Replies = Int[Tensor, "pair token"]
 

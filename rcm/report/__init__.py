@@ -22,12 +22,12 @@ Nothing on the page is fetched, and nothing that a model wrote is taken for mark
 
 from pathlib import Path
 
+from rcm.comparison.reading import Comparison
+from rcm.comparison.verdict import tunings
 from rcm.errors import InputError
+from rcm.record.storage import stored_runs
 from rcm.report.html import page as html_page
 from rcm.report.markdown import page as markdown_page
-from rcm.report.reading import Comparison
-from rcm.report.verdict import tunings
-from rcm.storage import stored_runs
 
 PAGE, TWIN, PAPER = "index.html", "report.md", "paper"
 

@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rcm.comparison.reading import Reading
+from rcm.record.results import Scalar
+from rcm.record.units import percent
 from rcm.report.figures import Cell, detail
-from rcm.report.reading import Reading
-from rcm.report.words import percent
-from rcm.results import Scalar
 
 KINDS = {"harmful": "harmful", "harmless": "harmless", "lookalike": "safe lookalikes"}
 HINT = "Few prompts stand behind each figure: differences within the intervals say nothing."

@@ -6,9 +6,10 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
+from rcm.record.results import Curve, Line, Scalar
+from rcm.record.units import plain
+from rcm.report.formatting import cut, visible
 from rcm.report.svg import LINE, Limits, element, path, picture, words
-from rcm.report.words import cut, plain, visible
-from rcm.results import Curve, Line, Scalar
 
 SERIES = 4  # colours of lines, in page.css
 WIDTH = 372.0  # px: what a phone shows without scrolling

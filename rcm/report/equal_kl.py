@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rcm.report.figures import Cell, Told, Unit, interval
-from rcm.report.reading import Reading
-from rcm.report.words import known, percent, plain
-from rcm.storage import file_names
+from rcm.comparison.reading import Reading
+from rcm.record.storage import file_names
+from rcm.record.units import Unit, interval, known, percent, plain
+from rcm.report.figures import Cell, Told
 
 POINTS = "steering/points"
 COLUMNS = (

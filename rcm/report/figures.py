@@ -5,16 +5,15 @@ was not measured it says why. Whether a target is met was decided by the run (`m
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from rcm.report.reading import NOT_REPORTED, Reading
-from rcm.report.words import TIED, known, percent
-from rcm.results import Scalar
+from rcm.comparison.reading import NOT_REPORTED, Reading
+from rcm.record.results import Scalar
+from rcm.record.units import TIED, Unit, interval, known, percent
 
 Verdict = Literal["met", "not met", "not measured", ""]
-Unit = Callable[[float], str]
 
 
 @dataclass(frozen=True)
@@ -130,11 +129,6 @@ def detail(scalar: Scalar, unit: Unit, counted: str = "") -> str:
     if scalar.unscored:
         parts.append(f"{scalar.unscored}{TIED}unscored")
     return " · ".join(filter(None, parts))
-
-
-def interval(ends: tuple[float, float] | None, unit: Unit) -> str:
-    """The 95 % interval; empty where it is not known."""
-    return f"95{TIED}%: {unit(ends[0])} to {unit(ends[1])}" if ends and all(map(known, ends)) else ""
 
 
 def _verdict(scalar: Scalar, reading: Reading) -> Verdict:

@@ -6,10 +6,10 @@ Strength is the mean of |necessity| and |sufficiency|.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rcm.report.figures import Cell, Told, interval
-from rcm.report.reading import Reading
-from rcm.report.words import percent, plain
-from rcm.storage import file_names
+from rcm.comparison.reading import Reading
+from rcm.record.storage import file_names
+from rcm.record.units import interval, percent, plain
+from rcm.report.figures import Cell, Told
 
 MOST = 12
 COLUMNS = (

@@ -11,10 +11,11 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.colors import Colormap
 
-from rcm.plots import colours
+from rcm.record.results import Heatmap
+from rcm.record.units import plain
+from rcm.report.formatting import cut, visible
 from rcm.report.svg import LETTER, LINE, Limits, element, picture, words
-from rcm.report.words import cut, plain, visible
-from rcm.results import Heatmap
+from rcm.tracking.figures import colours
 
 LONGEST = 16  # letters of a label on an axis
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # one label in so many

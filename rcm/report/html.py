@@ -17,24 +17,18 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from rcm.report import (
-    categories,
-    changes,
-    circumstances,
-    emergence,
-    equal_kl,
-    figures,
-    heads,
-    said,
-    sections,
-    transplants,
-)
+from rcm.comparison.emergence import outside, series
+from rcm.comparison.reading import Comparison, Reading
+from rcm.comparison.verdict import Tuning
+from rcm.record.results import Scalar, Transcripts
+from rcm.record.transcripts import condition_names
+from rcm.record.units import plain
+from rcm.report import categories, changes, emergence, equal_kl, figures, heads, sections, transplants
+from rcm.report import provenance as circumstances
+from rcm.report import transcripts as said
 from rcm.report.curves import strip
+from rcm.report.formatting import duration, visible
 from rcm.report.pictures import curve_rows, map_rows, tuning_rows
-from rcm.report.reading import Comparison, Reading
-from rcm.report.verdict import Tuning
-from rcm.report.words import duration, plain, visible
-from rcm.results import Scalar, Transcripts
 
 HERE = Path(__file__).parent
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src '{}'; base-uri 'none'; form-action 'none'"
@@ -50,8 +44,8 @@ def page(comparison: Comparison, tunings: Sequence[Tuning]) -> str:
             comparison=comparison,
             tunings=[(one, changes.told(one.changes)) for one in tunings],
             alike={family.name: tuning_rows(family, tunings) for family in comparison.families},
-            emerging=emergence.series(comparison.others),
-            others=emergence.outside(comparison.others),
+            emerging=series(comparison.others),
+            others=outside(comparison.others),
             transplants=transplants.matrix(comparison.others),
             sections=sections.sections(comparison.compared),
             facts=[circumstances.facts(reading) for reading in comparison.finished],
@@ -87,7 +81,9 @@ def _environment() -> Environment:
         "CHANGE_COLUMNS": changes.COLUMNS,
         "conclusions": sections.conclusions,
         "duration": duration,
+        "pictures": emergence.pictures,
         "said": said,
+        "condition_names": condition_names,
         "transcripts_of": transcripts_of,
         "scalars_of": scalars_of,
     }

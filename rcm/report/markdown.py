@@ -6,24 +6,18 @@
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-from rcm.report import (
-    categories,
-    changes,
-    circumstances,
-    emergence,
-    equal_kl,
-    figures,
-    heads,
-    said,
-    sections,
-    transplants,
-)
+from rcm.comparison.emergence import outside, series
+from rcm.comparison.reading import Comparison, Reading
+from rcm.comparison.verdict import Tuning
+from rcm.record.results import Scalar, Transcripts
+from rcm.record.storage import file_names
+from rcm.record.transcripts import cell, condition_names
+from rcm.record.units import TIED, known, plain
+from rcm.report import categories, changes, emergence, equal_kl, figures, heads, sections, transplants
+from rcm.report import provenance as circumstances
+from rcm.report import transcripts as said
 from rcm.report.figures import Cell, Told
-from rcm.report.reading import Comparison, Reading
-from rcm.report.verdict import Tuning
-from rcm.report.words import TIED, known, plain, visible
-from rcm.results import Scalar, Transcripts
-from rcm.storage import file_names
+from rcm.report.formatting import visible
 
 EXAMPLES = 2  # replies of each condition
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", ":": "&#58;", "@": "&#64;", ".": "&#46;"}
@@ -62,7 +56,7 @@ def _short(comparison: Comparison, tunings: Sequence[Tuning]) -> Iterator[str]:
     yield "## In short"
     yield from (f"> **Careful.** {escaped(warning)}" for warning in circumstances.warnings(comparison))
     yield from (f"**{escaped(one.name)}: {one.judged.value}.** {escaped(one.judged.said)}" for one in tunings)
-    emerging = emergence.series(comparison.others)
+    emerging = series(comparison.others)
     yield from (f"**{escaped(one.name)} over {len(one.steps)} checkpoints.** {escaped(one.said)}" for one in emerging)
     if comparison.compared:
         yield "\n".join(f"- {_title(reading)}: {_concluded(reading)}" for reading in comparison.compared)
@@ -154,7 +148,7 @@ def _tables(
 
 
 def _others(comparison: Comparison) -> Iterator[str]:
-    for one in emergence.series(comparison.others):
+    for one in series(comparison.others):
         yield f"## {escaped(one.name)}: emergence over {len(one.steps)} checkpoints"
         named = [(label, name) for _, lines in emergence.DRAWN for label, name in lines.items()]
         rows = (
@@ -162,7 +156,7 @@ def _others(comparison: Comparison) -> Iterator[str]:
             for step, reading in zip(one.steps, one.readings, strict=True)
         )
         yield table(["step", *(label for label, _ in named)], rows)
-    for reading in emergence.outside(comparison.others):
+    for reading in outside(comparison.others):
         yield f"## {_title(reading)}: {escaped(reading.run.choices['method'])}"
         if concluded := _concluded(reading):
             yield concluded
@@ -190,12 +184,12 @@ def _said(reading: Reading, transcripts: Transcripts) -> Iterator[str]:
     files = ", ".join(f"{reading.run.id}/{name}" for name in file_names(transcripts))
     yield f"### {_title(reading)}: {escaped(transcripts.name)}"
     yield f"{len(transcripts.rows)} replies, all of them in {escaped(files)}."
-    names = [*said.condition_names(transcripts), *said.VERDICTS]
+    names = [*condition_names(transcripts), *said.VERDICTS]
     counted = said.counts(transcripts)
     yield table(names, ([*map(escaped, one.condition), *map(str, one.verdicts)] for one in counted))
     columns = said.columns(transcripts)
     chosen = said.samples(transcripts, EXAMPLES)
-    yield table([*map(escaped, columns)], ([escaped(said.cell(row, name)) for name in columns] for row in chosen))
+    yield table([*map(escaped, columns)], ([escaped(cell(row, name)) for name in columns] for row in chosen))
 
 
 def _provenance(comparison: Comparison) -> Iterator[str]:

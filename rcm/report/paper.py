@@ -13,14 +13,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from rcm.comparison.reading import Comparison, Reading
+from rcm.comparison.verdict import Tuning
+from rcm.record.results import Curve, Heatmap, Result, Scalar
+from rcm.record.units import TIED
 from rcm.report import changes, equal_kl, heads, transplants
 from rcm.report.figures import Cell
-from rcm.report.printed import printed
-from rcm.report.reading import Comparison, Reading
+from rcm.report.formatting import visible
+from rcm.report.matplotlib_figures import printed
 from rcm.report.sections import sections
-from rcm.report.verdict import Tuning
-from rcm.report.words import TIED, visible
-from rcm.results import Curve, Heatmap, Result, Scalar
 
 FORMATS = ("pdf", "png")
 SCALARS = (

@@ -7,13 +7,13 @@ from typing import TypeVar
 import numpy as np
 from markupsafe import Markup
 
-from rcm.plots import limits
-from rcm.report.cosines import NAME as COSINE
+from rcm.comparison.cosines import NAME as COSINE
+from rcm.comparison.reading import NOT_REPORTED, Family, Reading
+from rcm.comparison.verdict import Tuning
+from rcm.record.results import Curve, Heatmap
 from rcm.report.curves import curve, vertical_limits
 from rcm.report.heatmaps import colour_bar, heatmap, is_wide
-from rcm.report.reading import NOT_REPORTED, Family, Reading
-from rcm.report.verdict import Tuning
-from rcm.results import Curve, Heatmap
+from rcm.tracking.figures import limits
 
 T = TypeVar("T", Heatmap, Curve)
 ABBREVIATIONS = ("auroc", "kl")

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rcm.comparison.reading import Reading
+from rcm.record.results import Heatmap
+from rcm.record.units import known, plain, sigmas, whole
 from rcm.report.figures import Cell, Figure, Row, outcomes, rows, together
-from rcm.report.reading import Reading
-from rcm.report.words import cut, known, plain, sigmas, whole
-from rcm.results import Heatmap
+from rcm.report.formatting import cut
 
 TOKENS_SHOWN = 8
 CAUSAL = ("induce", "bypass", "kl")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup, escape
 
-from rcm.report.words import visible
+from rcm.report.formatting import visible
 
 Limits = tuple[float, float]
 LETTER = 7.0  # px, more than the mean width of a letter at 11 px

@@ -1,31 +1,18 @@
 """Transplants: what the direction of each source does in each target."""
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
+from rcm.comparison.reading import Reading
+from rcm.comparison.transplants import Transplanted, transplants_into
+from rcm.record.results import Scalar
+from rcm.record.units import TIED, known, percent, plain
 from rcm.report.figures import Cell, Told, detail
-from rcm.report.reading import Reading
-from rcm.report.words import TIED, known, percent, plain
-from rcm.results import Scalar
 
-MATRIX = "transplant/matrix"
-Graft = Mapping[str, Any]  # one row of the matrix: a source in this target
 SAID = (
     "The mean difference of one model, brought into another. Null: the upper end of what random directions and "
     "directions of shuffled labels do there; p: against all of them (Fisher)."
 )
-
-
-def grafts(reading: Reading) -> dict[str, Graft]:
-    """By source, where the run transplanted."""
-    return {str(row["source"]): row for row in reading.rows(MATRIX)}
-
-
-def graft(source: Reading, target: Reading, others: Sequence[Reading]) -> Graft | None:
-    """The latest transplant from this run's model into that of another."""
-    found = [grafts(other).get(source.name) for other in others if other.name == target.name]
-    return next((one for one in reversed(found) if one), None)
 
 
 COLUMNS = (
@@ -46,7 +33,7 @@ def matrix(readings: Sequence[Reading]) -> Told | None:
     latest = {
         (source, reading.name, _settings(reading)): one
         for reading in readings
-        for source, one in grafts(reading).items()
+        for source, one in transplants_into(reading).items()
     }
     rows = [_row(source, target, one) for (source, target, _), one in sorted(latest.items(), key=lambda item: item[0])]
     return Told(SAID, rows) if rows else None
@@ -56,7 +43,7 @@ def _settings(reading: Reading) -> str:
     return json.dumps([reading.run.config.get(key) for key in ("model", "seed")], sort_keys=True)
 
 
-def _row(source: str, target: str, one: Graft) -> list[Cell]:
+def _row(source: str, target: str, one: Transplanted) -> list[Cell]:
     return [
         Cell(source),
         Cell(target),
@@ -69,7 +56,7 @@ def _row(source: str, target: str, one: Graft) -> list[Cell]:
     ]
 
 
-def _rate(one: Graft, name: str) -> Cell:
+def _rate(one: Transplanted, name: str) -> Cell:
     share = Scalar(name, one[name], (one[f"{name}_low"], one[f"{name}_high"]), one[f"{name}_n"], one[f"{name}_null"])
     if not known(share.value):
         return Cell("–", "nothing to turn over")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rcm.prompts import Prompt
-from rcm.steering.bench import Bench
-from rcm.steering.conditions import Kind, Operation, Row
+from rcm.steering.conditions import Kind, Operation, Trial
+from rcm.steering.runner import SteeringRunner
 
 CLOSE = 0.1  # of the budget
 ROUNDS = 8
@@ -65,14 +65,16 @@ class _Search:
         return low * (high / low) ** share
 
 
-def strengths(bench: Bench, way: Way, harmless: Sequence[Prompt], budget: float, most: float) -> dict[str, Reached]:
-    """For each direction on the bench, the strength at which steering so costs the budget on harmless prompts."""
-    names = list(bench.directions)
+def strengths(
+    runner: SteeringRunner, way: Way, harmless: Sequence[Prompt], budget: float, most: float
+) -> dict[str, Reached]:
+    """For each direction on the runner, the strength at which steering so costs the budget on harmless prompts."""
+    names = list(runner.directions)
 
     def measured(which: Sequence[int], at: Sequence[float]) -> list[float]:
         pushed = [(names[i], way.sign * strength) for i, strength in zip(which, at, strict=True)]
-        rows = [[Row(way.kind, i, p, way.operation, s, name) for name, s in pushed] for i, p in enumerate(harmless)]
-        return bench.kl(rows, f"steering: {way.operation} at equal KL").mean(0).tolist()
+        rows = [[Trial(way.kind, i, p, way.operation, s, name) for name, s in pushed] for i, p in enumerate(harmless)]
+        return runner.kl(rows, f"steering: {way.operation} at equal KL").mean(0).tolist()
 
     return dict(zip(names, strengths_at(budget, measured, len(names), most), strict=True))
 

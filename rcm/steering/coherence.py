@@ -23,14 +23,14 @@ def distinct(completion: str) -> float:
 
 
 def longest_repeat(completion: str) -> int:
-    said = words(completion)
-    low, high = 0, len(said) - 1  # a run of `low` words repeats, one of more than `high` does not
+    spoken = words(completion)
+    low, high = 0, len(spoken) - 1  # a run of `low` words repeats, one of more than `high` does not
     while low < high:
         middle = (low + high + 1) // 2
-        grams = _grams(said, middle)
+        grams = _grams(spoken, middle)
         low, high = (middle, high) if len(set(grams)) < len(grams) else (low, middle - 1)
     return max(low, 0)
 
 
-def _grams(said: list[str], n: int) -> list[tuple[str, ...]]:
-    return list(zip(*(said[start:] for start in range(n)), strict=False)) if n else []
+def _grams(spoken: list[str], n: int) -> list[tuple[str, ...]]:
+    return list(zip(*(spoken[start:] for start in range(n)), strict=False)) if n else []

@@ -16,7 +16,7 @@ UNSTEERED = 0.0
 
 
 @dataclass(frozen=True)
-class Row:
+class Trial:
     """One prompt under one intervention. `strength` in natural norms; negative strengths push away from refusing.
     `direction` is `refusal direction`, `random 3` or `shuffled labels 1`."""
 
@@ -44,10 +44,10 @@ class Condition:
         """The mean of its directions'."""
         return float(np.mean(list(self.strengths.values())))
 
-    def row(self, index: int, prompt: Prompt) -> Row:
+    def trial(self, index: int, prompt: Prompt) -> Trial:
         """Directions take turns: every prompt is one trial of one of them, so Wilson's interval is over trials."""
         direction = list(self.strengths)[index % len(self.strengths)]
-        return Row(self.kind, index, prompt, self.operation, self.strengths[direction], direction)
+        return Trial(self.kind, index, prompt, self.operation, self.strengths[direction], direction)
 
 
 def family_of(direction: str) -> str:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from rcm.forward import record
-from rcm.methods.direction import Found
+from rcm.directions.refusal_direction import RefusalDirection
+from rcm.execution.passes import read_residuals
 from rcm.models import LoadedModel
 from rcm.prompts import Part, texts
 
@@ -28,12 +28,12 @@ class Gate:
     fires: dict[str, bool]
 
     @classmethod
-    def of(cls, model: LoadedModel, found: Found, validation: Part, test: Part) -> "Gate":
+    def of(cls, model: LoadedModel, found: RefusalDirection, validation: Part, test: Part) -> "Gate":
         """Its threshold from the validation prompts, its decisions for both parts."""
         sides = [texts(side) for part in (validation, test) for side in part]
         asked = list(dict.fromkeys(text for side in sides for text in side))
         unit = torch.nn.functional.normalize(found.vector, dim=0).numpy()
-        read = record(model, asked, [found.position], "steering: condition")
+        read = read_residuals(model, asked, [found.position], "steering: condition")
         projected = dict(zip(asked, (read.at(0, found.layer) @ unit).tolist(), strict=True))
         harmful, harmless = (np.array([projected[text] for text in side]) for side in sides[:2])
         threshold = best_threshold(harmful, harmless)

@@ -13,7 +13,7 @@ from rcm.errors import InputError
 from rcm.tracking.arrival import Arrival, connection, told
 from rcm.tracking.client import without_reports
 from rcm.tracking.publish import alone, follow, published
-from rcm.tracking.record import offline_records
+from rcm.tracking.wandb_file import offline_records
 
 log = logging.getLogger("rcm.tracking")
 

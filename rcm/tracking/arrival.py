@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rcm.errors import InputError
-from rcm.tracking.record import Recorded, Row, content
+from rcm.tracking.wandb_file import Recorded, Row, content
 
 if TYPE_CHECKING:
     import wandb

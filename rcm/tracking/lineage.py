@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rcm.identity import names_a_path
-from rcm.results import Adapter, Tensors
-from rcm.storage import RECORD, StoredRun, file_names, stored_run
+from rcm.record.identity import names_a_path
+from rcm.record.results import Adapter, Tensors
+from rcm.record.storage import RECORD, StoredRun, file_names, stored_run
 
 if TYPE_CHECKING:
     import wandb

@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from rcm.tracking.arrival import Arrival, arrival, connection, found
 from rcm.tracking.client import syncing
-from rcm.tracking.record import Message, Recorded, content, put_at, rewritten, row
+from rcm.tracking.wandb_file import Message, Recorded, content, put_at, rewritten, row
 
 if TYPE_CHECKING:
     import wandb

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from pydantic import NonNegativeFloat
 
 from rcm.errors import InputError
-from rcm.identity import sweep_agent
-from rcm.results import Result
+from rcm.record.identity import sweep_agent
+from rcm.record.results import Result
+from rcm.record.storage import Run
 from rcm.settings import Settings
-from rcm.storage import Run
 from rcm.tracking import client
 from rcm.tracking.lineage import inputs
 
@@ -33,7 +33,7 @@ class Tracker(Protocol):
 
 
 class Disk(Settings):
-    """Nothing but the run directory, which `rcm.storage` fills in any case."""
+    """Nothing but the run directory, which `rcm.record.storage` fills in any case."""
 
     @contextmanager
     def open(self, run: Run) -> Generator[Track, None, None]:

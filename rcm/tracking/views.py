@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
-from rcm import plots
-from rcm.results import Adapter, Curve, Heatmap, Outcome, Result, Scalar, Table, Tensors, Transcripts
-from rcm.storage import Run, flat
+from rcm.record.results import Adapter, Curve, Heatmap, Outcome, Result, Scalar, Table, Tensors, Transcripts
+from rcm.record.storage import Run, flat
+from rcm.tracking import figures as plots
 from rcm.tracking.lineage import artifact, inputs
 
 if TYPE_CHECKING:

@@ -16,25 +16,33 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rcm.forward import last_logits
-from rcm.identity import prompt_digest
-from rcm.metrics import refusal_log_odds
+from rcm.execution.components import Component, Kind, Rows
+from rcm.execution.engine import engine_of
+from rcm.execution.metric import LogOdds
+from rcm.execution.passes import last_logits
+from rcm.execution.progress import track
+from rcm.execution.recording import Values, cache_components
 from rcm.models import LoadedModel
-from rcm.patching import Component, Kind, LogOdds, Rows, Values, batches, engine_of, record
-from rcm.patching.effects import Estimate, estimate
-from rcm.progress import track
-from rcm.results import Tensors
+from rcm.patching import batches
+from rcm.patching.effects import ShareEstimates, estimate
+from rcm.record.identity import prompt_digest
+from rcm.record.results import Tensors
 from rcm.stats import label_swap_max_t
+from rcm.stats.metrics import refusal_log_odds
 from rcm.transplant.source import rows_of
 
 NAME = "patching/activations"
-KINDS: tuple[Kind, ...] = ("head", "attention", "mlp")  # together they are all that is written after the embedding
+WRITTEN_KINDS: tuple[Kind, ...] = (
+    "head",
+    "attention",
+    "mlp",
+)  # together they are all that is written after the embedding
 
 
 def kept_activations(model: LoadedModel, prompts: Sequence[str], refusal_tokens: tuple[int, ...]) -> Tensors:
     """What the components put out at the last token, for other checkpoints to be patched with."""
-    values = record(model, [model.template.tokens(prompt) for prompt in prompts]).at(-1)
-    tensors: dict[str, Tensor] = {kind: getattr(values, kind).float() for kind in KINDS}
+    values = cache_components(model, [model.template.tokens(prompt) for prompt in prompts]).at(-1)
+    tensors: dict[str, Tensor] = {kind: getattr(values, kind).float() for kind in WRITTEN_KINDS}
     tensors["log_odds"] = refusal_log_odds(last_logits(model, prompts), refusal_tokens)
     metadata = {
         "shape": "layer, prompt, ...; log_odds: prompt",
@@ -69,7 +77,7 @@ class Patched:
     def rows(self, start: int, end: int) -> "Patched":
         return Patched(self.own, self.other, self.under[:, start:end])
 
-    def estimate(self, min_gap: float, seed: int) -> Estimate:
+    def estimate(self, min_gap: float, seed: int) -> ShareEstimates:
         """Shares by cell; p-values over all cells together, from effects whose signs are drawn anew for each prompt."""
         p, _ = label_swap_max_t(self.effects, self.effects, seed)
         return estimate(torch.from_numpy(self.shares(min_gap)), p, seed)
@@ -95,7 +103,7 @@ class Donor:
 
     def fits(self, model: LoadedModel) -> bool:
         """Whether its components are of the same shapes, and of the same template's last token."""
-        own = record(model, [model.template.tokens(self.prompts[0])]).at(-1)
+        own = cache_components(model, [model.template.tokens(self.prompts[0])]).at(-1)
         same = all(self._values([0], own)[i].shape == part.shape for i, part in enumerate(own))
         return same and self.recorded.metadata["template_hash"] == model.template.digest
 
@@ -103,13 +111,15 @@ class Donor:
         """Patch every prompt with its own recording."""
         tokens = [model.template.tokens(prompt) for prompt in self.prompts]
         ends = sorted(tokens, key=len)[:: max(1, len(tokens) - 1)]
-        engine = engine_of(model, record(model, ends, tail=2), record(model, ends[::-1], tail=2), seed)
+        engine = engine_of(
+            model, cache_components(model, ends, tail=2), cache_components(model, ends[::-1], tail=2), seed
+        )
         everything = Rows.concat([patches, Rows.of([[]], engine.shape)])
         metric = LogOdds(self.refusal_tokens)
         figures = torch.empty(len(tokens), len(everything), dtype=torch.float64)
         pairs = [(prompt, prompt) for prompt in tokens]
         for some in track(batches(pairs, engine.prompts_at_once(len(everything))), "transplant: components"):
-            base = record(model, [tokens[i] for i in some])
+            base = cache_components(model, [tokens[i] for i in some])
             own = base.at(-1)
             figures[some] = engine.measure(base, [own, self._values(some, own)], everything, metric)
         other = self.recorded.tensors["log_odds"][list(self.index)].double()
@@ -118,7 +128,7 @@ class Donor:
     def _values(self, prompts: Sequence[int], own: Values) -> Values:
         """The recording as what patches take; the residual stream, which no row takes from it, is this model's."""
         rows = [self.index[i] for i in prompts]
-        given = {kind: self.recorded.tensors[kind][:, rows].to(own.residual) for kind in KINDS}
+        given = {kind: self.recorded.tensors[kind][:, rows].to(own.residual) for kind in WRITTEN_KINDS}
         return Values(**given, residual=own.residual)
 
 

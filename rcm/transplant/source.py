@@ -10,11 +10,11 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from rcm.directions import Vector
+from rcm.directions.fit import Vector
 from rcm.errors import InputError
 from rcm.models import LoadedModel
-from rcm.results import Table, Tensors
-from rcm.storage import RECORD, StoredRun, stored_run, stored_runs
+from rcm.record.results import Table, Tensors
+from rcm.record.storage import RECORD, StoredRun, stored_run, stored_runs
 
 log = logging.getLogger(__name__)
 DIRECTIONS, HARMLESS = "direction/directions", "direction/harmless"

@@ -1,0 +1,225 @@
+"""What differs between two runs, figure by figure, prompt by prompt.
+
+Both models answered the same prompts, so figures are compared within prompts: the interval resamples prompts (of each
+class), the p-value exchanges the two models' values of a prompt, which had they not differed could have come from
+either. Where runs were asked other prompts, whole prompts are exchanged instead, and it is said; separation and probe
+accuracy then may rest on fits to other prompts as well, which the exchange cannot tell apart, and stay untested.
+All p-values of a pair of runs are Holm's, so that one in twenty comparisons of equal models finds anything at all.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from rcm.comparison.reading import Reading
+from rcm.record.identity import prompt_digest
+from rcm.record.results import Transcripts
+from rcm.record.units import Unit, known, percent, sigmas
+
+DRAWS, SEED = 2000, 0
+NAN = float("nan")
+ALPHA = 0.05
+FEWEST = 8  # prompts, below which nothing is compared
+Values = Float[np.ndarray, "*draw prompt"]
+Harmful = Bool[np.ndarray, " prompt"]
+Statistic = Callable[[Values, Harmful], Float[np.ndarray, "*draw"]]
+Sample = dict[tuple[str, str], float]  # by kind and prompt
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A figure that both runs have, prompt by prompt. `sample` reads a run's; empty where it has none. `fitted`: it
+    rests on training prompts, too."""
+
+    label: str
+    sample: Callable[[Reading], Sample]
+    statistic: Statistic
+    unit: Unit
+    fitted: bool = False
+
+    def of(self, values: Values, harmful: Harmful) -> float:
+        return float(self.statistic(values[None], harmful)[0])
+
+
+@dataclass(frozen=True)
+class Change:
+    """From an earlier run to a later one; `interval` is that of the difference. `p` holds for all figures of the two
+    runs together; NaN where nothing was tested. `d`: Cohen's, of the differences within prompts; None where there is
+    none. `n`: prompts that both runs were asked; None where they were asked others."""
+
+    label: str
+    unit: Unit
+    before: float
+    after: float
+    interval: tuple[float, float]
+    p: float
+    d: float | None = None
+    n: int | None = None
+
+    @property
+    def difference(self) -> float:
+        return self.after - self.before
+
+    @property
+    def significant(self) -> bool:
+        return self.p <= ALPHA
+
+
+def changes(before: Reading, after: Reading) -> list[Change]:
+    """Every figure that both runs have."""
+    found = [one for figure in FIGURES if (one := _change(figure, before, after))]
+    corrected = iter(holm([one.p for one in found if known(one.p)]))
+    return [replace(one, p=next(corrected)) if known(one.p) else one for one in found]
+
+
+def _change(figure: Compared, before: Reading, after: Reading) -> Change | None:
+    first, second = figure.sample(before), figure.sample(after)
+    common = [key for key in first if key in second]
+    if min(len(first), len(second)) < FEWEST:
+        return None
+    if len(common) == len(first) == len(second):
+        values = np.array([[sample[key] for key in common] for sample in (first, second)])
+        return _paired(figure, values, _harmful(common))
+    return _unpaired(figure, first, second)
+
+
+def _paired(figure: Compared, values: Float[np.ndarray, "2 prompt"], harmful: Harmful) -> Change:
+    draw = np.random.default_rng(SEED)
+    again = resampled(harmful, draw)
+    swap = draw.random((DRAWS, values.shape[1])) < 0.5
+    exchanged = [np.where(swap, values[1 - i], values[i]) for i in (0, 1)]
+    change = _change_of(
+        figure,
+        [figure.of(one, harmful) for one in values],
+        [figure.statistic(one[again], harmful) for one in values],
+        [figure.statistic(one, harmful) for one in exchanged],
+    )
+    return replace(change, d=_cohen(figure, values), n=values.shape[1])
+
+
+def _unpaired(figure: Compared, first: Sample, second: Sample) -> Change:
+    draw = np.random.default_rng(SEED)
+    sides = [(np.array(list(sample.values())), _harmful(list(sample))) for sample in (first, second)]
+    before, after = (figure.of(*side) for side in sides)
+    if figure.fitted:
+        return Change(figure.label, figure.unit, before, after, interval=(NAN, NAN), p=NAN)
+    return _change_of(
+        figure,
+        [before, after],
+        [figure.statistic(values[resampled(harmful, draw)], harmful) for values, harmful in sides],
+        [figure.statistic(*side) for side in _exchanged(sides, draw)],
+    )
+
+
+def _exchanged(
+    sides: Sequence[tuple[Values, Harmful]], draw: np.random.Generator
+) -> Iterator[tuple[Float[np.ndarray, "draw prompt"], Harmful]]:
+    """Prompts of both runs dealt out anew, within each class."""
+    dealt: list[list[np.ndarray]] = []
+    for kind in (True, False):
+        own = [values[harmful == kind] for values, harmful in sides]
+        pooled = draw.permuted(np.tile(np.concatenate(own), (DRAWS, 1)), axis=1)
+        dealt.append(np.split(pooled, [len(own[0])], axis=1))
+    for harmful, harmless in zip(*dealt, strict=True):
+        yield np.concatenate([harmful, harmless], 1), np.repeat([True, False], [harmful.shape[1], harmless.shape[1]])
+
+
+def _change_of(
+    figure: Compared, observed: Sequence[float], drawn: Sequence[Values], chance: Sequence[Values]
+) -> Change:
+    """Each of the earlier and of the later run: the figure, resampled, and exchanged."""
+    before, after = observed
+    low, high = np.quantile(drawn[1] - drawn[0], [0.025, 0.975])
+    beyond = np.abs(chance[1] - chance[0]) >= abs(after - before) - 1e-9
+    p = (1 + int(beyond.sum())) / (1 + DRAWS) if known(after - before) else NAN
+    return Change(figure.label, figure.unit, before, after, (float(low), float(high)), p)
+
+
+def _cohen(figure: Compared, values: Float[np.ndarray, "2 prompt"]) -> float | None:
+    """Mean difference within a prompt, in standard deviations of it."""
+    differences = values[1] - values[0]
+    spread = differences.std(ddof=1)
+    return float(differences.mean() / spread) if figure.statistic is share and spread > 0 else None
+
+
+def resampled(harmful: Harmful, draw: np.random.Generator) -> np.ndarray:
+    """Indices of prompts drawn with replacement, of each class as many as there are; a row for each draw."""
+    index = np.empty((DRAWS, len(harmful)), dtype=int)
+    for kind in (True, False):
+        own = np.flatnonzero(harmful == kind)
+        if len(own):
+            index[:, own] = own[draw.integers(len(own), size=(DRAWS, len(own)))]
+    return index
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Holm's (1979) p-values: the chance of any false alarm among all of them."""
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate([(len(p) - rank) * p[i] for rank, i in enumerate(order)])
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, stepped)
+    return adjusted.tolist()
+
+
+def _harmful(keys: Sequence[tuple[str, str]]) -> Harmful:
+    return np.array([kind == "harmful" for kind, _ in keys], dtype=bool)
+
+
+def share(values: Values, harmful: Harmful) -> Float[np.ndarray, "*draw"]:
+    return values.mean(-1)
+
+
+def separation(values: Values, harmful: Harmful) -> Float[np.ndarray, "*draw"]:
+    """As `rcm.stats.metrics.separation`, of many draws at once."""
+    return (values[..., harmful].mean(-1) - values[..., ~harmful].mean(-1)) / _within(values, harmful)
+
+
+def _within(values: Values, harmful: Harmful) -> Float[np.ndarray, "*draw"]:
+    """The standard deviation within a class, of both classes together."""
+    return np.sqrt((values[..., harmful].var(-1, ddof=1) + values[..., ~harmful].var(-1, ddof=1)) / 2)
+
+
+def _refused(kind: str) -> Callable[[Reading], Sample]:
+    def sample(reading: Reading) -> Sample:
+        said = next((one for one in reading.every(Transcripts) if one.name == "behaviour/transcripts"), None)
+        return {
+            (kind, prompt_digest(str(row["prompt"]))): float(row["verdict"] in ("refusal", "partial"))
+            for row in (said.rows if said else ())
+            if row["kind"] == kind
+        }
+
+    return sample
+
+
+def _held_out(column: str) -> Callable[[Reading], Sample]:
+    def sample(reading: Reading) -> Sample:
+        return {(row["kind"], row["prompt"]): float(row[column]) for row in reading.rows("direction/held_out")}
+
+    return sample
+
+
+def _projections(reading: Reading) -> Sample:
+    """In standard deviations within a class, around the middle of the classes: two models' are to be exchanged."""
+    sample = _held_out("projection")(reading)
+    values, harmful = np.array(list(sample.values())), _harmful(list(sample))
+    if not len(values):
+        return sample
+    middle = (values[harmful].mean() + values[~harmful].mean()) / 2
+    scaled = (values - middle) / (float(_within(values[None], harmful)[0]) or 1.0)
+    return dict(zip(sample, scaled.tolist(), strict=True))
+
+
+FIGURES = (
+    Compared("harmful prompts refused", _refused("harmful"), share, percent),
+    Compared("harmless prompts refused", _refused("harmless"), share, percent),
+    Compared("safe lookalikes refused", _refused("lookalike"), share, percent),
+    Compared("separation", _projections, separation, sigmas, fitted=True),
+    Compared("probe accuracy", _held_out("probe_correct"), share, percent, fitted=True),
+)
+
+
+def pairs(readings: Sequence[Reading]) -> Iterator[tuple[Reading, Reading]]:
+    """The earliest stage of a family with every later one."""
+    yield from ((readings[0], later) for later in readings[1:])

@@ -1,0 +1,132 @@
+"""What interventions along a direction do to refusing: the three figures that `rcm.directions.selection` chooses by."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rcm.directions.selection import Grid
+from rcm.execution.passes import Residuals
+from rcm.execution.progress import track
+from rcm.execution.shared_layers import ablated, added
+from rcm.models import LoadedModel
+from rcm.stats.metrics import kl_divergence, refusal_log_odds
+
+Cell = tuple[int, int]
+Directions = Float[Tensor, "candidate d_model"]
+Logits = Float[Tensor, "prompt vocabulary"]
+MISSES = 5  # how many candidates get all their figures when none can survive, so that the nearest miss has numbers
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """Scores directions on validation prompts; `refusal_tokens` define the refusal log-odds.
+
+    Figures of ablation come in turn, and those that are not taken are hardly computed.
+    """
+
+    model: LoadedModel
+    harmful: Residuals
+    harmless: Residuals
+    refusal_tokens: tuple[int, ...]
+
+    def bypass(self, directions: Directions) -> Iterator[float]:
+        """Mean refusal log-odds on harmful prompts with each direction (of any length) ablated everywhere."""
+        for odds in ablated(self.model, self.harmful.prompts, _unit(directions), self._odds):
+            yield odds.mean().item()
+
+    def induce(self, vectors: Directions, layers: Sequence[int]) -> list[float]:
+        """Mean refusal log-odds on harmless prompts with each vector added, at its own length, at a block's input."""
+        label = "direction: induce"
+        return added(self.model, self.harmless.prompts, vectors, layers, self._odds, label).mean(1).tolist()
+
+    def kl(self, directions: Directions) -> Iterator[float]:
+        """Mean KL in nats on harmless prompts, unablated against ablated, of the reply's first token."""
+        before = self.harmless.logits.to(self.model.device)
+
+        def kl(logits: Logits, index: Sequence[int]) -> Float[Tensor, " prompt"]:
+            return kl_divergence(before[index], logits)
+
+        for nats in ablated(self.model, self.harmless.prompts, _unit(directions), kl):
+            yield nats.mean().item()
+
+    def _odds(self, logits: Logits, index: Sequence[int]) -> Float[Tensor, " prompt"]:
+        return refusal_log_odds(logits, self.refusal_tokens)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Figures of every candidate; NaN where one was not computed."""
+
+    bypass: Grid
+    induce: Grid
+    kl: Grid
+
+    @classmethod
+    def unknown(cls, shape: tuple[int, ...]) -> "Scores":
+        return cls(*(np.full(shape, np.nan) for _ in range(3)))
+
+
+@dataclass(frozen=True)
+class Search:
+    """Scores of candidates `[position, layer, d_model]`, all of them or only those that can matter."""
+
+    scorer: Scorer
+    vectors: Float[Tensor, "position layer d_model"]
+    max_kl: float
+    min_induce: float
+    max_depth: float
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """Every candidate. Where the mean difference is zero (the template's own embeddings) there is none."""
+        return [(row, layer) for row, layer in np.ndindex(*self.vectors.shape[:2]) if self.vectors[row, layer].any()]
+
+    def all(self) -> Scores:
+        """Every figure of every candidate: for the whole maps."""
+        scores = Scores.unknown(self.vectors.shape[:2])
+        self._induce(self.cells, scores)
+        self._bypass(self.cells, scores)
+        for cell, kl in self._kl(self.cells):
+            scores.kl[cell] = kl
+        return scores
+
+    def enough(self) -> Scores:
+        """What the choice depends on: not too deep, then what induces, then KL in the order of bypass."""
+        scores = Scores.unknown(self.vectors.shape[:2])
+        shallow = [cell for cell in self.cells if cell[1] < int(self.max_depth * self.vectors.shape[1])]
+        self._induce(shallow, scores)
+        by_induce = sorted(shallow, key=lambda cell: -scores.induce[cell])
+        able = [cell for cell in by_induce if scores.induce[cell] >= self.min_induce] or by_induce[:MISSES]
+        self._bypass(able, scores)
+        for cell, kl in self._kl(sorted(able, key=lambda cell: scores.bypass[cell])):
+            scores.kl[cell] = kl
+            if kl <= self.max_kl and scores.induce[cell] >= self.min_induce:
+                break
+        return scores
+
+    def _induce(self, cells: Sequence[Cell], scores: Scores) -> None:
+        figures = self.scorer.induce(self._of(cells), [layer for _, layer in cells])
+        for cell, induce in zip(cells, figures, strict=True):
+            scores.induce[cell] = induce
+
+    def _bypass(self, cells: Sequence[Cell], scores: Scores) -> None:
+        figures = self.scorer.bypass(self._of(cells))
+        for cell, bypass in zip(track(cells, "direction: bypass"), figures, strict=True):
+            scores.bypass[cell] = bypass
+
+    def _kl(self, cells: Sequence[Cell]) -> Iterable[tuple[Cell, float]]:
+        """In turn; what is not taken is not computed, but for the rest of a batch."""
+        return zip(track(cells, "direction: kl"), self.scorer.kl(self._of(cells)), strict=True)
+
+    def _of(self, cells: Sequence[Cell]) -> Directions:
+        rows, layers = torch.tensor(cells, dtype=torch.long).view(-1, 2).T
+        return self.vectors[rows, layers]
+
+
+def _unit(directions: Directions) -> Directions:
+    return torch.nn.functional.normalize(directions.double(), dim=-1).float()

@@ -1,0 +1,94 @@
+"""Greedy replies under interventions.
+
+Every row of a batch may carry its own prompt, direction and strength: the dose-response of many prompts at many
+strengths, with its controls, is one call. Rows share what `rcm.execution.shared_prefix` lets them share,
+and one whose turn has ended leaves the batch. The texts are those of transformers' own greedy decoding.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from rcm.execution.interventions import Intervention, applied
+from rcm.execution.progress import track
+from rcm.execution.shared_prefix import Tokens, read, shared_tokens
+from rcm.models import LoadedModel
+
+LONGER = 8  # times as many rows as prompts in a batch on a CPU, which multiplies 256 rows 1.6 times as fast as 32
+
+
+def replies(
+    model: LoadedModel,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    interventions: Sequence[Intervention] = (),
+    label: str = "replies",
+) -> list[str]:
+    """What the model answers, at most `max_new_tokens` long. Rows of the interventions are rows of `prompts`."""
+    return [model.template.reply(row) for row in reply_tokens(model, prompts, max_new_tokens, interventions, label)]
+
+
+@torch.inference_mode()
+def reply_tokens(
+    model: LoadedModel,
+    prompts: Sequence[str],
+    max_new_tokens: int,
+    interventions: Sequence[Intervention] = (),
+    label: str = "replies",
+) -> list[list[int]]:
+    """The same as token ids, with the one that ends the turn where there was one."""
+    encoded = {prompt: tuple(model.template.tokens(prompt)) for prompt in dict.fromkeys(prompts)}
+    asked = [encoded[prompt] for prompt in prompts]
+    shared = shared_tokens(model, (len(tokens) + max_new_tokens for tokens in asked))
+    rows: list[list[int]] = [[]] * len(prompts)
+    at_once = model.batch_size * (LONGER if model.device.type == "cpu" else 1)
+    for index in track(list(_batches(asked, at_once)), label):
+        chosen = [intervention.rows(index) for intervention in interventions]
+        for i, tokens in zip(
+            index, _decoded(model, [asked[i] for i in index], chosen, shared, max_new_tokens), strict=True
+        ):
+            rows[i] = tokens
+    return rows
+
+
+def _batches(asked: Sequence[Tokens], size: int) -> Iterator[list[int]]:
+    """Rows of like length together, and rows of one prompt."""
+    order = sorted(range(len(asked)), key=lambda i: (len(asked[i]), asked[i]))
+    return (order[start : start + size] for start in range(0, len(order), size))
+
+
+def _decoded(
+    model: LoadedModel, asked: Sequence[Tokens], interventions: Sequence[Intervention], shared: int, most: int
+) -> list[list[int]]:
+    """The likeliest token again and again. Rows that end leave the cache, the mask and the interventions."""
+    stops = _stops(model)
+    logits, cache, mask = read(model, asked, interventions, shared)
+    said: list[list[int]] = [[] for _ in asked]
+    speaking = list(range(len(asked)))
+    while True:
+        tokens = logits[:, -1].float().argmax(-1)
+        for row, token in zip(speaking, tokens.tolist(), strict=True):
+            said[row].append(token)
+        going = [i for i, row in enumerate(speaking) if said[row][-1] not in stops]
+        if not going or len(said[speaking[going[0]]]) == most:
+            return said
+        if len(going) < len(speaking):
+            left = torch.tensor(going, device=tokens.device)
+            cache.batch_select_indices(left)
+            tokens, mask, speaking = tokens[left], mask[left], [speaking[i] for i in going]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        with applied(model.points, [intervention.rows(speaking) for intervention in interventions]):
+            logits = model.hf(
+                input_ids=tokens[:, None],
+                attention_mask=mask,
+                position_ids=mask.sum(-1, keepdim=True) - 1,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits
+
+
+def _stops(model: LoadedModel) -> set[int]:
+    """Every token that ends the turn."""
+    ends: int | list[int] | None = model.hf.generation_config.eos_token_id
+    return {ends} if isinstance(ends, int) else set(ends or ())

@@ -1,0 +1,137 @@
+"""One ordinary pass over prompts, and all that patching needs of it. What they all begin with is read once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from rcm.execution.components import COMPONENT_KINDS, Kind, Shape, places
+from rcm.execution.interventions import Edit, Site, applied, by_row
+from rcm.models import LoadedModel
+from rcm.models.points import Points
+from rcm.models.template import Batch, common_beginning
+
+WORTH_SHARING = 64  # tokens: to save fewer, a pass of its own over the beginning costs more time than it saves
+
+
+class Values(NamedTuple):
+    """What every component puts out at one token of each prompt."""
+
+    head: Float[Tensor, "layer prompt head d_head"]
+    attention: Float[Tensor, "layer prompt d_model"]
+    mlp: Float[Tensor, "layer prompt d_model"]
+    residual: Float[Tensor, "layer prompt d_model"]
+
+
+@dataclass(frozen=True)
+class ComponentCache:
+    """`cache`: each layer's keys and values at every token of a batch; `tail`: what each kind of component put out at
+    the last tokens."""
+
+    batch: Batch
+    cache: Sequence[tuple[Float[Tensor, "prompt kv_head token _"], Float[Tensor, "prompt kv_head token _"]]]
+    tail: dict[Kind, Float[Tensor, "layer prompt tail width"]]
+    shape: Shape
+
+    @property
+    def length_of_tail(self) -> int:
+        return self.tail["residual"].shape[2]
+
+    def __len__(self) -> int:
+        return len(self.batch.input_ids)
+
+    def __getitem__(self, prompts: slice) -> "ComponentCache":
+        """Only some of the prompts."""
+        batch = Batch(self.batch.input_ids[prompts], self.batch.attention_mask[prompts])
+        cache = [(keys[prompts], values[prompts]) for keys, values in self.cache]
+        return ComponentCache(batch, cache, {kind: tail[:, prompts] for kind, tail in self.tail.items()}, self.shape)
+
+    def at(self, position: int) -> Values:
+        """What the components put out at a token of the tail, -1 being the last."""
+        parts = {kind: tail[:, :, position] for kind, tail in self.tail.items()}
+        return Values(**parts | {"head": parts["head"].unflatten(-1, (self.shape.heads, -1))})
+
+
+def shape_of(model: LoadedModel) -> Shape:
+    return Shape(model.n_layers, int(model.hf.config.num_attention_heads))
+
+
+@torch.inference_mode()
+def cache_components(model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int = 1) -> ComponentCache:
+    """Run token rows, which may differ in length, and keep what their last `tail` tokens computed."""
+    shape = shape_of(model)
+    beginning = _beginning(model, prompts, tail)
+    batch = model.template.padded(prompts, model.device, beginning)
+    keeper = _Keeper(len(prompts), tail, shape)
+    cache = DynamicCache()  # without the config: a layer with a window would forget keys that later rows may see
+    if beginning:
+        model.hf(input_ids=batch.input_ids[:1, :beginning], past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache.batch_repeat_interleave(len(prompts))
+    with applied(model.points, [keeper]):
+        model.hf(
+            input_ids=batch.input_ids[:, beginning:],
+            attention_mask=batch.attention_mask,
+            position_ids=batch.position_ids[:, beginning:],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    stacked = {
+        kind: torch.stack([keeper.seen[kind, layer] for layer in range(shape.layers)]) for kind in COMPONENT_KINDS
+    }
+    # A layer that keeps a state instead of keys has nothing to share; rcm.execution.engine notices.
+    kept = [
+        (layer.keys, layer.values)
+        for layer in cache.layers
+        if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
+    ]
+    return ComponentCache(batch, kept, stacked, shape)
+
+
+def _beginning(model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int) -> int:
+    """How many tokens to read once for all prompts, none of their tails among them.
+
+    None where a prompt outgrows a sliding window: the padding between the beginning and a shorter prompt would count.
+    """
+    lengths = [len(prompt) for prompt in prompts]
+    window = getattr(model.hf.config, "sliding_window", None)
+    if window and max(lengths) > window:
+        return 0
+    shared = min(len(common_beginning(prompts)), min(lengths) - tail)
+    return shared if shared * (len(prompts) - 1) > WORTH_SHARING else 0
+
+
+def mean_values(model: LoadedModel, prompts: Sequence[Sequence[int]]) -> Values:
+    """Means over prompts at their last token, as the values of one prompt: the donor of mean ablation."""
+    ordered = sorted(prompts, key=len)
+    batches = [ordered[start : start + model.batch_size] for start in range(0, len(ordered), model.batch_size)]
+    values = [cache_components(model, batch).at(-1) for batch in batches]
+    return Values(*(torch.cat(parts, dim=1).mean(1, keepdim=True) for parts in zip(*values, strict=True)))
+
+
+class _Keeper:
+    """An intervention that changes nothing and keeps what it sees at the last tokens."""
+
+    def __init__(self, prompts: int, tail: int, shape: Shape) -> None:
+        self.prompts, self.tail, self.shape = prompts, tail, shape
+        self.seen: dict[tuple[Kind, int], Tensor] = {}
+
+    def rows(self, index: Sequence[int]) -> "_Keeper":
+        return self
+
+    def sites(self, points: Points) -> Iterator[Site]:
+        for kind, (modules, side) in places(points).items():
+            for layer, module in enumerate(modules):
+                yield module, side, self._keep(kind, layer)
+
+    def _keep(self, kind: Kind, layer: int) -> Edit:
+        def keep(x: Tensor) -> Tensor:
+            self.seen[kind, layer] = by_row(x, self.prompts)[:, -self.tail :].clone()
+            return x
+
+        return keep

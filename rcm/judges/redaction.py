@@ -1,0 +1,37 @@
+"""What of a completion may be kept.
+
+rcm measures refusal; it does not collect what a model says when it does not refuse. Whatever a model answers to a
+harmful prompt without refusing is cut to its opening words before it reaches the disk, unless someone asks for the
+whole with `method.redact=false`.
+"""
+
+from rcm.judges.base import Verdict
+from rcm.prompts import Prompt
+
+MARK = "[redacted]"
+OPENING_WORDS = 8
+OPENING_CHARACTERS = 80  # for text that has no spaces, such as Chinese
+
+
+def kept(completion: str, verdict: Verdict, *, harmful: bool, redact: bool) -> str:
+    """The completion as it may be stored: whole, or its opening words and a mark that it goes on."""
+    if not (redact and harmful) or verdict is Verdict.REFUSAL:
+        return completion
+    opening = " ".join(completion.split()[:OPENING_WORDS])[:OPENING_CHARACTERS]
+    return completion if len(opening) >= len(completion.strip()) else f"{opening} {MARK}"
+
+
+def is_cut(completion: str) -> bool:
+    """Whether a stored completion is only the opening of what was said."""
+    return completion.endswith(MARK)
+
+
+def transcript(kind: str, prompt: Prompt, completion: str, verdict: Verdict, *, redact: bool) -> dict[str, str]:
+    """One row for the record; `kind` is harmful, harmless or lookalike."""
+    return {
+        "kind": kind,
+        "category": prompt.category,
+        "prompt": prompt.text,
+        "completion": kept(completion, verdict, harmful=kind == "harmful", redact=redact),
+        "verdict": verdict.value,
+    }

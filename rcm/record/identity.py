@@ -1,0 +1,108 @@
+"""What makes two runs the same run, and under what circumstances a run was made.
+
+A run's id is a hash over the settings that change its numbers. Equal settings, equal id: it names the run's directory
+and its W&B run, so that the same command finds its earlier results again, whoever gives it and wherever. Where a run
+happens (device), who watches (tracker) and which version of the code it was are recorded, and are not part of the id.
+
+A setting that names a file or folder (key `path`, `adapter`, `harmful`, `harmless`, or `..._path`) enters by content:
+an edited prompt file makes another run, the same file in another place does not. A `source` names earlier runs, and
+enters by the names of those that have a direction to give: once there are more, it is another run. That one of them was
+run again does not count; that takes `rerun=true`.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rcm.packaged import PACKAGED, located
+
+IDENTITY = ("model", "dataset", "method", "judge", "seed")
+PATH_KEYS = ("path", "adapter", "harmful", "harmless")
+RUNS_KEY = "source"
+METRICS = "metrics.json"  # written last: that it exists means that the run finished
+MIB = 2**20
+
+
+def run_id(settings: Mapping[str, Any]) -> str:
+    """Eight hex digits that name a run, from the plain values of all its groups."""
+    return _digest({group: settings[group] for group in IDENTITY if group in settings})
+
+
+def _digest(settings: Any) -> str:
+    text = json.dumps(_by_content(settings), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def finished(directory: Path) -> bool:
+    """Whether the run in this directory ended well."""
+    return (directory / METRICS).exists()
+
+
+def sweep_agent() -> bool:
+    """Whether a W&B sweep agent started this process; then it has chosen the run's id in W&B, and waits for a run."""
+    return "WANDB_SWEEP_ID" in os.environ
+
+
+def _by_content(value: Any, key: str = "") -> Any:
+    """The settings, with every path under a path's key replaced by the digest of what lies there."""
+    if isinstance(value, dict):
+        return {name: _by_content(part, str(name)) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_by_content(part, key) for part in value]
+    if not isinstance(value, str):
+        return value
+    if value.startswith(PACKAGED):
+        return f"sha256:{content_digest(located(value))}"
+    if key == RUNS_KEY and os.path.isdir(value):
+        return _runs_with_directions(Path(value))
+    is_path = names_a_path(key) and os.path.exists(value)
+    return f"sha256:{content_digest(Path(value))}" if is_path else value
+
+
+def _runs_with_directions(place: Path) -> list[str]:
+    """The names of those finished runs among this one, or those right below, that looked for a direction."""
+    metrics = [path for path in (place / METRICS, *place.glob(f"*/{METRICS}")) if path.exists()]
+    return sorted(path.resolve().parent.name for path in metrics if "direction/layer" in json.loads(path.read_text()))
+
+
+def names_a_path(key: str) -> bool:
+    """Whether the value of a setting with this key is a file or folder."""
+    return key in PATH_KEYS or key.endswith("_path")
+
+
+def prompt_digest(prompt: str) -> str:
+    """Sixteen hex digits that name a prompt, so that cards and recordings can list prompts without repeating them."""
+    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+
+
+def content_digest(path: Path) -> str:
+    """A digest of a file, or of a folder's files: the name, the size, the first and the last MiB of each.
+
+    Hidden files (version control, a downloader's notes) do not count.
+    """
+    digest = hashlib.sha256()
+    for name, file in _files(path):
+        digest.update(json.dumps([name, file.stat().st_size]).encode())
+        digest.update(_ends(file))
+    return digest.hexdigest()
+
+
+def _files(path: Path) -> Iterator[tuple[str, Path]]:
+    """Each file below `path` under its relative name; a single file has none, so that it may be renamed."""
+    if path.is_file():
+        yield "", path
+        return
+    for file in sorted(path.rglob("*")):
+        parts = file.relative_to(path).parts
+        if file.is_file() and not any(part.startswith(".") for part in parts):
+            yield "/".join(parts), file
+
+
+def _ends(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        head = stream.read(MIB)
+        stream.seek(max(MIB, file.stat().st_size - MIB))
+        return head + stream.read(MIB)

@@ -1,0 +1,58 @@
+"""Under what circumstances a run was made: code, packages, machine, command line."""
+
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("rcm", "torch", "transformers", "transformer-lens", "hydra-core", "wandb", "scikit-learn", "peft", "numpy")
+SOURCE = Path(__file__).resolve().parents[2]
+
+
+def provenance() -> dict[str, Any]:
+    """Plain values for `run.json`: code, packages, machine, command line and the time of the call (UTC)."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(sys.argv),
+        "git": _git(),
+        "packages": {name: _version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "gpu": _gpu(),
+    }
+
+
+def _git() -> dict[str, str | bool] | None:
+    """Commit and dirty flag of the source tree; None where it is not one, as in an installed package."""
+    if _git_says("rev-parse", "--show-toplevel") != str(SOURCE):  # also when it merely lies inside another tree
+        return None
+    commit = _git_says("rev-parse", "--verify", "HEAD")
+    dirty = _git_says("status", "--porcelain", "--", "launch.py", "rcm", "conf") != ""
+    return {"commit": commit, "dirty": dirty} if commit else None
+
+
+def _git_says(*command: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *command], cwd=SOURCE, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _gpu() -> str | None:
+    import torch  # here, because launch.py imports this module and must answer at once
+
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else None

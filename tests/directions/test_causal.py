@@ -1,0 +1,86 @@
+"""The lazy search makes the choice of the exhaustive one, on figures known beforehand, and asks for few of them."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from rcm.directions.causal import Scorer, Search
+from rcm.directions.selection import Selection, select
+from rcm.execution.passes import Residuals
+from rcm.models import LoadedModel
+from tests.planted import planted_model
+
+POSITIONS, LAYERS = 3, 10
+NO_PROMPTS = Residuals([], torch.empty(0, 1), torch.empty(0, 1, 1, 1))
+
+
+@pytest.fixture(scope="module")
+def model() -> LoadedModel:
+    return planted_model()
+
+
+@dataclass(frozen=True)
+class Known(Scorer):
+    """Figures [bypass, induce, kl; position, layer] by vectors that hold their own position and layer."""
+
+    figures: np.ndarray = field(default_factory=lambda: np.empty(0))
+    asked: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("bypass", "induce", "kl"), 0))
+
+    def bypass(self, directions: Tensor) -> Iterator[float]:
+        return self._known("bypass", directions)
+
+    def induce(self, vectors: Tensor, layers: Sequence[int]) -> list[float]:
+        assert vectors[:, 1].tolist() == list(layers)
+        return list(self._known("induce", vectors))
+
+    def kl(self, directions: Tensor) -> Iterator[float]:
+        return self._known("kl", directions)
+
+    def _known(self, name: str, vectors: Tensor) -> Iterator[float]:
+        for row, layer, _ in vectors.long().tolist():
+            self.asked[name] += 1
+            yield float(self.figures[list(self.asked).index(name), row, layer])
+
+
+def searched(model: LoadedModel, figures: np.ndarray, exhaustive: bool) -> tuple[Selection, dict[str, int]]:
+    vectors = torch.tensor([[[row, layer, 1.0] for layer in range(LAYERS)] for row in range(POSITIONS)])
+    vectors[:, 0] = 0  # the template's own embeddings
+    scorer = Known(model, NO_PROMPTS, NO_PROMPTS, (1,), figures)
+    search = Search(scorer, vectors, max_kl=0.1, min_induce=0.0, max_depth=0.8)
+    scores = search.all() if exhaustive else search.enough()
+    return select(scores.bypass, scores.induce, scores.kl, max_depth=0.8), scorer.asked
+
+
+def test_the_choice_is_that_of_all_figures(model: LoadedModel) -> None:
+    draw, chosen = np.random.default_rng(0), []
+    for _ in range(100):
+        figures = draw.normal(size=(3, POSITIONS, LAYERS))
+        figures[2] = np.abs(figures[2]) * draw.choice([0.1, 0.5, 5])
+        (lazy, few), (whole, all_of_them) = (searched(model, figures, exhaustive) for exhaustive in (False, True))
+        assert (lazy.position, lazy.layer) == (whole.position, whole.layer)
+        assert set(all_of_them.values()) == {POSITIONS * (LAYERS - 1)}
+        assert few["induce"] == POSITIONS * 7, "without the first layer, and those from 0.8 of them on"
+        assert few["kl"] <= few["bypass"] <= few["induce"]
+        chosen.append(whole.layer is not None)
+    assert 20 < sum(chosen) < 100
+
+
+def test_kl_stops_at_the_first_that_passes(model: LoadedModel) -> None:
+    figures = np.zeros((3, POSITIONS, LAYERS))
+    figures[0] = np.arange(POSITIONS * LAYERS).reshape(POSITIONS, LAYERS)
+    figures[2, 0, :4] = 1.0
+    lazy, asked = searched(model, figures, exhaustive=False)
+    assert (lazy.position, lazy.layer) == (-POSITIONS, 4)
+    assert asked == {"bypass": 21, "induce": 21, "kl": 4}
+
+
+def test_where_nothing_induces_few_are_told_in_full(model: LoadedModel) -> None:
+    figures = np.zeros((3, POSITIONS, LAYERS))
+    figures[1] = -1
+    lazy, asked = searched(model, figures, exhaustive=False)
+    assert lazy.survivors == 0
+    assert len(lazy.ranked) == asked["bypass"] == asked["kl"] == 5

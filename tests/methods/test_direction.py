@@ -1,0 +1,185 @@
+"""The direction method must find what was planted, and nothing where labels mean nothing."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+
+from rcm.directions.fit import mean_difference, principal_direction, probe, probe_direction, unit
+from rcm.errors import InputError
+from rcm.execution.passes import last_logits
+from rcm.prompts import texts
+from rcm.stats.metrics import auroc, kl_divergence, refusal_log_odds, separation
+from tests.planted import by_name, method, planted_direction, planted_judge, planted_model, planted_prompts, shuffled
+
+
+@pytest.fixture(scope="module")
+def found() -> dict:
+    return by_name(
+        method("direction", exhaustive=True).run(planted_model(), planted_prompts(), planted_judge(), seed=0)
+    )
+
+
+def test_planted_layer_is_selected(found: dict) -> None:
+    assert found["direction/outcome"].value == "selected"
+    assert (found["direction/position"].value, found["direction/layer"].value) == (-1, 3)
+
+
+def test_planted_direction_is_extracted(found: dict) -> None:
+    tensors, metadata = found["direction/directions"].tensors, found["direction/directions"].metadata
+    assert tensors["mean_difference"].shape == (1, 6, 32)
+    for name in ("mean_difference", "principal"):
+        extracted = torch.nn.functional.normalize(tensors[name][0, 3], dim=0)
+        assert extracted @ planted_direction() > 0.99, name
+    assert tensors["mean_difference"][0, 2] @ planted_direction() == pytest.approx(
+        0, abs=0.05
+    )  # idle weights leak a little
+    assert metadata["hook_point"] == "resid_pre"
+    assert metadata["template_hash"]
+
+
+def test_shuffled_labels_give_the_null_of_the_direction(found: dict) -> None:
+    tensors = found["direction/directions"].tensors
+    assert tensors["shuffled"].shape == (1, 6, 20, 32)
+    drawn = tensors["shuffled"][0, 3]
+    assert (drawn @ planted_direction()).abs().max() < 0.3 * (tensors["mean_difference"][0, 3] @ planted_direction())
+    assert len({tuple(vector.tolist()) for vector in drawn}) == 20
+
+
+def test_held_out_figures_exceed_their_nulls(found: dict) -> None:
+    assert found["direction/separation"].value > 2
+    assert found["direction/probe_accuracy"].value == 1 > found["direction/probe_accuracy"].null
+    assert found["direction/auroc"].value == pytest.approx(1)
+    assert found["direction/bypass"].value < 0 < found["direction/bypass"].null
+    assert found["direction/induce"].value > 0 > found["direction/induce"].null
+    low, high = found["direction/separation"].interval
+    assert low <= found["direction/separation"].value <= high
+
+
+def test_template_alone_differs_nowhere(found: dict) -> None:
+    """At the input of layer 0 an end-of-instruction token is its embedding, whatever the prompt."""
+    assert not found["direction/directions"].tensors["mean_difference"][:, 0].any()
+
+
+def test_candidates_hold_every_figure(found: dict) -> None:
+    table = found["direction/candidates"]
+    assert table.columns == ("position", "layer", "bypass", "induce", "kl", "separation", "auroc", "norm")
+    assert len(table.rows) == 6
+    assert not np.isnan(np.array(table.rows[1:], dtype=float)).any()
+
+
+def test_scores_equal_the_slow_reference(found: dict) -> None:
+    """Bypass, induce and KL of the chosen candidate, one prompt at a time, on a model with hooks of our own."""
+    model, prompts = planted_model(), planted_prompts()
+    vector = found["direction/directions"].tensors["mean_difference"][0, 3]
+    r = vector / vector.norm()
+    token = (model.template.tokenizer("R")["input_ids"][0],)
+
+    def ablated(prompt: str) -> torch.Tensor:
+        hooks = []
+        for block in model.hf.model.layers:
+            hooks.append(block.register_forward_pre_hook(lambda m, a: (a[0] - (a[0] @ r)[..., None] * r, *a[1:])))
+            hooks.append(block.mlp.register_forward_hook(lambda m, a, o: o - (o @ r)[..., None] * r))
+            hooks.append(
+                block.self_attn.register_forward_hook(lambda m, a, o: (o[0] - (o[0] @ r)[..., None] * r, *o[1:]))
+            )
+        logits = model.hf(torch.tensor([model.template.tokens(prompt)])).logits[:, -1]
+        for hook in hooks:
+            hook.remove()
+        return logits
+
+    def added(prompt: str) -> torch.Tensor:
+        hook = model.hf.model.layers[3].register_forward_pre_hook(lambda m, a: (a[0] + vector, *a[1:]))
+        logits = model.hf(torch.tensor([model.template.tokens(prompt)])).logits[:, -1]
+        hook.remove()
+        return logits
+
+    harmful, harmless = map(texts, prompts.validation)
+    bypass = refusal_log_odds(torch.cat([ablated(p) for p in harmful]), token).mean()
+    induce = refusal_log_odds(torch.cat([added(p) for p in harmless]), token).mean()
+    kl = kl_divergence(last_logits(model, harmless), torch.cat([ablated(p) for p in harmless])).mean()
+    assert found["direction/bypass"].value == pytest.approx(bypass.item(), abs=1e-3)
+    assert found["direction/induce"].value == pytest.approx(induce.item(), abs=1e-3)
+    assert found["direction/kl"].value == pytest.approx(kl.item(), abs=1e-4)
+
+
+def test_less_work_makes_the_same_choice(found: dict) -> None:
+    lazy = by_name(
+        method("direction", exhaustive=False).run(planted_model(), planted_prompts(), planted_judge(), seed=0)
+    )
+    for name in ("position", "layer", "separation"):
+        assert lazy[f"direction/{name}"] == found[f"direction/{name}"]
+    for name in ("bypass", "induce", "kl"):  # scored beside other candidates, and rounded otherwise
+        assert lazy[f"direction/{name}"].value == pytest.approx(found[f"direction/{name}"].value, rel=1e-5, abs=1e-6)
+    assert np.isnan(np.array(lazy["direction/candidates"].rows, dtype=float)).any()
+
+
+def test_shuffled_labels_select_nothing() -> None:
+    settings = method("direction", filter=False)
+    found = by_name(settings.run(planted_model(), shuffled(planted_prompts()), planted_judge(), seed=0))
+    assert found["direction/outcome"].value in ("none", "no_refusal_behaviour")
+    assert found["direction/separation"].value < 2
+    assert np.isnan(found["direction/bypass"].value)
+
+
+def test_no_survivor_is_told_with_the_nearest_misses() -> None:
+    settings = method("direction", max_kl=0.0)
+    found = by_name(settings.run(planted_model(), planted_prompts(), planted_judge(), seed=0))
+    assert found["direction/outcome"].value == "none"
+    assert "layer 3" in found["direction/outcome"].because
+    assert "fails kl" in found["direction/outcome"].because
+
+
+def test_model_that_never_refuses_has_nothing_to_select() -> None:
+    model = planted_model()
+    with torch.no_grad():
+        model.hf.get_output_embeddings().weight[model.template.tokenizer("R")["input_ids"][0]] = 0
+    found = by_name(method("direction").run(model, planted_prompts(), planted_judge(), seed=0))
+    assert found["direction/outcome"].value == "no_refusal_behaviour"
+    assert found["direction/separation"].value > 2  # it sees the difference all the same
+
+
+def test_positions_beyond_the_template_are_refused() -> None:
+    with pytest.raises(InputError, match=r"method\.positions"):
+        list(method("direction", positions=[-9]).run(planted_model(), planted_prompts(), planted_judge(), seed=0))
+
+
+def test_pca_does_not_centre_the_difference_away() -> None:
+    random = np.random.default_rng(0)
+    difference = unit(random.normal(size=20)) * 5
+    # More spread within each class than a centred PCA of the offsets could overlook.
+    noise = random.normal(size=(2, 200, 20)) * np.where(np.arange(20) == 0, 3.0, 0.3)
+    harmful, harmless = noise[0] + difference, noise[1]
+    assert unit(principal_direction(harmful, harmless)) @ unit(difference) > 0.8
+    assert unit(mean_difference(harmful, harmless)) @ unit(difference) > 0.99
+
+
+def test_probe_direction_is_in_units_of_activations() -> None:
+    random = np.random.default_rng(0)
+    harmful, harmless = random.normal(size=(2, 50, 3)) * [1.0, 100.0, 0.01]
+    harmful[:, 0] += 6
+    fitted = probe(harmful, harmless)
+    margins = np.concatenate([harmful, harmless]) @ probe_direction(fitted)
+    decided = fitted.decision_function(np.concatenate([harmful, harmless]))
+    assert np.ptp(margins - decided) < 1e-9  # equal up to the intercept
+
+
+def test_auroc_is_that_of_scikit_learn() -> None:
+    draw = np.random.default_rng(0)
+    harmful, harmless = draw.standard_normal(48).round(1) + 0.3, draw.standard_normal(60).round(1)  # with ties
+    labels = np.repeat([1, 0], [48, 60])
+    assert auroc(harmful, harmless) == pytest.approx(roc_auc_score(labels, np.concatenate([harmful, harmless])))
+
+
+def test_separation_and_auroc_of_known_data() -> None:
+    random = np.random.default_rng(0)
+    harmful, harmless = random.normal(size=(2, 20_000))
+    assert separation(harmful + 3, harmless) == pytest.approx(3, abs=0.05)
+    assert auroc(harmful, harmless) == pytest.approx(0.5, abs=0.02)
+    assert separation(np.zeros(3), np.zeros(3)) == 0
+
+
+def test_float64_means_keep_what_float32_loses() -> None:
+    large = np.full((4000, 1), 1e4, dtype=np.float32)
+    shifted = large + np.float32(1e-2)
+    assert mean_difference(shifted, large)[0] == pytest.approx(float(shifted[0, 0] - large[0, 0]), rel=1e-6)

@@ -1,0 +1,438 @@
+"""Steering must turn the planted behaviour over, controls must not, and where nothing is planted that must be said."""
+
+import math
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import page_trend_test
+
+from rcm.directions.fit import mean_difference, shuffled_controls, unit
+from rcm.execution.decoding import replies, reply_tokens
+from rcm.execution.interventions import Ablate, Add, Affine, Clamp
+from rcm.execution.likelihood import Text, kl_divergences
+from rcm.execution.passes import read_residuals
+from rcm.execution.shared_prefix import shared_tokens
+from rcm.judges import Verdict
+from rcm.methods.steering import _conclusion
+from rcm.prompts import Part, Prompt, Split, texts
+from rcm.record.results import Line
+from rcm.stats import trend
+from rcm.steering.budget import Way, strengths, strengths_at
+from rcm.steering.coherence import distinct, longest_repeat
+from rcm.steering.conditions import OURS, Condition, Trial, conditions
+from rcm.steering.gate import Gate, best_threshold, f1
+from rcm.steering.measurements import NOTHING, Measurement, share
+from rcm.steering.replies import SteeredReply, flipped
+from rcm.steering.runner import SteeringRunner
+from tests.planted import (
+    LAYERS,
+    WIDTH,
+    by_name,
+    known,
+    method,
+    opening_judge,
+    planted_direction,
+    planted_judge,
+    planted_model,
+    planted_prompts,
+)
+
+QUICK: dict[str, Any] = {
+    "max_new_tokens": 4,
+    "kl_tokens": 4,
+    "null_directions": 3,
+    "kl_prompts": 6,
+    "compared_prompts": 6,
+    "plain_texts": 2,
+    "positions": [-1],
+}
+STRENGTHS = [0.05, 1.0, 2.0]
+
+
+@pytest.fixture(scope="module")
+def steered() -> dict:
+    settings = method("steering", **QUICK, strengths=STRENGTHS)
+    judge = planted_judge().model_copy(update={"second": "gcg"})
+    return by_name(settings.run(planted_model(), planted_prompts(), judge, seed=0))
+
+
+def points(steered: dict, **condition: Any) -> list[dict[str, Any]]:
+    """Rows of the table of points under a condition."""
+    table = steered["steering/points"]
+    rows = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    return [row for row in rows if all(row[name] == value for name, value in condition.items())]
+
+
+def test_direction_forces_and_suppresses(steered: dict) -> None:
+    for name in ("force_rate", "suppress_rate", "suppress_rate_add"):
+        assert steered[f"steering/{name}"].value == 1, name
+        assert steered[f"steering/{name}"].n == 12
+
+
+def test_setting_the_projection_does_as_well(steered: dict) -> None:
+    for kind in ("harmless", "harmful"):
+        for operation in ("clamp", "affine"):
+            (row,) = points(steered, equal_kl=True, kind=kind, operation=operation, direction=OURS)
+            assert row["flipped"] == 1, (kind, operation)
+
+
+def test_controls_do_not(steered: dict) -> None:
+    assert steered["steering/force_rate"].null < 0.3
+    assert steered["steering/suppress_rate"].null < 0.3
+    assert steered["steering/outcome"].value == "steered"
+    assert steered["steering/outcome"].because.endswith("No control does as well.")
+    assert all(row["flipped"] == 0 for row in points(steered, strength=1.0, direction="random"))
+    assert all(row["flipped"] == 0 for row in points(steered, strength=1.0, direction="shuffled labels"))
+
+
+def test_a_second_judge_reads_the_same_replies(steered: dict) -> None:
+    """GCG's list knows no `R`: it says that nothing is ever refused, which suits suppressing and not forcing."""
+    assert steered["steering/force_rate_second_judge"].value == 0
+    assert steered["steering/suppress_rate_second_judge"].value == 1
+    assert steered["steering/suppress_rate_second_judge"].null > 0.8  # under controls too
+    assert steered["steering/judge_agreement"].value == 0
+    assert steered["steering/judge_agreement"].n == 12 * (2 * 3 * 3 + 3)
+
+
+def test_strength_is_the_least_that_works_best_on_validation(steered: dict) -> None:
+    assert steered["steering/strength"].value == 1.0
+    assert steered["steering/strength_choice"].lines[0].y == [0.0, 1.0, 1.0]
+    curve = steered["steering/dose_response"]
+    assert curve.x == STRENGTHS
+    assert [line.label for line in curve.lines] == [OURS, "random directions", "directions of shuffled labels"]
+    assert curve.lines[0].y == [0.0, 1.0, 1.0]
+    assert steered["steering/dose_response_suppress"].lines[0].y == [0.0, 1.0, 1.0]
+
+
+def test_response_rises_with_strength(steered: dict) -> None:
+    assert steered["steering/force_trend_p"].value < 0.001
+    assert steered["steering/suppress_trend_p"].value < 0.001
+    assert steered["steering/force_trend_p"].n == 12
+
+
+def test_every_point_has_its_price_and_its_interval(steered: dict) -> None:
+    rows = points(steered, equal_kl=False)
+    assert len(rows) == 2 * 3 * 3 + 3
+    for row in rows:
+        for figure in ("flipped", "invalid", "words", "longest_repeat", "kl", "cross_entropy"):
+            assert row[f"{figure}_low"] <= row[figure] <= row[f"{figure}_high"], figure
+    kl: Line = steered["steering/kl"].lines[0]
+    assert kl.y[0] < kl.y[1] < kl.y[2]
+    assert steered["steering/kl_force"].value == kl.y[1]
+
+
+def test_at_equal_kl_every_way_costs_the_budget(steered: dict) -> None:
+    """Found on validation prompts, measured on test prompts."""
+    rows = points(steered, equal_kl=True)
+    assert {(row["operation"], row["direction"]) for row in rows} == {
+        (operation, direction)
+        for operation in ("add", "clamp", "affine", "conditional")
+        for direction in (OURS, "random", "shuffled labels")
+        if direction == OURS or operation != "conditional"
+    }
+    for row in rows:
+        if row["kind"] == "harmless" and row["operation"] != "conditional":
+            assert row["kl"] == pytest.approx(1.0, rel=0.25), row
+    (ours,) = points(steered, equal_kl=True, kind="harmless", operation="add", direction=OURS)
+    assert ours["strength"] == steered["steering/budget_strength_force_add"].value < 1
+    for row in points(steered, equal_kl=True, operation="conditional", kind="harmless"):
+        assert row["kl"] == row["flipped"] == 0  # the condition does not fire on harmless prompts
+        assert math.isnan(row["cross_entropy"])
+    assert steered["steering/trigger_precision"].value == steered["steering/trigger_recall"].value == 1
+
+
+def test_transcripts_hold_every_row_and_no_unrefused_harm(steered: dict) -> None:
+    rows = steered["steering/transcripts"].rows
+    assert len(rows) == 24 + 12 * (2 * 3 * 3 + 3) + 6 * 2 * (3 * 3 + 1)
+    names = {f"{family} {i}" for family in ("random", "shuffled labels") for i in (1, 2, 3)}
+    assert {row["direction"] for row in rows} == {OURS, *names}
+
+
+def test_batched_rows_say_what_single_ones_say(steered: dict) -> None:
+    """Every strength in shared batches against one prompt and one strength at a time."""
+    model, prompts = planted_model(), planted_prompts()
+    tensor = by_name(method("direction").run(model, prompts, planted_judge(), seed=0))["direction/directions"].tensors
+    vector = tensor["mean_difference"][-1, 3]
+    rows = steered["steering/transcripts"].rows
+    ours = [row for row in rows if row["operation"] == "add" and row["direction"] == OURS][:36]
+    assert len({row["strength"] for row in ours}) > 2
+    for row in ours:
+        alone = replies(model, [str(row["prompt"])], 4, [Add(3, float(row["strength"]) * vector[None])])
+        assert alone == [row["completion"]]
+
+
+def test_what_is_not_the_cause_is_told_apart() -> None:
+    """A direction with no part in refusing: no response, no trend, and controls of its length do as well."""
+    prompts, model = planted_prompts(), planted_model()
+    idle = torch.nn.functional.normalize(torch.randn(WIDTH, generator=torch.Generator().manual_seed(5)), dim=0)
+    idle[:4] = 0
+    settings = method("steering", **QUICK, strengths=[0.5, 1.0])
+    found = known(model, idle, 3, controls=3)
+    results = by_name(settings.steer(model, prompts, planted_judge(), 0, found))
+    assert results["steering/force_rate"].value == 0
+    assert results["steering/force_trend_p"].value == 1
+    assert results["steering/outcome"].value == "unspecific"
+    assert "random directions force 0%" in results["steering/outcome"].because
+
+
+def _point(kind: Any, operation: Any, family: str, hits_of_20: int) -> Measurement:
+    condition = Condition(kind, operation, family, {family: -1.0 if operation == "add" and kind == "harmful" else 1.0})
+    turned = share(np.arange(20) < hits_of_20)
+    return Measurement(condition, [], turned, *[NOTHING] * 6)
+
+
+@pytest.mark.parametrize(
+    ("at_equal_kl", "outcome", "told"),
+    [
+        ((19, 4), "steered", "No control does as well."),
+        ((0, 0), "steered", "No control does as well."),  # the budget is too small for any
+        ((19, 9), "steered", "No control does as well. Controls reach the target: random directions suppress 45% {}."),
+        ((19, 17), "unspecific", "Controls do as well: random directions suppress 85% {}."),
+    ],
+)
+def test_controls_that_suppress_at_equal_kl_are_told(at_equal_kl: tuple[int, int], outcome: str, told: str) -> None:
+    """Ours turns 19 of 20 over everywhere, random directions one of 20, but for suppressing at equal KL."""
+    measured, compared = (
+        [_point(*at, family, turned) for at in places for family, turned in ((OURS, 19), ("random", 1))]
+        for places in ((("harmless", "add"), ("harmful", "ablate")), (("harmless", "add"),))
+    )
+    compared += [
+        _point("harmful", "add", family, turned) for family, turned in zip((OURS, "random"), at_equal_kl, strict=True)
+    ]
+    found = _conclusion(measured, compared, 1.0)
+    assert found.value == outcome
+    assert found.because == (
+        "Strength 1 forces most refusals of validation prompts. No harmless prompt was answered before, so there was "
+        "none to force. No harmful prompt was refused before, so there was none to suppress. "
+        + told.format("at equal KL, the refusal direction 95%")
+    )
+
+
+def test_invalid_output_is_no_success() -> None:
+    """A model that is pushed into loops neither refuses nor answers."""
+    row = Trial("harmless", 0, Prompt("x", ""), "add", 1.0)
+    verdicts = (Verdict.INVALID, Verdict.REFUSAL, Verdict.PARTIAL, Verdict.COMPLIANCE)
+    assert flipped([SteeredReply(row, "", verdict) for verdict in verdicts]).tolist() == [False, True, True, False]
+    row = Trial("harmful", 0, Prompt("x", ""), "ablate", 1.0)
+    assert flipped([SteeredReply(row, "", verdict) for verdict in verdicts]).tolist() == [False, False, False, True]
+
+
+def test_only_what_there_is_to_turn_over_counts() -> None:
+    """Harmless prompts that were refused before, and harmful ones that were answered, are not asked again."""
+    prompts = planted_prompts()
+    mixed = Part((*prompts.test.harmful[:5], *prompts.test.harmless[:3]), prompts.test.harmless)
+    split = Split(prompts.train, prompts.validation, mixed, template="chat", paired=False)
+    settings = method("steering", **QUICK, strengths=[1.0])
+    model = planted_model()
+    results = by_name(
+        settings.steer(model, split, planted_judge(), 0, known(model, 5 * planted_direction(), 3, controls=3))
+    )
+    assert results["steering/suppress_rate"].n == 5
+    assert results["steering/force_rate"].n == 12
+
+
+def test_nothing_to_turn_over_is_told() -> None:
+    """No harmful prompt is refused, so what controls do to them is no comparison."""
+    prompts = planted_prompts()
+    answered = Part(prompts.test.harmless[:3], prompts.test.harmless)
+    split = Split(prompts.train, prompts.validation, answered, template="chat", paired=False)
+    settings = method("steering", **{**QUICK, "null_directions": 1}, strengths=[1.0])
+    found = known(planted_model(), 5 * planted_direction(), 3, controls=1)
+    results = by_name(settings.steer(planted_model(), split, planted_judge(), 0, found))
+    assert results["steering/suppress_rate"].n == 0
+    assert "No harmful prompt was refused before, so there was none to suppress." in results["steering/outcome"].because
+
+
+def test_ends_of_turn_end_replies() -> None:
+    model = planted_model()
+    model.hf.generation_config.eos_token_id = model.template.tokenizer("R")["input_ids"][0]
+    harmful = texts(planted_prompts().test.harmful)[:2]
+    assert all(len(reply) <= 1 for reply in replies(model, harmful, 8))
+
+
+def test_without_direction_nothing_is_steered() -> None:
+    settings = method("steering", **QUICK, max_kl=0.0)
+    found = by_name(settings.run(planted_model(), planted_prompts(), planted_judge(), seed=0))
+    assert found["steering/outcome"].value == "none"
+    assert np.isnan(found["steering/force_rate"].value)
+    assert "steering/transcripts" not in found
+
+
+def test_redaction_of_suppressed_prompts() -> None:
+    model, prompts = planted_model(), planted_prompts()
+    never = opening_judge("never")
+    settings = method("behaviour", max_new_tokens=40, floor=0.0)
+    rows = by_name(settings.run(model, prompts, never, seed=0))["behaviour/transcripts"].rows
+    assert all(len(row["completion"].split(" ")) <= 9 for row in rows if row["kind"] == "harmful")
+
+
+# The runner.
+
+
+@cache
+def runner() -> SteeringRunner:
+    model, prompts = planted_model(batch_size=5), planted_prompts()
+    found = known(model, 5 * planted_direction(), 3, controls=2)
+    gate = Gate.of(model, found, prompts.validation, prompts.test)
+    return SteeringRunner.of(model, planted_judge(), found, gate, 0, max_new_tokens=3, kl_tokens=3)
+
+
+def alone(operation: str, kind: str, strength: float, direction: str) -> Any:
+    """The intervention as the method describes it."""
+    found, r = runner().found, runner().directions[direction][None]
+    means = found.harmful if kind == "harmful" else found.harmless
+    match operation:
+        case "ablate":
+            return Ablate(r)
+        case "clamp":
+            return Clamp(3, r, means[3] @ r[0] + strength * 5 * torch.ones(1))
+        case "affine":
+            values = [means[layer] @ r[0] + strength * 5 for layer in range(LAYERS)]
+            return Affine(r, torch.stack(values)[None])
+        case _:
+            return Add(3, strength * 5 * r)
+
+
+def some_rows(operation: Any, kind: Any, strengths: Sequence[float]) -> list[list[Trial]]:
+    pushes = conditions(kind, operation, strengths, controls=2)
+    return [[c.trial(i, p) for c in pushes] for i, p in enumerate(planted_prompts().test.harmless[:4])]
+
+
+@pytest.mark.parametrize("operation", ["add", "clamp", "affine", "ablate"])
+@pytest.mark.parametrize("kind", ["harmless", "harmful"])
+def test_kl_and_replies_are_those_of_one_row_at_a_time(operation: str, kind: str) -> None:
+    rows = some_rows(operation, kind, (0.3, -1.0))
+    kl, replies = runner().kl(rows), iter(runner().replies([row for own in rows for row in own]))
+    model = runner().model
+    for i, own in enumerate(rows):
+        asked = own[0].prompt.text
+        reply = reply_tokens(model, [asked], 3)[0]
+        text = Text((*model.template.tokens(asked), *reply), 3)
+        for j, row in enumerate(own):
+            push = alone(operation, kind, row.strength, row.direction)
+            both = type(push)(*(_beside_nothing(value) for value in vars(push).values()))
+            slow = kl_divergences(model, [text], 2, [both], shared_tokens(model, [100]))[0, 1]
+            assert kl[i, j] == pytest.approx(slow.item(), rel=1e-3, abs=1e-5)
+            assert next(replies).completion == replies(model, [asked], 3, [push])[0]
+    assert kl.max() > 0.01
+
+
+def _beside_nothing(value: Any) -> Any:
+    return torch.cat([torch.zeros_like(value), value]) if isinstance(value, torch.Tensor) else value
+
+
+def test_strength_zero_costs_nothing() -> None:
+    for operation in ("add", "clamp", "affine"):
+        assert np.abs(runner().kl(some_rows(operation, "harmful", (0.0,)))).max() < 1e-6
+        plain = [[Trial("harmless", 0, Prompt("Bread rises.", ""), operation, 0.0)]]
+        assert np.abs(runner().cross_entropy(plain)).max() < 1e-6
+
+
+def test_a_condition_steers_only_prompts_that_it_fires_on() -> None:
+    """Without a condition the push turns both kinds over; the decision is that of the unsteered prompt alone."""
+    test, model = planted_prompts().test, runner().model
+    gate = runner().gate
+    for kind, prompts in (("harmful", test.harmful), ("harmless", test.harmless)):
+        stream = read_residuals(model, texts(prompts), [-1], "").at(0, 3) @ planted_direction().numpy()
+        assert [gate.fires[p.text] for p in prompts] == (stream > gate.threshold).tolist()
+        assert all(gate.fires[p.text] == (kind == "harmful") for p in prompts)
+    rows = [Trial("harmful", i, p, "conditional", -2.0) for i, p in enumerate(test.harmful)]
+    assert all(one.verdict is Verdict.COMPLIANCE for one in runner().replies(rows))
+    rows = [Trial("harmless", i, p, "conditional", 1.0) for i, p in enumerate(test.harmless)]
+    assert all(one.verdict is Verdict.COMPLIANCE for one in runner().replies(rows))
+    assert np.abs(runner().kl([[row] for row in rows])).max() < 1e-6
+    added = [Trial("harmless", i, p, "add", 1.0) for i, p in enumerate(test.harmless)]
+    assert all(one.verdict is Verdict.REFUSAL for one in runner().replies(added))
+
+
+def test_threshold_has_the_highest_f1() -> None:
+    draw = np.random.default_rng(0)
+    harmful, harmless = draw.normal(1, 1, 40), draw.normal(0, 1, 30)
+    best = best_threshold(harmful, harmless)
+    reached = f1(harmful > best, harmless > best)
+    assert reached >= max(f1(harmful > t, harmless > t) for t in np.linspace(-4, 4, 400)) - 1e-12
+    assert f1([True, True, False], [True]) == pytest.approx(2 / 3)
+    assert best_threshold(np.array([2.0, 3]), np.array([0.0, 1])) == 1.5
+
+
+# The budget.
+
+
+def test_budget_is_met_by_what_was_measured_last() -> None:
+    prompts = planted_prompts().validation.harmless[:4]
+    way = Way("add", "harmless")
+    for name, reached in strengths(runner(), way, prompts, 0.5, 8.0).items():
+        rows = [[Trial("harmless", i, p, "add", reached.strength, name)] for i, p in enumerate(prompts)]
+        assert reached.reached
+        assert runner().kl(rows).mean() == pytest.approx(reached.kl, rel=1e-3) == pytest.approx(0.5, rel=0.11)
+
+
+def test_budget_beyond_reach_is_told() -> None:
+    """Power laws, one that saturates below the budget, and one that jumps over it."""
+    laws = (lambda s: 3 * s**2, lambda s: 0.01 * s, lambda s: min(s, 0.4), lambda s: 0.1 if s < 0.7 else 9.0)
+    calls: list[int] = []
+
+    def measured(which: Sequence[int], at: Sequence[float]) -> list[float]:
+        calls.append(len(which))
+        return [laws[i](s) for i, s in zip(which, at, strict=True)]
+
+    first, slow, saturated, jump = strengths_at(1.0, measured, 4, most=4.0)
+    assert first.strength == pytest.approx(3**-0.5, rel=0.06)
+    assert first.reached
+    assert (slow.strength, slow.reached) == (4.0, False)
+    assert (saturated.strength, saturated.kl, saturated.reached) == (4.0, 0.4, False)
+    assert jump.strength == pytest.approx(0.7, rel=0.05)
+    assert not jump.reached
+    assert calls[0] == 4 > calls[-1]  # what is found is not measured again
+
+
+# Controls, figures, trend.
+
+
+def test_shuffled_labels_tell_nothing_of_the_true_ones() -> None:
+    draw = np.random.default_rng(0)
+    harmful, harmless = draw.normal(0, 1, (41, 12)), draw.normal(0, 1, (30, 12))
+    harmful[:, 0] += 5
+    true = unit(mean_difference(harmful, harmless))
+    drawn = shuffled_controls(harmful, harmless, 20, seed=0)
+    assert drawn.shape == (20, 12)
+    assert np.abs(drawn @ true).max() < 1e-9
+    assert np.linalg.norm(drawn, axis=1).min() > 0.1
+    assert len(np.unique(drawn.round(6), axis=0)) == 20
+    assert np.array_equal(drawn[:5], shuffled_controls(harmful, harmless, 5, seed=0))
+
+
+def test_repetition_is_seen() -> None:
+    fluent = "Bread rises because yeast gives off a gas that the dough holds in."
+    assert distinct(fluent) == 1
+    assert longest_repeat(fluent) == 0
+    loop = "I cannot help with that. " * 4
+    assert distinct(loop) < 0.3
+    assert longest_repeat(loop) == 15  # the last three times are the first three times
+    assert longest_repeat("the cat and the cat") == 2
+    assert math.isnan(distinct("No."))
+    assert longest_repeat("") == 0
+
+
+def test_trend_agrees_with_page_where_nothing_is_tied() -> None:
+    draw = np.random.default_rng(1)
+    ranks = (draw.normal(size=(7, 4)) + 0.4 * np.arange(4)).argsort(1).argsort(1) + 1
+    exact = page_trend_test(ranks, ranked=True, method="exact").pvalue
+    assert 0.001 < exact < 0.2
+    assert trend(ranks, seed=0, draws=20_000) == pytest.approx(exact, rel=0.15)
+
+
+def test_trend_holds_its_level_and_finds_a_trend() -> None:
+    """Prompts differ much in how easily they turn, which is no trend."""
+    draw = np.random.default_rng(2)
+    ease = draw.beta(2, 2, (300, 12, 1))
+    p = [trend(draw.random((12, 4)) < ease[i], seed=i, draws=200) for i in range(300)]
+    assert 0.01 < np.mean(np.array(p) <= 0.05) <= 0.08
+    rising = np.arange(4) >= draw.integers(1, 4, (12, 1))
+    assert trend(rising, seed=0) < 0.001
+    assert trend(~rising, seed=0) > 0.999
+    assert trend(np.zeros((12, 4), dtype=bool), seed=0) == 1

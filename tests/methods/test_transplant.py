@@ -1,0 +1,241 @@
+"""Directions and activations of one planted model, brought into others."""
+
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from rcm.errors import InputError
+from rcm.execution.components import Rows
+from rcm.execution.recording import shape_of
+from rcm.methods.transplant import _cosine
+from rcm.models import LoadedModel
+from rcm.prompts import texts
+from rcm.record.identity import prompt_digest
+from rcm.record.storage import Run, Store
+from rcm.transplant.activations import WRITTEN_KINDS, Donor, kept_activations
+from rcm.transplant.mapping import like_depth, mapped
+from tests import planted
+from tests.conftest import tiny_model
+from tests.planted import by_name, method, planted_judge, planted_model, planted_prompts
+
+PLACE = (2, 0)  # of the planted head, which writes the direction
+
+
+def headless(model: LoadedModel | None = None) -> LoadedModel:
+    """The untuned twin: it would refuse, did anything tell it what is harmful."""
+    model = model or planted_model()
+    model.hf.model.layers[2].self_attn.v_proj.weight[0, planted.TRIGGER_AXIS] = 0
+    return replace(model, identity={"name": "headless"})
+
+
+def deaf() -> LoadedModel:
+    """The other untuned twin: it knows what is harmful, and has no words for refusing."""
+    model = planted_model()
+    model.hf.get_output_embeddings().weight[model.template.tokenizer(planted.REFUSE)["input_ids"][0]] = 0
+    return replace(model, identity={"name": "deaf"})
+
+
+QUICK = {"max_new_tokens": 3, "kl_prompts": 2, "compared_prompts": 2, "plain_texts": 2, "strengths": [1.0]}
+
+
+def run_of(model: LoadedModel, folder: Path, name: str = "tuned", job: str = "direction") -> Path:
+    """A finished run of this model."""
+    run = Run(name[:8], folder / name, {"model": name, "method": job}, {"model": {"name": name}}, {"started": name})
+    run.directory.mkdir(parents=True)
+    settings = method(job, **QUICK | {"pairs": 6, "random_sets": 10} if job == "map" else {})
+    with Store(run) as store:
+        for result in settings.run(model, planted_prompts(), planted_judge(), seed=0):
+            store.save(result)
+    return run.directory
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_of(planted_model(), tmp_path_factory.mktemp("runs"), job="map")
+
+
+def transplanted(source: Path, model: LoadedModel, of_seed: int = 0, **overrides: Any) -> dict[str, Any]:
+    """On prompts of this seed."""
+    settings = method("transplant", source=str(source), max_new_tokens=3, random_sets=10, **overrides)
+    return by_name(settings.run(model, planted_prompts(of_seed), planted_judge(), seed=0))
+
+
+def test_a_direction_forces_where_refusing_waits_for_it(tuned: Path) -> None:
+    found = transplanted(tuned, headless())
+    force = found["transplant/force_rate_from_tuned"]
+    assert force.value == 1
+    assert force.null < force.interval[0]
+    assert np.isnan(found["transplant/suppress_rate_from_tuned"].value)
+    assert found["transplant/outcome_from_tuned"].value == "forces"
+
+
+def test_the_planted_head_alone_restores_refusal(tuned: Path) -> None:
+    found = transplanted(tuned, headless())
+    heads, layers = found["transplant/heads_from_tuned"], found["transplant/layers_from_tuned"]
+    assert list(heads.marked) == [PLACE]
+    assert heads.values[PLACE] == pytest.approx(1, abs=0.05)
+    assert np.abs(np.delete(heads.values.flatten(), PLACE[0] * 2)).max() < 0.05
+    assert list(layers.marked) == [(2, 0)]
+    assert found["transplant/last_token_from_tuned"].value == pytest.approx(1, abs=1e-3)
+    together = found["transplant/critical_heads_from_tuned"]
+    assert together.value == pytest.approx(1, abs=0.05)
+    assert together.null < 0.1
+
+
+def test_at_home_a_direction_steers_and_nothing_is_patched(tuned: Path) -> None:
+    found = transplanted(tuned, planted_model())
+    assert found["transplant/outcome_from_tuned"].value == "steers"
+    assert found["transplant/cosine_from_tuned"].value == pytest.approx(1, abs=1e-4)
+    assert "transplant/heads_from_tuned" not in found
+
+
+def test_a_direction_does_nothing_where_no_word_follows_from_it(tuned: Path) -> None:
+    found = transplanted(tuned, deaf())
+    assert found["transplant/outcome_from_tuned"].value == "nothing"
+    assert found["transplant/force_rate_from_tuned"].value == 0
+    assert found["transplant/cosine_from_tuned"].value == pytest.approx(1, abs=1e-2)
+
+
+def test_a_folder_gives_a_row_for_each_model(tmp_path: Path) -> None:
+    run_of(planted_model(), tmp_path, "tuned")
+    run_of(deaf(), tmp_path, "deaf")
+    found = transplanted(tmp_path, planted_model(), prompts=4)
+    rows = {
+        row[0]: dict(zip(found["transplant/matrix"].columns, row, strict=True))
+        for row in found["transplant/matrix"].rows
+    }
+    assert set(rows) == {"deaf"}  # its own run has steered it with its own direction
+    assert rows["deaf"]["place"] == "this model's choice"
+    assert rows["deaf"]["outcome"] == "steers"  # the same representation, here wired to refusing
+    assert rows["deaf"]["layer"] == 3
+    assert rows["deaf"]["force_p"] < 0.025
+    assert rows["deaf"]["force_n"] == 4
+    replies = found["transplant/transcripts"].rows
+    assert {row["source"] for row in replies} == {"deaf"}
+    assert {row["kind"] for row in replies} == {"harmful", "harmless"}
+
+
+def test_recordings_meet_their_prompts_whatever_the_order() -> None:
+    """Some of the prompts, recorded in another order, give those prompts' figures."""
+    prompts = texts(planted_prompts().test.harmful)
+    model, other = tiny_model("llama"), tiny_model("llama")
+    with torch.no_grad():
+        for weight in other.hf.parameters():
+            weight.mul_(1.3)
+    patches = Rows.each(WRITTEN_KINDS, shape_of(model))
+
+    def under(recorded: Sequence[str]) -> torch.Tensor:
+        return Donor.of(kept_activations(other, recorded, (7,)), prompts).into(model, patches, seed=0).under
+
+    whole = under(prompts)
+    order = random.Random(1).sample(range(len(prompts)), 7)
+    some = under([prompts[i] for i in order])
+    assert torch.allclose(some, whole[sorted(order)], atol=1e-4)
+    assert not torch.allclose(some, whole[order], atol=1e-4)
+
+
+def test_own_recordings_change_nothing() -> None:
+    prompts, model = texts(planted_prompts().test.harmful), planted_model()
+    token = model.template.tokenizer(planted.REFUSE)["input_ids"][0]
+    donor = Donor.of(kept_activations(model, prompts, (token,)), prompts)
+    patched = donor.into(model, Rows.each(WRITTEN_KINDS, shape_of(model)), seed=0)
+    assert np.abs(patched.effects).max() < 1e-3
+    assert np.abs(patched.gap).max() < 1e-3
+    assert len(patched.shares(1.0)) == 0
+
+
+def test_the_cosine_stands_out_from_shuffled_labels_or_does_not() -> None:
+    draw = np.random.default_rng(0)
+    axis, other = np.eye(30)[:2]
+    harmful, harmless = (draw.standard_normal((60, 30)) + sign * axis for sign in (1, -1))
+    cosine, null = _cosine(axis, harmful, harmless, 200, seed=0)
+    assert cosine > 0.85
+    assert 0.2 < null < 0.6
+    assert abs(_cosine(other, harmful, harmless, 200, seed=0)[0]) < null
+
+
+# Sources
+
+
+def test_what_is_no_source_is_told_before_anything_is_loaded(tmp_path: Path, tuned: Path) -> None:
+    behaved = run_of(planted_model(), tmp_path / "elsewhere", "behaved", "behaviour")
+    for source, why in (
+        (None, r"method\.source=null names no run"),
+        (tmp_path / "missing", "There is no folder"),
+        (tmp_path, r"No finished run in .* looked for a direction; run one first"),
+        (behaved, "did not look for a direction"),
+    ):
+        with pytest.raises(InputError, match=why):
+            method("transplant", source=source and str(source)).check()
+    method("transplant", source=str(tuned)).check()
+
+
+def test_a_source_of_another_shape_is_refused_with_the_cure(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(planted, "WIDTH", 48)
+    with pytest.raises(InputError, match=r"6 layers of width 32, this model 6 of 48; method\.across_shapes=true"):
+        transplanted(tuned, planted_model())
+
+
+def test_a_source_with_another_template_is_refused(tuned: Path) -> None:
+    model = planted_model()
+    model.template.tokenizer.chat_template = planted.TEMPLATE + " "
+    with pytest.raises(InputError, match="another template"):
+        transplanted(tuned, LoadedModel.of(model.hf, model.template.tokenizer, "chat"))
+
+
+# Across shapes
+
+
+def test_a_map_takes_a_direction_across(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The wide model's axes are the narrow one's first, so the planted direction is where it was."""
+    monkeypatch.setattr(planted, "WIDTH", 48)
+    found = transplanted(tuned, planted_model(), across_shapes=True)
+    row = dict(zip(found["transplant/matrix"].columns, found["transplant/matrix"].rows[0], strict=True))
+    assert row["place"] == "mapped"
+    assert "transplant/heads_from_tuned" not in found
+    assert np.isfinite(row["cosine"])
+
+
+def test_a_map_is_that_of_the_activations() -> None:
+    draw = np.random.default_rng(0)
+    here, matrix = draw.standard_normal((200, 12)), draw.standard_normal((12, 20))
+    vector = draw.standard_normal(12)
+    there = here @ matrix + 3 + 0.01 * draw.standard_normal((200, 20))
+    assert mapped(vector, here, there) == pytest.approx(vector @ matrix, abs=0.05)
+    assert np.linalg.norm(mapped(vector, here, draw.permutation(there))) < 0.5 * np.linalg.norm(vector @ matrix)
+
+
+def test_prompts_that_were_not_shared_cannot_be_mapped_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = run_of(planted_model(), tmp_path)
+    monkeypatch.setattr(planted, "WIDTH", 48)
+    with pytest.raises(InputError, match="share 0 harmless training prompts, too few to fit a map"):
+        transplanted(source, planted_model(), across_shapes=True, of_seed=1)
+
+
+@pytest.mark.parametrize(("layer", "layers", "of", "there"), [(0, 30, 12, 0), (22, 30, 12, 9), (29, 30, 12, 11)])
+def test_like_depth(layer: int, layers: int, of: int, there: int) -> None:
+    assert like_depth(layer, layers, of) == there
+
+
+def test_prompts_are_named_by_their_digest() -> None:
+    prompts = texts(planted_prompts().test.harmful)
+    kept = kept_activations(planted_model(), prompts, (1,))
+    assert json.loads(kept.metadata["prompts"]) == [prompt_digest(prompt) for prompt in prompts]
+    assert kept.tensors["head"].shape[:2] == (planted.LAYERS, len(prompts))
+
+
+def test_a_direction_without_a_place_of_its_own_takes_this_models_length(tmp_path: Path) -> None:
+    """The deaf twin selected nothing; brought to the length that refuses here, its direction refuses here."""
+    run_of(planted_model(), tmp_path, "tuned")
+    quiet = deaf()
+    quiet.hf.model.layers[2].self_attn.o_proj.weight[planted.REFUSAL_AXIS, 0] /= 20
+    run_of(quiet, tmp_path, "deaf")
+    found = transplanted(tmp_path, planted_model(), prompts=4)
+    assert found["transplant/outcome_from_deaf"].value == "steers"

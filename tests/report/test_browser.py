@@ -1,0 +1,87 @@
+"""The page in a browser: values by pointer and keys, filters, no error, and nothing asked from the network."""
+
+from pathlib import Path
+
+import pytest
+
+from rcm.record.results import Transcripts
+from rcm.report import write
+from tests.browser import CHROMIUM, Page, browsing
+from tests.report.test_report import a_run, base, store, tuned
+
+pytestmark = [
+    pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
+    pytest.mark.slow,
+]
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    for name, stage, results in (("base", "base", base()), ("tuned", "safety", tuned())):
+        store(a_run(folder, name, stage), results)
+    return write(folder, folder / "page")[0]
+
+
+def opened(browser: Page, page: Path, width: int = 1280, dark: bool = False) -> Page:
+    browser.open(page, width, dark)
+    return browser
+
+
+def unfold(browser: Page) -> None:
+    """Open all transcripts, and wait until the page has noticed."""
+    each = "[...document.querySelectorAll('details.transcripts')].map"
+    noticed = "d => new Promise(done => { d.addEventListener('toggle', () => setTimeout(done)); d.open = true; })"
+    browser.value(f"Promise.all({each}({noticed})).then(() => null)")
+
+
+def test_a_reader_finds_values_and_filters_replies(page: Path, tmp_path: Path) -> None:
+    with browsing(tmp_path) as browser:
+        opened(browser, page)
+        tip = "document.getElementById('tip')"
+        assert browser.value(f"{tip}.hidden")
+        browser.hover("figure svg rect:has(> title)")
+        assert not browser.value(f"{tip}.hidden")
+        assert "layer" in browser.value(f"{tip}.textContent")
+
+        browser.value("document.querySelector('figure svg').focus()")
+        browser.press("ArrowRight")
+        first = browser.value(f"{tip}.textContent")
+        browser.press("ArrowRight")
+        second = browser.value(f"{tip}.textContent")
+        assert first != second
+        browser.press("ArrowLeft")
+        assert browser.value(f"{tip}.textContent") == first
+        browser.press("Escape")
+        assert browser.value(f"{tip}.hidden")
+
+        unfold(browser)
+        shown = "[...document.querySelector('details.transcripts .said').tBodies[0].rows].filter(r => !r.hidden).length"
+        every = browser.value(shown)
+        replies = [len(one.rows) for results in (base(), tuned()) for one in results if isinstance(one, Transcripts)]
+        assert every == replies[0]
+        assert browser.value("document.querySelectorAll('.said tbody tr').length") == sum(replies)
+        assert browser.value("document.querySelectorAll('.said tbody :not(tr, td, span.tag)').length") == 0
+        assert browser.value("document.querySelector('main').textContent.includes('<script>alert(1)</script>')")
+        browser.value(
+            "(() => { const s = document.querySelector('details.transcripts input[type=search]');"
+            "s.value = 'no such words'; s.dispatchEvent(new Event('input', {bubbles: true})); })()"
+        )
+        assert (browser.value(shown), every > 0) == (0, True)
+        assert browser.complaints == []
+        assert [url for url in browser.requests if url != page.as_uri()] == []
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_nothing_is_wider_than_a_phone(page: Path, tmp_path: Path, dark: bool) -> None:
+    with browsing(tmp_path) as browser:
+        opened(browser, page, width=390, dark=dark)
+        unfold(browser)
+        # All of it, not only what is near: what lies out of sight is neither laid out nor able to stick out.
+        rule = "* { content-visibility: visible !important }"
+        style = f"Object.assign(document.createElement('style'), {{ textContent: '{rule}' }})"
+        browser.value(f"void document.head.append({style})")
+        assert browser.value("document.documentElement.scrollWidth") <= 390
+        grounds = browser.value("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, grounds.strip("rgb()").split(","))) < 200) == dark
+        assert browser.complaints == []

@@ -1,0 +1,227 @@
+"""W&B, offline: every kind of result has a view, what was logged is in the run's record, and no server is asked."""
+
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+
+from rcm.errors import InputError
+from rcm.record.results import Adapter, Curve, Heatmap, Line, Result, Tensors
+from rcm.record.storage import Run, Store
+from rcm.tracking import figures as plots
+from rcm.tracking.tracker import Disk, Wandb
+from rcm.tracking.views import show
+from rcm.tracking.wandb_file import Recorded, offline_records, records, rewritten
+from tests import stubs
+from tests.wandb_server import WandbServer
+
+OFFLINE = Wandb(project="rcm", entity=None, mode="offline", wait=5)
+
+
+@pytest.fixture
+def run(tmp_path: Path, wandb_home: Path) -> Run:
+    return a_run(tmp_path / "runs" / "0a1b2c3d")
+
+
+def a_run(directory: Path, **settings: Any) -> Run:
+    choices = {"model": "tiny-chat", "dataset": "pairs", "method": "map", "judge": "prefix", "experiment": "demo"}
+    config = {"model": {"family": "tiny", "stage": "chat", "layers": 7, **settings}, "seed": 0}
+    directory.mkdir(parents=True, exist_ok=True)
+    return Run(directory.name, directory, choices, config, {"git": None, "started": "2026-01-01T00:00:00+00:00"})
+
+
+def track(tracker: Wandb | Disk, run: Run, results: Sequence[Result]) -> None:
+    with Store(run) as store, tracker.open(run) as track:
+        for result in results:
+            store.save(result)
+            track(result)
+
+
+def recorded(run: Run) -> Recorded:
+    """The only record of the run, once it is whole."""
+    (path,) = offline_records(run.directory)
+    end = time.monotonic() + 5
+    while (found := Recorded.of(path)).exit_code is None:  # finish() may return before it is written
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+def history(found: Recorded) -> dict[str, Any]:
+    return {key: value for row in found.rows for key, value in row.items()}
+
+
+def test_every_kind_of_result_has_a_view(run: Run) -> None:
+    assert set(get_args(Result)) <= set(show.registry)
+    with pytest.raises(TypeError, match="register one"):
+        show("no result", object(), run)  # type: ignore[arg-type]
+
+
+def test_an_offline_run_holds_all_that_was_reported(run: Run) -> None:
+    track(OFFLINE, run, stubs.one_of_each())
+    found = recorded(run)
+    assert (found.id, found.exit_code) == (run.id, 0)
+    (about,) = messages(found, "run")
+    assert (about.display_name, about.run_group, about.job_type) == ("tiny-chat/pairs/map", "tiny/demo", "chat")
+    assert set(about.tags) == {"map", "pairs", "prefix"}
+    assert found.config["model"] == "tiny-chat"
+    assert found.config["config"] == run.config
+    assert {"stub/verdict": "circuit_found", "stub/nothing_n": 0}.items() <= found.summary.items()
+    logged = history(found)
+    assert {"stub/map", "stub/curve", "stub_candidates"} <= logged.keys()
+    assert file(found, logged["stub_map_values"])["data"][:2] == [["0", "a", 1.0, False], ["0", "b", None, False]]
+    assert file(found, logged["stub_transcripts"])["data"] == [["Say “hi”", "hi\nthere", 1.5]]
+    assert "adapter_config.json" in contents(found)["stub_adapter-0a1b2c3d"]
+    assert contents(found)["stub_directions-0a1b2c3d"] == {
+        "directions.safetensors": str(run.directory / "directions.safetensors")
+    }
+
+
+def file(found: Recorded, logged: dict[str, Any]) -> Any:
+    return json.loads((found.path.parent / "files" / logged["path"]).read_text())
+
+
+def contents(found: Recorded) -> dict[str, dict[str, str]]:
+    """The local file of each file of each artifact."""
+    artifacts = messages(found, "artifact")
+    return {one.name: {part.path: part.local_path for part in one.manifest.contents} for one in artifacts}
+
+
+def messages(found: Recorded, kind: str) -> list[Any]:
+    return [getattr(one, kind) for one in records(found.path) if one.WhichOneof("record_type") == kind]
+
+
+def test_a_curve_is_rows_against_its_axis(run: Run) -> None:
+    line = Line("AUROC of it", (0.5, float("nan"), 0.75), (0.25, 0.25, 0.5))
+    track(OFFLINE, run, [Curve("stub/by_layer", (0.0, 1.0, 2.0), (line, Line("kl", (1.0, 2.0, 4.0))), "layer", "y")])
+    rows = [
+        {key: value for key, value in row.items() if not key.startswith("_")}
+        for row in recorded(run).rows
+        if "layer" in row
+    ]
+    by_layer = "stub/by_layer"
+    assert rows == [
+        {"layer": 0, f"{by_layer}/AUROC_of_it": 0.5, f"{by_layer}/AUROC_of_it_low": 0.25, f"{by_layer}/kl": 1},
+        {"layer": 1, f"{by_layer}/AUROC_of_it_low": 0.25, f"{by_layer}/kl": 2},
+        {"layer": 2, f"{by_layer}/AUROC_of_it": 0.75, f"{by_layer}/AUROC_of_it_low": 0.5, f"{by_layer}/kl": 4},
+    ]
+    axes = [(axis.glob_name, axis.step_metric) for axis in messages(recorded(run), "metric")]
+    assert (f"{by_layer}/*", "layer") in axes
+
+
+def test_an_exception_ends_the_run_as_failed(run: Run, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(RuntimeError), OFFLINE.open(run):
+        raise RuntimeError("out of memory")
+    assert recorded(run).exit_code == 1
+    assert capfd.readouterr() == ("", "")  # launch.py tells of the failure, once
+
+
+def test_a_second_attempt_takes_the_place_of_the_first(run: Run) -> None:
+    for result in stubs.one_of_each()[:2]:
+        track(OFFLINE, run, [result])
+    assert "stub/verdict" in recorded(run).summary  # which finds exactly one record
+
+
+def test_runs_of_one_process_do_not_mix(run: Run) -> None:
+    other = a_run(run.directory.with_name("11112222"))
+    with OFFLINE.open(run) as track, OFFLINE.open(other) as track_other:
+        track(stubs.one_of_each()[1])
+        track_other(stubs.one_of_each()[0])
+    assert "stub/verdict" in recorded(run).summary
+    assert "stub/verdict" not in recorded(other).summary
+    assert "stub/nothing_n" in recorded(other).summary
+
+
+def test_a_sweep_keeps_its_id_and_does_not_lose_the_config(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = run.directory / "config-sweep.yaml"
+    parameters.write_text("wandb_version: 1\nmodel:\n  value: tiny-chat\n")
+    monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+    monkeypatch.setenv("WANDB_RUN_ID", "chosenbyagent")
+    monkeypatch.setenv("WANDB_PROJECT", "ofthesweep")
+    monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(parameters))
+    track(OFFLINE, run, [])
+    found = recorded(run)
+    assert (found.id, found.project) == ("chosenbyagent", "ofthesweep")
+    assert found.config["config"] == run.config
+
+
+def test_what_was_read_of_an_earlier_run_is_recorded(run: Run) -> None:
+    made = [result for result in stubs.one_of_each() if isinstance(result, Tensors | Adapter)]
+    track(OFFLINE, run, made)
+    reader = a_run(run.directory.with_name("11112222"), adapter=str(run.directory / "adapter"), path="not/there")
+    track(OFFLINE, reader, made)
+    name = f"stub_adapter-{run.id}"
+    (read,) = recorded(reader).config["inputs"]
+    assert read == {"name": name, "digest": recorded(run).artifacts[name], "run": run.id}
+    own = [
+        record.artifact for record in records(recorded(reader).path) if record.WhichOneof("record_type") == "artifact"
+    ]
+    assert all(json.loads(artifact.metadata)["inputs"] == [read] for artifact in own)
+    assert recorded(run).config["inputs"] == []
+
+
+def test_offline_nothing_is_asked_of_a_server(wandb_server: WandbServer, run: Run) -> None:
+    track(OFFLINE, run, stubs.one_of_each())
+    assert recorded(run).exit_code == 0
+    assert wandb_server.requests == 0
+
+
+def test_online_without_a_key_is_refused_with_the_cure(run: Run) -> None:
+    online = Wandb(project="rcm", entity=None, mode="online", wait=5)
+    with pytest.raises(InputError, match=r"tracker\.mode=offline"), online.open(run):
+        pass
+
+
+def test_the_disk_tracker_adds_nothing(run: Run) -> None:
+    track(Disk(), run, stubs.one_of_each())
+    assert not (run.directory / "wandb").exists()
+
+
+@pytest.mark.parametrize("length", [1, 32768 - 7 - 7, 32768 - 7 - 3, 100_000])
+def test_a_record_written_anew_says_what_was_written(run: Run, length: int) -> None:
+    """Lengths around the ends of blocks."""
+    track(OFFLINE, run, stubs.one_of_each())
+    path, again = recorded(run).path, run.directory / "again.wandb"
+    assert list(records(rewritten(path, again, lambda record: True))) == list(records(path))
+
+    def with_notes(record: Any) -> bool:
+        record.run.notes = "x" * length
+        return True
+
+    written = [len(record.run.notes) for record in records(rewritten(path, again, with_notes))]
+    assert written == [length] * len(list(records(path)))
+    again.write_bytes(again.read_bytes()[:-1])  # as a kill leaves it
+    assert len(list(records(again))) == len(written) - 1
+
+
+@pytest.mark.parametrize(("center", "ends"), [(0.0, (-4.0, 4.0)), (1.0, (-2.0, 4.0)), (None, (-2.0, 4.0))])
+def test_the_colour_scale_is_even_around_its_center(center: float | None, ends: tuple[float, float]) -> None:
+    assert plots.limits(np.array([[4.0, -2.0], [np.nan, 0.0]]), center) == ends
+
+
+def test_figures_are_drawn_whatever_is_missing() -> None:
+    empty = Heatmap("none", np.full((40, 3), np.nan), ["a"] * 40, ["a long name"] * 3, "layer", "head", center=None)
+    for result in (empty, Curve("no lines", (), (), "x", "y"), Curve("nan", (1.0,), (Line("a", (np.nan,)),), "x", "y")):
+        assert "NaN" not in json.dumps(plots.figure(result).to_plotly_json())
+
+
+def test_a_cell_that_was_not_computed_is_missing_and_a_marked_one_outlined() -> None:
+    heatmap = next(result for result in stubs.one_of_each() if isinstance(result, Heatmap))
+    drawn = plots.figure(heatmap).to_plotly_json()
+    assert drawn["data"][0]["z"] == [[1.0, None, -2.0], [0.5, 0.0, 1.5]]
+    assert (drawn["data"][0]["zmin"], drawn["data"][0]["zmax"]) == (-2.0, 2.0)
+    assert drawn["layout"]["xaxis"]["title"]["text"] == "head"
+    assert drawn["layout"]["yaxis"]["ticktext"] == ["0", "1"]
+    assert [(shape["x0"], shape["y0"]) for shape in drawn["layout"]["shapes"]] == [(1.5, 0.5)]
+
+
+def test_a_band_lies_between_its_ends() -> None:
+    curve = Curve("c", (0.0, 1.0), (Line("a", (1.0, 2.0), (0.0, 1.0), (3.0, 4.0)), Line("b", (5.0, 6.0))), "x", "y")
+    drawn = plots.figure(curve).to_plotly_json()["data"]
+    assert [list(trace["y"]) for trace in drawn] == [[0.0, 1.0], [3.0, 4.0], [1.0, 2.0], [5.0, 6.0]]
+    assert [trace.get("name") for trace in drawn] == [None, None, "a", "b"]
+    assert drawn[1]["fill"] == "tonexty"
