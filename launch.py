@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 
 from rcm.errors import InputError
 from rcm.record import identity
+from rcm.running import identity as _  # noqa: F401 (registers ${rcm.run_id:}, the name of the run directory)
 
 log = logging.getLogger("rcm")
 

@@ -18,17 +18,18 @@ from rcm.patching import interchange
 from rcm.prompts import texts
 from rcm.running.run import prepared
 
-model, prompts, method, judge, seed = prepared(
+study, methods = prepared(
     "model=smollm2-135m-refusal",
     "method=direction",
     "dataset.train=32",
     "dataset.validation=12",
     "dataset.test=8",
-    "method.positions=[-1]",
-    "method.max_kl=1.0",  # few prompts, and a model in which refusing lies close to how it begins any answer
-    "method.null_draws=20",
+    "method.direction.positions=[-1]",
+    "method.direction.max_kl=1.0",  # few prompts, and a model in which refusing lies close to how it begins any answer
+    "method.direction.null_draws=20",
     "device=cpu",
 )
+model, prompts, judge, seed = study.model, study.prompts, study.judge, study.seed
 harmful, harmless = texts(prompts.test.harmful), texts(prompts.test.harmless)
 
 # %% [markdown]
@@ -54,9 +55,9 @@ for cell in shares.argsort(descending=True)[:5].tolist():
 # The mean difference at every layer, scored by intervening; the best one that passes every filter.
 
 # %%
-figures, found = collected(method.find(model, prompts, seed))
+figures, found = collected(methods["direction"].run(study))
 print(figures["direction/outcome"].because)
-print(f"separation {figures['direction/separation'].value:.2f}, null {figures['direction/separation'].null:.2f}")
+print(f"separation {figures['direction/separation'].value:.2f}, null {figures['direction/separation'].null.value:.2f}")
 
 # %% [markdown]
 # ## Steer

@@ -7,7 +7,7 @@ none, and a reply is `RRR` (refused) or `AAA` (answered).
 """
 
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,15 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+import rcm.running.identity  # noqa: F401 (registers the resolver that the config names its directory with)
 from rcm.directions.refusal_direction import RefusalDirection
-from rcm.judges import Strings
-from rcm.methods import Method
+from rcm.judges import Judge, Strings
+from rcm.methods import Method, Study, run_in_turn
 from rcm.models import LoadedModel
 from rcm.models.random import Random, byte_tokenizer
 from rcm.prompts import Part, Prompt, Split
-from rcm.record import identity  # noqa: F401 (registers the resolver that the config names its directory with)
-from rcm.record.results import Outcome, Result
+from rcm.record.results import Outcome, Result, Scalar
+from rcm.running.summary import summary
 
 LAYERS, WIDTH = 6, 32
 TRIGGER, REFUSE, ANSWER = "#", "R", "A"
@@ -120,23 +121,52 @@ def known(
     noise = torch.randn(controls, model.d_model, generator=torch.Generator().manual_seed(1))
     shuffled = vector.norm() * torch.nn.functional.normalize(noise, dim=1)
     outcome = Outcome("direction/outcome", "selected", "")
-    return RefusalDirection(-1, layer, vector, harmless + vector, harmless, shuffled, tokens, outcome)
+    return RefusalDirection(-1, layer, vector, harmless + vector, harmless, shuffled, tokens, outcome, (-1,))
 
 
-def method(name: str, **overrides: Any) -> Method:
-    """The method of `conf/method/name.yaml`, with few draws for its nulls."""
+def composed(*names: str, **settings: Any) -> dict[str, Method]:
+    """The methods of `conf/method`, in order, with few draws for their nulls. A setting goes to each that has it."""
     quick = {"null_draws": 20, "null_directions": 3}
     with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
-        settings = OmegaConf.to_container(compose("config", overrides=[f"method={name}"])["method"])
-    settings |= {key: value for key, value in quick.items() if key in settings} | overrides
-    return instantiate(settings, _convert_="all")
+        cfg = compose("config", overrides=[f"method=[{','.join(names)}]"])["method"]
+    options: dict[str, Any] = OmegaConf.to_container(cfg)
+    unknown = [key for key in settings if not any(key in option for option in options.values())]
+    assert not unknown, unknown
+    chosen = {
+        name: option | {key: value for key, value in (quick | settings).items() if key in option}
+        for name, option in options.items()
+    }
+    return {name: instantiate(option, _convert_="all") for name, option in chosen.items()}
+
+
+def method(name: str, **settings: Any) -> Method:
+    """One of them."""
+    return composed(name, **settings)[name]
+
+
+def reported(
+    methods: Method | Mapping[str, Method],
+    model: LoadedModel,
+    prompts: Split,
+    judge: Judge | None = None,
+    *findings: Any,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """What methods report, by name; `findings` are those of methods that went before."""
+    study = Study(model, prompts, judge or planted_judge(), seed, {type(finding): finding for finding in findings})
+    in_turn = methods if isinstance(methods, Mapping) else {"method": methods}
+    return by_name(run_in_turn(in_turn, study))
+
+
+MAP = ("behaviour", "direction", "patching", "steering")
 
 
 @cache
 def planted_map() -> tuple[Result, ...]:
     """What the main job reports of the planted model."""
-    settings = method("map", max_new_tokens=4, strengths=[1.0])
-    return tuple(settings.run(planted_model(), planted_prompts(), planted_judge(), seed=0))
+    methods = composed(*MAP, max_new_tokens=4, strengths=[1.0])
+    found = reported(methods, planted_model(), planted_prompts()).values()
+    return (*found, *summary([one for one in found if isinstance(one, Scalar)]))
 
 
 def by_name(results: Iterable[Result]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import os
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -11,15 +11,30 @@ import numpy as np
 import torch
 from pydantic import PositiveInt
 
+import rcm.methods
 from rcm.errors import InputError
-from rcm.judges import Judge
-from rcm.record.results import Adapter, Curve, Heatmap, Line, Outcome, Result, Scalar, Table, Tensors, Transcripts
+from rcm.methods import Study
+from rcm.record.results import (
+    SHUFFLED_LABELS,
+    Adapter,
+    Curve,
+    Heatmap,
+    Line,
+    Null,
+    Outcome,
+    Result,
+    Scalar,
+    Table,
+    Tensors,
+    Transcripts,
+)
 from rcm.settings import Settings
 
 OPTIONS = {
     "model/stub.yaml": "_target_: tests.stubs.Model\nfamily: stub\nstage: base\npath: null\n",
     "dataset/stub.yaml": "_target_: tests.stubs.Prompts\nsize: 4\n",
-    "method/stub.yaml": "_target_: tests.stubs.Method\ntop_k: 3\ngranularity: head\nfails_at: null\n"
+    "method/stub.yaml": "# @package method.stub\n_target_: tests.stubs.Method\ntop_k: 3\ngranularity: head\n"
+    "fails_at: null\n"
     "places: [-1]\ninner:\n  rate: 0.5\n",
 }
 BLOCK = "RCM_STUB_BLOCKS"  # set in the environment, the method stops half-way for ever
@@ -76,7 +91,7 @@ class Inner(Settings):
     rate: float
 
 
-class Method(Settings):
+class Method(rcm.methods.Method):
     """One result of each kind, then more figures; breaks with the seed `fails_at`."""
 
     top_k: PositiveInt
@@ -85,18 +100,26 @@ class Method(Settings):
     places: tuple[int, ...] | None
     inner: Inner
 
-    def check(self) -> None:
-        """Nothing is needed."""
-
-    def run(self, model: Loaded, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
+    def run(self, study: Study) -> Generator[Result, None, None]:
         yield Scalar("stub/alive", float(Loaded.alive()))
         yield from one_of_each()
         if BLOCK in os.environ:
             time.sleep(600)
-        if seed == self.fails_at:
+        if study.seed == self.fails_at:
             raise RuntimeError("the stub breaks")
         yield Scalar("stub/random", torch.rand(()).item() + float(np.random.rand()), (0.0, 2.0), 4, target=-1.0)
-        yield Scalar("stub/low", 0.25, (0.1, 0.4), 20, null=0.3, target=0.5)
+        yield Scalar(
+            "stub/low",
+            0.25,
+            (0.1, 0.4),
+            20,
+            Null(0.3, SHUFFLED_LABELS, 100),
+            target=0.5,
+            label="a low share",
+            unit="share",
+            hint="below its null",
+            good="high",
+        )
 
 
 def one_of_each() -> list[Result]:

@@ -9,7 +9,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from rcm.running.identity import id_of  # importing it registers the resolver that conf/config.yaml uses
+from rcm.running.chosen import chosen_settings
+from rcm.running.identity import id_of, plain  # importing it registers the resolver that conf/config.yaml uses
 from rcm.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -28,12 +29,28 @@ def composed(*overrides: str, hydra: bool = False) -> DictConfig:
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{group}={option}" for group, option in OPTIONS])
 def test_every_option_fills_its_class(group: str, option: str) -> None:
     node = composed(f"{group}={option}")[group]
-    settings = get_class(node["_target_"])
-    assert issubclass(settings, Settings)
-    assert set(node) == {"_target_", *settings.model_fields}
-    # One home for a value: the YAML file.
-    assert all(field.is_required() for field in settings.model_fields.values())
-    instantiate(node, _convert_="all")
+    for one in node.values() if group == "method" else [node]:
+        settings = get_class(one["_target_"])
+        assert issubclass(settings, Settings)
+        assert set(one) == {"_target_", *settings.model_fields}
+        # One home for a value: the YAML file.
+        assert all(field.is_required() for field in settings.model_fields.values())
+        if not OmegaConf.missing_keys(one):
+            instantiate(one, _convert_="all")
+
+
+def test_a_method_has_its_settings_at_one_path_in_every_composition() -> None:
+    for methods in ("direction", "[behaviour,direction,steering]", "map", "[map,transplant]"):
+        cfg = composed(f"method={methods}", "method.direction.max_kl=0.3")
+        assert cfg.method.direction.max_kl == 0.3
+        assert list(cfg.method)[:1] == (["direction"] if methods == "direction" else ["behaviour"])
+
+
+def test_what_an_experiment_sets_of_methods_that_are_left_away_does_not_count() -> None:
+    alone = composed("experiment=smoke", "method=[behaviour]")
+    assert list(plain(alone)["method"]) == ["behaviour"]
+    assert id_of(alone) == id_of(composed("experiment=smoke", "method=behaviour", "method.steering.plain_texts=9"))
+    assert id_of(alone) != id_of(composed("experiment=smoke", "method=behaviour", "method.behaviour.floor=0.9"))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -78,8 +95,7 @@ def test_every_sweep_opens_with_the_commands_that_run_it(path: Path) -> None:
 
 
 def fills(cfg: DictConfig) -> None:
-    for group in GROUPS:
-        instantiate(cfg[group], _convert_="all")
+    assert chosen_settings(cfg).methods
     assert len(id_of(cfg)) == 8
 
 

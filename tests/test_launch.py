@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 from rcm.errors import InputError
 from rcm.models.devices import Device
 from rcm.record.storage import Run, StoredRun, stored_run, stored_runs
-from rcm.running.run import chosen_settings, perform
+from rcm.running.chosen import chosen_settings
+from rcm.running.run import perform
 from tests import stubs
 
 LAUNCH = Path(__file__).parents[1] / "launch.py"
@@ -139,7 +140,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 
 def test_failing_jobs_leave_the_others_finished_and_no_model_alive(tmp_path: Path) -> None:
-    done = launched(tmp_path, "-m", "seed=-1,0,1,2", "method.fails_at=1")
+    done = launched(tmp_path, "-m", "seed=-1,0,1,2", "method.stub.fails_at=1")
     assert done.returncode == 1
     runs = {run.config["seed"]: run for run in stored_runs(tmp_path / "runs")}
     assert {seed: run.status for seed, run in runs.items()} == {0: "finished", 1: "failed", 2: "finished"}
@@ -162,7 +163,7 @@ def test_a_second_process_is_kept_out_with_one_sentence(tmp_path: Path) -> None:
 
 
 def test_a_bug_is_one_traceback(tmp_path: Path) -> None:
-    done = launched(tmp_path, "method.fails_at=0")
+    done = launched(tmp_path, "method.stub.fails_at=0")
     assert (done.returncode, done.stderr) == (1, "")
     assert done.stdout.count("Traceback") == 1
 
@@ -172,9 +173,9 @@ def test_bad_settings_are_all_named_in_one_message(tmp_path: Path) -> None:
         "seed=x": "valid integer",
         "model.stage=3": "valid string",
         "dataset.size=many": "valid integer",
-        "method.top_k=0": "greater than 0",
-        "method.granularity=neuron": "'head' or 'layer'",
-        "method.inner.rate=often": "valid number",
+        "method.stub.top_k=0": "greater than 0",
+        "method.stub.granularity=neuron": "'head' or 'layer'",
+        "method.stub.inner.rate=often": "valid number",
         "device.kind=tpu": "'auto', 'cpu' or 'cuda'",
     }
     cfg = composed(tmp_path, *bad, "dataset.size=many", "model.path=???")
@@ -190,8 +191,8 @@ def test_bad_settings_are_all_named_in_one_message(tmp_path: Path) -> None:
 
 
 def test_one_bad_setting_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^method\.top_k=null: Input should be a valid integer$"):
-        chosen_settings(composed(tmp_path, "method.top_k=null"))
+    with pytest.raises(InputError, match=r"^method\.stub\.top_k=null: Input should be a valid integer$"):
+        chosen_settings(composed(tmp_path, "method.stub.top_k=null"))
 
 
 def test_a_second_judge_that_there_is_not_is_one_line_before_anything_is_loaded(tmp_path: Path) -> None:
@@ -208,9 +209,8 @@ def composed(folder: Path, *overrides: str) -> DictConfig:
 
 
 def test_a_model_file_that_is_not_there_costs_no_loading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        "rcm.running.run.seed_everything", lambda seed: None
-    )  # which would hold for the tests that follow too
+    # Which would hold for the tests that follow, too.
+    monkeypatch.setattr("rcm.running.run.seed_everything", lambda seed: None)
     chosen = chosen_settings(composed(tmp_path, "model.path=nowhere"))
     run = Run("0a1b2c3d", tmp_path / "run", {}, {}, {"started": ""})
     run.directory.mkdir()
@@ -226,11 +226,11 @@ def test_a_model_file_that_is_not_there_costs_no_loading(tmp_path: Path, monkeyp
     [
         ("tracker=paper", "tracker=paper: there is no such option; choose one of disk, wandb"),
         ("model=smollm2-135", "model=smollm2-135: there is no such option; did you mean smollm2-135m?"),
-        ("method.topk=3", "method.topk: there is no such setting; did you mean top_k?"),
-        ("method.inner.x=3", "method.inner.x: there is no such setting; choose one of rate"),
+        ("method.stub.topk=3", "method.stub.topk: there is no such setting; did you mean top_k?"),
+        ("method.stub.inner.x=3", "method.stub.inner.x: there is no such setting; choose one of rate"),
         ("metod=map", "metod: there is no such setting; did you mean method?"),
         ("method=3", "Config group override must be a string or a list. Got int; give the name of"),
-        ("method.top_k", "Error parsing override 'method.top_k'; missing EQUAL at '<EOF>'"),
+        ("method.stub.top_k", "Error parsing override 'method.stub.top_k'; missing EQUAL at '<EOF>'"),
         ("tracker=disk,wandb", "Ambiguous value for argument 'tracker=disk,wandb'; 1. To use it as a list"),
     ],
 )

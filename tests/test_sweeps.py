@@ -30,7 +30,7 @@ def test_an_agent_runs_a_sweep_to_its_end(wandb_server: WandbServer, tmp_path: P
         "model": {"values": ["stub"]},
         "model.path": {"value": "null"},
         "method": {"values": ["failing", "stub"]},
-        "method.places": {"value": [-1, -2]},
+        "method.stub.places": {"value": [-1, -2]},
     }
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
 
@@ -67,8 +67,9 @@ def assert_swept(server: WandbServer, folder: Path) -> None:
         assert ("stub/low" in run.summary) is not fails
         settings = run.settings["config"]
         assert settings["model"]["path"] is None
-        assert (settings["method"]["places"], settings["method"]["inner"]) == ([-1, -2], {"rate": 0.5})
-        assert (run.settings["model"], run.settings["method"]) == ("stub", arguments["method"])
+        stub = settings["method"]["stub"]
+        assert (stub["places"], stub["inner"]) == ([-1, -2], {"rate": 0.5})
+        assert (run.settings["model"], run.settings["method"]) == ("stub", "stub")  # by the name of its settings
         directories |= {path.parents[2] for path in folder.glob(f"runs/*/wandb/*/run-{name}.wandb")}
     assert directories == {run.directory for run in stored_runs(folder / "runs")}
     assert len(directories) == 2

@@ -13,15 +13,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Bool, Float
 
+from rcm.comparison.names import HELD_OUT, REFUSING, REPLIES
 from rcm.comparison.reading import Reading
 from rcm.record.identity import prompt_digest
 from rcm.record.results import Transcripts
-from rcm.record.units import Unit, known, percent, sigmas
+from rcm.record.units import Unit, known
+from rcm.stats.separability import separations, spread
 
 DRAWS, SEED = 2000, 0
 NAN = float("nan")
 ALPHA = 0.05
 FEWEST = 8  # prompts, below which nothing is compared
+HARMFUL_REFUSED = "harmful prompts refused"
 Values = Float[np.ndarray, "*draw prompt"]
 Harmful = Bool[np.ndarray, " prompt"]
 Statistic = Callable[[Values, Harmful], Float[np.ndarray, "*draw"]]
@@ -172,21 +175,15 @@ def share(values: Values, harmful: Harmful) -> Float[np.ndarray, "*draw"]:
 
 
 def separation(values: Values, harmful: Harmful) -> Float[np.ndarray, "*draw"]:
-    """As `rcm.stats.metrics.separation`, of many draws at once."""
-    return (values[..., harmful].mean(-1) - values[..., ~harmful].mean(-1)) / _within(values, harmful)
-
-
-def _within(values: Values, harmful: Harmful) -> Float[np.ndarray, "*draw"]:
-    """The standard deviation within a class, of both classes together."""
-    return np.sqrt((values[..., harmful].var(-1, ddof=1) + values[..., ~harmful].var(-1, ddof=1)) / 2)
+    return separations(values[..., harmful], values[..., ~harmful])
 
 
 def _refused(kind: str) -> Callable[[Reading], Sample]:
     def sample(reading: Reading) -> Sample:
-        said = next((one for one in reading.every(Transcripts) if one.name == "behaviour/transcripts"), None)
+        replies = next((one for one in reading.every(Transcripts) if one.name == REPLIES), None)
         return {
-            (kind, prompt_digest(str(row["prompt"]))): float(row["verdict"] in ("refusal", "partial"))
-            for row in (said.rows if said else ())
+            (kind, prompt_digest(str(row["prompt"]))): float(row["verdict"] in REFUSING)
+            for row in (replies.rows if replies else ())
             if row["kind"] == kind
         }
 
@@ -195,7 +192,7 @@ def _refused(kind: str) -> Callable[[Reading], Sample]:
 
 def _held_out(column: str) -> Callable[[Reading], Sample]:
     def sample(reading: Reading) -> Sample:
-        return {(row["kind"], row["prompt"]): float(row[column]) for row in reading.rows("direction/held_out")}
+        return {(row["kind"], row["prompt"]): float(row[column]) for row in reading.rows(HELD_OUT)}
 
     return sample
 
@@ -207,19 +204,14 @@ def _projections(reading: Reading) -> Sample:
     if not len(values):
         return sample
     middle = (values[harmful].mean() + values[~harmful].mean()) / 2
-    scaled = (values - middle) / (float(_within(values[None], harmful)[0]) or 1.0)
+    scaled = (values - middle) / (float(spread(values[harmful], values[~harmful])) or 1.0)
     return dict(zip(sample, scaled.tolist(), strict=True))
 
 
 FIGURES = (
-    Compared("harmful prompts refused", _refused("harmful"), share, percent),
-    Compared("harmless prompts refused", _refused("harmless"), share, percent),
-    Compared("safe lookalikes refused", _refused("lookalike"), share, percent),
-    Compared("separation", _projections, separation, sigmas, fitted=True),
-    Compared("probe accuracy", _held_out("probe_correct"), share, percent, fitted=True),
+    Compared(HARMFUL_REFUSED, _refused("harmful"), share, "share"),
+    Compared("harmless prompts refused", _refused("harmless"), share, "share"),
+    Compared("safe lookalikes refused", _refused("lookalike"), share, "share"),
+    Compared("separation", _projections, separation, "sigma", fitted=True),
+    Compared("probe accuracy", _held_out("probe_correct"), share, "share", fitted=True),
 )
-
-
-def pairs(readings: Sequence[Reading]) -> Iterator[tuple[Reading, Reading]]:
-    """The earliest stage of a family with every later one."""
-    yield from ((readings[0], later) for later in readings[1:])

@@ -9,9 +9,12 @@ import json
 
 import numpy as np
 from jaxtyping import Float
+from safetensors import SafetensorError
 
-from rcm.comparison.reading import DIRECTIONS, Reading
-from rcm.record.results import Curve, Line
+from rcm.comparison.names import DIRECTIONS, POSITION
+from rcm.comparison.reading import Reading
+from rcm.errors import InputError
+from rcm.record.results import Curve, Line, Tensors
 
 NAME = "direction/cosine"
 OURS, NULL = "the two directions", "95 % of those of shuffled labels"
@@ -19,7 +22,8 @@ Vectors = Float[np.ndarray, "layer _ d_model"]
 
 
 def cosines(before: Reading, after: Reading) -> Curve | None:
-    """None where a run has no directions at that position or none of shuffled labels, or the shapes differ."""
+    """None where a run has no directions at that position or none of shuffled labels, or the shapes differ. Raises
+    InputError where the file of a run's directions is damaged or gone."""
     first, second = (_vectors(reading, after) for reading in (before, after))
     if first is None or second is None or first[0].shape != second[0].shape:
         return None
@@ -31,16 +35,26 @@ def cosines(before: Reading, after: Reading) -> Curve | None:
 
 def _vectors(reading: Reading, place: Reading) -> tuple[Vectors, Vectors] | None:
     """The mean difference of each layer at the position of another run, and those of shuffled labels."""
-    position = place.scalar("direction/position")
+    position = place.scalar(POSITION)
     if position is None or not reading.weights:
         return None
-    found = reading.run.tensors(DIRECTIONS)
+    found = _directions(reading)
     positions: list[int] = json.loads(found.metadata["positions"])
     if position.value not in positions or "shuffled" not in found.tensors:
         return None
     row = positions.index(int(position.value))
     true, shuffled = (found.tensors[name][row].double().numpy() for name in ("mean_difference", "shuffled"))
     return true[:, None], shuffled
+
+
+def _directions(reading: Reading) -> Tensors:
+    try:
+        return reading.run.tensors(DIRECTIONS)
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"The directions of {reading.name} ({reading.run.id}) cannot be read ({str(error).splitlines()[0]}); copy "
+            "it anew, or run it with rerun=true."
+        ) from error
 
 
 def _cosine(first: Vectors, second: Vectors) -> Float[np.ndarray, "layer _"]:

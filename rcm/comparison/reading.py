@@ -1,24 +1,25 @@
-"""The stored runs as the page reads them: sorted into families and stages, each with what it reported."""
+"""A finished run as it is read: its results by name, and why one is missing."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeVar
 
+from rcm.comparison.names import DIRECTIONS
 from rcm.errors import InputError
 from rcm.record.results import Outcome, Result, Scalar, Table
 from rcm.record.storage import StoredRun
 
-STAGES = ("base", "sft", "chat", "safety")  # as training goes
-COMPARED = "map"  # the method whose runs stand side by side
-DIRECTIONS = "direction/directions"
-# What a step concludes that came to its figures; any other conclusion says why it came to none.
-COMPLETE = {"direction": ("selected",), "patching": ("localised", "none"), "steering": ("steered", "unspecific")}
 NOT_RUN, NOT_REPORTED = "It was not run.", "The run did not report it."
 R = TypeVar("R", bound=Result)
 
 
-@dataclass(frozen=True)
+def method_of(name: str) -> str:
+    """The method that reports a result of this name."""
+    return name.split("/")[0]
+
+
+@dataclass(frozen=True, eq=False)  # arrays have no yes or no for an answer: a reading equals itself alone
 class Reading:
     """A finished run and its results. `weights`: which weights and template it had, as noted beside its tensors."""
 
@@ -32,11 +33,17 @@ class Reading:
 
     @property
     def name(self) -> str:
-        return self.run.choices["model"]
+        """The model's name for people."""
+        return self.run.label
 
     @property
     def stage(self) -> str:
         return self.run.stage or "unknown stage"
+
+    @cached_property
+    def reporting(self) -> frozenset[str]:
+        """The methods that reported anything."""
+        return frozenset(method_of(result.name) for result in self.results)
 
     @cached_property
     def _named(self) -> Mapping[str, Result]:
@@ -49,12 +56,12 @@ class Reading:
         return self._get(Outcome, name)
 
     def why_without(self, name: str) -> str:
-        """Why the run has no such result: its step was not run, or concluded something else first; empty if neither."""
-        step = name.split("/")[0]
-        outcome = self.outcome(f"{step}/outcome")
-        if outcome is None:
-            return NOT_RUN
-        return "" if outcome.value in COMPLETE.get(step, (outcome.value,)) else outcome.because
+        """Why the run has no such result: its method was not run, or stopped before it, and why; empty if neither."""
+        method = method_of(name)
+        outcome = self.outcome(f"{method}/outcome")
+        if outcome is not None:
+            return "" if outcome.complete else outcome.because
+        return "" if method in self.reporting or method in self.run.methods else NOT_RUN
 
     def table(self, name: str) -> Table | None:
         return self._get(Table, name)
@@ -68,9 +75,12 @@ class Reading:
         """All results of a kind, in the order in which they came."""
         return [result for result in self.results if isinstance(result, kind)]
 
-    def setting(self, group: str, key: str) -> Any:
-        """A value of the run's config, or None where there is none."""
-        return self.run.config.get(group, {}).get(key)
+    def setting(self, *path: str) -> Any:
+        """A value of the run's config, such as `setting("method", "direction", "max_kl")`; None where there is none."""
+        value: Any = self.run.config
+        for key in path:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        return value
 
     def _get(self, kind: type[R], name: str) -> R | None:
         result = self._named.get(name)
@@ -82,50 +92,3 @@ def _weights(run: StoredRun) -> Mapping[str, str]:
         return run.metadata(DIRECTIONS)
     except InputError:  # a method without directions
         return {}
-
-
-@dataclass(frozen=True)
-class Family:
-    """Models that may be compared, as far in training as they are in order."""
-
-    name: str
-    readings: Sequence[Reading]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """`families`: finished runs of the main job. `others`: finished runs of other methods. `unfinished`: the rest."""
-
-    families: Sequence[Family]
-    others: Sequence[Reading]
-    unfinished: Sequence[StoredRun]
-
-    @classmethod
-    def of(cls, runs: Iterable[StoredRun]) -> "Comparison":
-        runs = list(runs)
-        done = [Reading.of(run) for run in runs if run.status == "finished"]
-        compared = [reading for reading in done if reading.run.choices["method"] == COMPARED]
-        others = [reading for reading in done if reading.run.choices["method"] != COMPARED]
-        return cls(_families(compared), others, [run for run in runs if run.status != "finished"])
-
-    @property
-    def compared(self) -> list[Reading]:
-        return [reading for family in self.families for reading in family.readings]
-
-    @property
-    def finished(self) -> list[Reading]:
-        return [*self.compared, *self.others]
-
-
-def _families(readings: Sequence[Reading]) -> list[Family]:
-    names = dict.fromkeys(_family(reading) for reading in readings)
-    return [Family(name, sorted((r for r in readings if _family(r) == name), key=_place)) for name in names]
-
-
-def _family(reading: Reading) -> str:
-    return reading.run.family or "no family"
-
-
-def _place(reading: Reading) -> tuple[int, str]:
-    stage = reading.run.stage
-    return STAGES.index(stage) if stage in STAGES else len(STAGES), reading.run.started

@@ -1,20 +1,64 @@
-"""Transplants: what the direction of each source does in each target."""
+"""Transplants: what the direction of each source does in each target.
+
+A source is the model that its run measured, wherever that run is known by its id; a target the model, the prompts and
+the seed of the run that transplanted.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from rcm.comparison.identity import data_of, seed_of, started, weights_of
+from rcm.comparison.names import MATRIX
 from rcm.comparison.reading import Reading
 
-MATRIX = "transplant/matrix"
-Transplanted = Mapping[str, Any]  # one row of the matrix: a source in this target
+
+@dataclass(frozen=True)
+class Transplanted:
+    """A source's direction in a target. `source`: the source's name for people; `source_run`: the id of the run that it
+    was taken from, and `source_weights` which model that run measured, empty where the run is not at hand; `target`:
+    the run that brought it in; `row`: what it did there, by column of `transplant/matrix`."""
+
+    source: str
+    source_run: str
+    source_weights: str
+    target: Reading
+    row: Mapping[str, Any]
 
 
-def transplants_into(reading: Reading) -> dict[str, Transplanted]:
-    """By source, where the run transplanted."""
-    return {str(row["source"]): row for row in reading.rows(MATRIX)}
+def all_transplants(readings: Sequence[Reading]) -> list[Transplanted]:
+    """Of all these runs, as they started."""
+    weights = {reading.run.id: weights_of(reading) for reading in readings}
+    return [
+        Transplanted(str(row["source"]), id, weights.get(id, ""), reading, row)
+        for reading in sorted(readings, key=started)
+        for row in reading.rows(MATRIX)
+        for id in [str(row.get("run", ""))]
+    ]
 
 
-def transplanted(source: Reading, target: Reading, others: Sequence[Reading]) -> Transplanted | None:
-    """The latest transplant from this run's model into that of another."""
-    found = [transplants_into(other).get(source.name) for other in others if other.name == target.name]
-    return next((one for one in reversed(found) if one), None)
+def latest_transplants(found: Sequence[Transplanted]) -> list[Transplanted]:
+    """Of each source in each target the latest."""
+    latest = {
+        (
+            one.source_weights or one.source_run or one.source,
+            weights_of(one.target),
+            data_of(one.target),
+            seed_of(one.target),
+        ): one
+        for one in found
+    }
+    return sorted(latest.values(), key=lambda one: (one.source, one.target.name, started(one.target), one.source_run))
+
+
+def transplanted(source: Reading, target: Reading, found: Sequence[Transplanted]) -> Transplanted | None:
+    """From one run's model into another's, on the other's prompts and with its seed: the latest from this very run, or
+    else from any run of its model."""
+    into = [one for one in found if _where(one.target) == _where(target)]
+    exact = [one for one in into if one.source_run == source.run.id]
+    alike = [one for one in into if one.source_weights == weights_of(source)]
+    return next(reversed(exact or alike), None)
+
+
+def _where(reading: Reading) -> tuple[object, ...]:
+    return weights_of(reading), data_of(reading), seed_of(reading)

@@ -10,14 +10,18 @@
 Whether two directions are the same is told by a transplant, where one was run: the base's mean difference, at the place
 that the tuned model's run chose, either steers the tuned model or does not. Else their cosine there decides, against
 that of shuffled labels (`rcm.comparison.cosines`).
+
+Of several pairs of runs of the same two models each has its verdict. Where all say the same that is the verdict on the
+two models; where they do not, it is open, and the evidence says which pair said what.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rcm.comparison.changes import FIGURES, Change, changes, pairs
-from rcm.comparison.cosines import cosines
-from rcm.comparison.reading import Comparison, Reading
+from rcm.comparison.changes import HARMFUL_REFUSED, Change
+from rcm.comparison.names import DIRECTION_OUTCOME, LAYER, NOTHING, SELECTED, SEPARATION
+from rcm.comparison.reading import Reading
+from rcm.comparison.settings import listed
 from rcm.comparison.transplants import Transplanted, transplanted
 from rcm.record.results import Curve, Scalar
 from rcm.record.units import interval, known, percent, plain, sigmas
@@ -32,36 +36,54 @@ IN_WORDS = {
 }
 
 
+DISAGREE = "Its runs do not agree on what tuning changed."
+
+
 @dataclass(frozen=True)
-class Judged:
-    """`value`: one of the words above; `evidence`: a sentence for each figure that it rests on."""
+class Verdict:
+    """`value`: one of the words above; `evidence`: a sentence for each figure that it rests on; `agreed`: whether all
+    pairs of runs said the same."""
 
     value: str
     evidence: Sequence[str]
+    agreed: bool = True
 
     @property
-    def said(self) -> str:
-        return " ".join([IN_WORDS[self.value], *self.evidence])
+    def sentence(self) -> str:
+        return " ".join([IN_WORDS[self.value] if self.agreed else DISAGREE, *self.evidence])
 
 
-def judged(
-    before: Reading, after: Reading, found: Sequence[Change], alike: Curve | None, others: Sequence[Reading]
-) -> Judged:
-    """Of the earlier and the later run of a family; `others` may hold transplants between them."""
-    refused = next((one for one in found if one.label == FIGURES[0].label), None)
-    separation = before.scalar("direction/separation")
+def verdict(
+    before: Reading, after: Reading, found: Sequence[Change], alike: Curve | None, brought: Sequence[Transplanted]
+) -> Verdict:
+    """Of an earlier and a later run of a family; among `brought` there may be transplants between their models."""
+    refused = next((one for one in found if one.label == HARMFUL_REFUSED), None)
+    separation = before.scalar(SEPARATION)
     if refused is None or separation is None:
-        return Judged(OPEN, ())
+        return Verdict(OPEN, ())
     evidence = [_of_refusing(refused)]
     if not (refused.significant and refused.difference > 0):
-        return Judged(UNCHANGED, evidence)
+        return Verdict(UNCHANGED, evidence)
     separates, how_far = _separates(separation)
     evidence.append(how_far)
     if not separates:
-        return Judged(BEHAVIOUR, evidence)
-    same, told = _same_direction(before, after, alike, others)
-    evidence += told
-    return Judged(OPEN if same is None else COUPLING if same else REPRESENTATION, evidence)
+        return Verdict(BEHAVIOUR, evidence)
+    same, sentences = _same_direction(before, after, alike, brought)
+    evidence += sentences
+    return Verdict(OPEN if same is None else COUPLING if same else REPRESENTATION, evidence)
+
+
+def overall(verdicts: Mapping[str, Verdict]) -> Verdict:
+    """Of all pairs of runs; each under a name for people, such as "runs a and b (seed 0)"."""
+    (first_name, first), *others = verdicts.items()
+    if not others:
+        return first
+    if all(one.value == first.value for _, one in others):
+        agreement = f"All {len(verdicts)} pairs of runs say so; the figures that follow are those of {first_name}."
+        return Verdict(first.value, [agreement, *first.evidence])
+    values = list(dict.fromkeys(one.value for one in verdicts.values()))
+    names = {value: [name for name, one in verdicts.items() if one.value == value] for value in values}
+    return Verdict(OPEN, [f"{value.capitalize()}: {listed(names[value])}." for value in values], agreed=False)
 
 
 def _of_refusing(change: Change) -> str:
@@ -74,7 +96,7 @@ def _of_refusing(change: Change) -> str:
 def _separates(separation: Scalar) -> tuple[bool, str]:
     """Whether the base's held-out separation lies, with its interval, above its null."""
     low = separation.interval[0] if separation.interval else float("nan")
-    null = separation.null if separation.null is not None else float("nan")
+    null = separation.null.value if separation.null is not None else float("nan")
     above = low > null
     return above, (
         f"The base separates them by {sigmas(separation.value)} ({interval(separation.interval, sigmas)}; null "
@@ -83,65 +105,41 @@ def _separates(separation: Scalar) -> tuple[bool, str]:
 
 
 def _same_direction(
-    before: Reading, after: Reading, alike: Curve | None, others: Sequence[Reading]
+    before: Reading, after: Reading, alike: Curve | None, brought: Sequence[Transplanted]
 ) -> tuple[bool | None, list[str]]:
     """Whether the base's direction is the one that decides; None where nothing tells. And what tells it."""
-    there, back = transplanted(before, after, others), transplanted(after, before, others)
-    cosine, null = (there["cosine"], there["cosine_null"]) if there else _cosine(alike, after)
-    told = []
+    there, back = transplanted(before, after, brought), transplanted(after, before, brought)
+    cosine, null = (there.row["cosine"], there.row["cosine_null"]) if there else _cosine(alike, after)
+    sentences = []
     if known(cosine):
-        told.append(
+        sentences.append(
             f"Where the tuned model decides, the two directions' cosine is {plain(cosine)} (null {plain(null)})."
         )
     if back:
-        told.append(f"The tuned model's direction in the base {_rates(back)}.")
+        sentences.append(f"The tuned model's direction in the base {_rates(back)}.")
     if there:
-        told.append(f"The base's direction in the tuned model {_rates(there)}.")
-        return there["outcome"] != "nothing", told
+        sentences.append(f"The base's direction in the tuned model {_rates(there)}.")
+        return there.row["outcome"] != NOTHING, sentences
     if not known(cosine):
-        return None, [*told, "Their directions cannot be compared: run both at one position, the later with a choice."]
-    return cosine > null, told
+        cure = "Their directions cannot be compared: run both at one position, the later with a choice."
+        return None, [*sentences, cure]
+    return cosine > null, sentences
 
 
 def _rates(one: Transplanted) -> str:
-    told = (("forces", "force"), ("suppresses", "suppress"))
+    verbs = (("forces", "force"), ("suppresses", "suppress"))
     parts = [
-        f"{verb} {percent(one[name])} (p = {plain(one[f'{name}_p'])} against controls)"
-        for verb, name in told
-        if known(one[name])
+        f"{verb} {percent(one.row[name])} (p = {plain(one.row[f'{name}_p'])} against controls)"
+        for verb, name in verbs
+        if known(one.row[name])
     ]
     return ", ".join(parts) or "nothing to turn over"
 
 
 def _cosine(alike: Curve | None, after: Reading) -> tuple[float, float]:
     """At the place that the later run selected, with its null; NaN where it selected none."""
-    layer, outcome = after.scalar("direction/layer"), after.outcome("direction/outcome")
-    if alike is None or layer is None or outcome is None or outcome.value != "selected":
+    layer, outcome = after.scalar(LAYER), after.outcome(DIRECTION_OUTCOME)
+    if alike is None or layer is None or outcome is None or outcome.value != SELECTED:
         return float("nan"), float("nan")
     value, null = (line.y[int(layer.value)] for line in alike.lines)
     return value, null
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """A pair of runs of one family: what differs, how alike their directions are, and what that means."""
-
-    before: Reading
-    after: Reading
-    changes: Sequence[Change]
-    cosines: Curve | None
-    judged: Judged
-
-    @property
-    def name(self) -> str:
-        return f"{self.before.name} → {self.after.name}"
-
-
-def tunings(comparison: Comparison) -> list[Tuning]:
-    """The earliest stage of each family with every later one."""
-    return [
-        Tuning(before, after, found, alike, judged(before, after, found, alike, comparison.others))
-        for family in comparison.families
-        for before, after in pairs(family.readings)
-        for found, alike in [(changes(before, after), cosines(before, after))]
-    ]

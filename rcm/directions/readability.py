@@ -17,7 +17,7 @@ from rcm.directions.selection import Grid
 from rcm.execution.passes import Residuals
 from rcm.execution.progress import track
 from rcm.stats import Statistic, bootstrap
-from rcm.stats.metrics import auroc, separation
+from rcm.stats.separability import auroc, separation
 
 PROBE_DRAWS = 20  # a probe takes a hundred times as long to fit as a mean difference
 

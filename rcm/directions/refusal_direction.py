@@ -7,12 +7,14 @@ from torch import Tensor
 
 from rcm.record.results import Outcome
 
+SELECTED, NONE = "selected", "none"
+
 
 @dataclass(frozen=True)
 class RefusalDirection:
     """A direction at a place. `vector` has its natural length; `harmful` and `harmless` are the mean activations of the
     training prompts at its position. `shuffled` are mean differences at its place of labels that tell nothing, brought
-    to its length. `refusal_tokens` open refusals; empty if none do."""
+    to its length. `refusal_tokens` open refusals; empty if none do. `positions`: all that were looked at."""
 
     position: int
     layer: int
@@ -22,3 +24,9 @@ class RefusalDirection:
     shuffled: Float[Tensor, "control d_model"]
     refusal_tokens: tuple[int, ...]
     outcome: Outcome
+    positions: tuple[int, ...]
+
+    @property
+    def selected(self) -> bool:
+        """Whether it causes refusing, by every filter; else its place is merely the most separable one."""
+        return self.outcome.value == SELECTED

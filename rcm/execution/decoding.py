@@ -63,15 +63,15 @@ def _decoded(
     """The likeliest token again and again. Rows that end leave the cache, the mask and the interventions."""
     stops = _stops(model)
     logits, cache, mask = read(model, asked, interventions, shared)
-    said: list[list[int]] = [[] for _ in asked]
+    replies: list[list[int]] = [[] for _ in asked]
     speaking = list(range(len(asked)))
     while True:
         tokens = logits[:, -1].float().argmax(-1)
         for row, token in zip(speaking, tokens.tolist(), strict=True):
-            said[row].append(token)
-        going = [i for i, row in enumerate(speaking) if said[row][-1] not in stops]
-        if not going or len(said[speaking[going[0]]]) == most:
-            return said
+            replies[row].append(token)
+        going = [i for i, row in enumerate(speaking) if replies[row][-1] not in stops]
+        if not going or len(replies[speaking[going[0]]]) == most:
+            return replies
         if len(going) < len(speaking):
             left = torch.tensor(going, device=tokens.device)
             cache.batch_select_indices(left)

@@ -147,7 +147,7 @@ def fitted(data: Labelled) -> dict[str, Any]:
     strength = chosen_strength(fitted_on, data.labels, data.models)
     weights, bias = fit(fitted_on, data.labels, strength)
     found = {cut: decided(p) for cut, p in held_out(data, views).items()}
-    told = {"whole" if cut is None else f"first {cut} words": agreement(data, v) for cut, v in found.items()}
+    by_length = {"whole" if cut is None else f"first {cut} words": agreement(data, v) for cut, v in found.items()}
     confusion = confusion_matrix(data.labels, [CLASSES.index(verdict) for verdict in found[None]])
     return {
         "weights": {name: [round(float(w), 6) for w in column] for name, column in zip(NAMES, weights.T, strict=True)},
@@ -155,7 +155,7 @@ def fitted(data: Labelled) -> dict[str, Any]:
         "card": {
             "classes": list(CLASSES),
             "fitted_to": {"models": data.names, "completions": len(data.completions), "cuts": CUTS, "C": strength},
-            "accuracy_and_kappa_with_the_model_held_out": told,
+            "accuracy_and_kappa_with_the_model_held_out": by_length,
             "confusion_people_by_judge": confusion.tolist(),
         },
     }

@@ -80,8 +80,8 @@ class Classifier(Neural):
     def _verdict_of(self) -> dict[int, Verdict]:
         own = cast(dict[int, str], self._fetched(AutoConfig.from_pretrained).id2label)
         if set(own.values()) != set(self.labels):
-            told = ", ".join(sorted(map(str, own.values())))
-            raise InputError(f"judge.labels must say a verdict for each label of {self.name}, which are: {told}.")
+            labels = ", ".join(sorted(map(str, own.values())))
+            raise InputError(f"judge.labels must say a verdict for each label of {self.name}, which are: {labels}.")
         return {index: self.labels[label] for index, label in own.items()}
 
 
@@ -98,8 +98,10 @@ class Rubric(Neural):
         for batch in self._batches(len(prompts), "judge"):
             texts = [self._asked(prompts[i], completions[i]) for i in batch]
             tokens = self.tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False).to(self.device)
-            said = self._model.generate(**tokens, max_new_tokens=self.max_new_tokens, do_sample=False)
-            replies = self.tokenizer.batch_decode(said[:, tokens["input_ids"].shape[1] :], skip_special_tokens=True)
+            generated = self._model.generate(**tokens, max_new_tokens=self.max_new_tokens, do_sample=False)
+            replies = self.tokenizer.batch_decode(
+                generated[:, tokens["input_ids"].shape[1] :], skip_special_tokens=True
+            )
             verdicts += [parsed(reply) for reply in replies]
         return verdicts
 

@@ -2,7 +2,7 @@
 
 rcm measures refusal; it does not collect what a model says when it does not refuse. Whatever a model answers to a
 harmful prompt without refusing is cut to its opening words before it reaches the disk, unless someone asks for the
-whole with `method.redact=false`.
+whole with `redact=false` of a method.
 """
 
 from rcm.judges.base import Verdict

@@ -28,21 +28,30 @@ def second_opinion(
     if second is None:
         return
     others = second.verdicts(prompts, completions)
-    yield from (replace(share, name=share.name + SECOND, target=None) for share in rates(second, others))
+    for share in rates(second, others):
+        yield replace(share, name=share.name + SECOND, target=None, label=f"{share.label}, second judge")
     kappa, n = agreement(verdicts, others)
-    yield Scalar(f"{method}/judge_agreement", kappa, n=n)
+    yield Scalar(
+        f"{method}/judge_agreement",
+        kappa,
+        n=n,
+        counts="replies",
+        good="high",
+        label="agreement of the two judges",
+        hint="Cohen's kappa on whether replies refuse: 1 is the same verdicts, 0 what chance gives",
+    )
 
 
 def agreement(first: Sequence[Verdict], second: Sequence[Verdict]) -> tuple[float, int]:
     """Cohen's kappa of two judges on whether completions refuse, in full or in part, and over how many: those of which
     both could tell. NaN where both say one and the same of all of them."""
-    told = [
+    decided = [
         (one.refuses, other.refuses)
         for one, other in zip(first, second, strict=True)
         if Verdict.INVALID not in (one, other)
     ]
-    if len({says for pair in told for says in pair}) < 2:
-        return float("nan"), len(told)
+    if len({says for pair in decided for says in pair}) < 2:
+        return float("nan"), len(decided)
     from sklearn.metrics import cohen_kappa_score  # takes a second to import, and few runs have a second judge
 
-    return float(cohen_kappa_score(*zip(*told, strict=True))), len(told)
+    return float(cohen_kappa_score(*zip(*decided, strict=True))), len(decided)

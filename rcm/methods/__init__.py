@@ -1,35 +1,94 @@
-"""Methods: one file, one YAML, one test file each."""
+"""Methods: one file, one YAML, one test file each.
+
+A method is its settings and a function from a study to results. It says which findings of other methods it needs, which
+it uses where they are there, and which it gives; several methods in one run are composed by that, not inherited.
+"""
 
 from abc import abstractmethod
-from collections.abc import Generator, Iterator
-from typing import Any, TypeVar
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, TypeVar, cast, get_args
 
+from rcm.errors import InputError
 from rcm.judges import Judge
 from rcm.models import LoadedModel
 from rcm.prompts import Split
 from rcm.record.results import Result
 from rcm.settings import Settings
 
-T = TypeVar("T")
+Finding = TypeVar("Finding")
+Returned = TypeVar("Returned")
+
+
+@dataclass(frozen=True)
+class Study:
+    """What a method works with: a model, prompts, a judge, and by type what the methods before it found."""
+
+    model: LoadedModel
+    prompts: Split
+    judge: Judge
+    seed: int
+    findings: Mapping[type, Any] = field(default_factory=dict[type, Any])
+
+    def __getitem__(self, kind: type[Finding]) -> Finding:
+        """A finding that the method says it needs."""
+        return cast(Finding, self.findings[kind])
+
+    def get(self, kind: type[Finding]) -> Finding | None:
+        """A finding that the method uses; None where no method of the run gives it."""
+        return cast(Finding | None, self.findings.get(kind))
+
+    def having(self, finding: Any) -> "Study":
+        """The same with one more finding."""
+        return replace(self, findings={**self.findings, type(finding): finding})
 
 
 class Method(Settings):
-    """A method is its settings and a function from a model, prompts and a judge to results."""
+    """`needs`: the types of findings without which it cannot run; `uses`: those that it takes where they are there;
+    `gives`: the type of what it returns, or None."""
+
+    needs: ClassVar[tuple[type, ...]] = ()
+    uses: ClassVar[tuple[type, ...]] = ()
+    gives: ClassVar[type | None] = None
 
     def check(self) -> None:
         """Raise InputError where something that the method needs is not there; called before weights load."""
 
     @abstractmethod
-    def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
-        """Yield each result as soon as it is known."""
+    def run(self, study: Study) -> Generator[Result, None, Any]:
+        """Yield each result as soon as it is known; return the finding, where the method gives one."""
 
 
-def collected(step: Generator[Result, None, T]) -> tuple[dict[str, Any], T]:
+def run_in_turn(methods: Mapping[str, Method], study: Study) -> Generator[Result, None, Study]:
+    """Every result of every method; each finds in the study what those before it found. Return the study at the end.
+
+    Raises InputError where a method yields what is no result.
+    """
+    for name, method in methods.items():
+        found = yield from _only_results(name, method.run(study))
+        if found is not None:
+            study = study.having(found)
+    return study
+
+
+def _only_results(name: str, step: Generator[Any, None, Returned]) -> Generator[Result, None, Returned]:
+    while True:
+        try:
+            result = next(step)
+        except StopIteration as end:
+            return cast(Returned, end.value)
+        if not isinstance(result, Result):
+            kinds = ", ".join(kind.__name__ for kind in get_args(Result))
+            raise InputError(f"The method {name} yields a {type(result).__name__}; a method yields results: {kinds}.")
+        yield result
+
+
+def collected(step: Generator[Result, None, Returned]) -> tuple[dict[str, Any], Returned]:
     """All results of a step by name, and what it returns: for work in memory."""
     results: dict[str, Any] = {}
     while True:
         try:
             result = next(step)
         except StopIteration as end:
-            return results, end.value
+            return results, cast(Returned, end.value)
         results[result.name] = result

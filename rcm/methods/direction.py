@@ -15,7 +15,8 @@ nothing to measure: the outcome is `no_refusal_behaviour`, and step 5 reports on
 """
 
 import json
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -35,24 +36,48 @@ from rcm.directions.readability import (
     probe_accuracies_of_null,
     readability,
 )
-from rcm.directions.refusal_direction import RefusalDirection
+from rcm.directions.refusal_direction import NONE, SELECTED, RefusalDirection
 from rcm.directions.refusal_tokens import Opening, refusal_openings
-from rcm.directions.selection import Grid, Selection, select
+from rcm.directions.selection import Selection, select
 from rcm.errors import InputError
 from rcm.execution.passes import Residuals, read_residuals
-from rcm.judges import Judge
+from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
 from rcm.judges.rates import rate
-from rcm.methods import Method
-from rcm.methods.behaviour import NO_REFUSAL, REFUSAL
+from rcm.methods import Method, Study
 from rcm.models import LoadedModel
-from rcm.prompts import Part, Split, texts
+from rcm.prompts import Part, texts
 from rcm.record.identity import prompt_digest
-from rcm.record.results import Curve, Heatmap, Line, Outcome, Result, Scalar, Table, Tensors
+from rcm.record.results import (
+    RANDOM_DIRECTIONS,
+    SHUFFLED_LABELS,
+    Column,
+    Curve,
+    Heatmap,
+    Line,
+    Null,
+    Outcome,
+    Result,
+    Scalar,
+    Table,
+    Tensors,
+)
 from rcm.stats.metrics import refusal_log_odds
 
-__all__ = ["Direction", "select"]
-
-SELECTED, NONE = "selected", "none"
+CAUSAL: Mapping[str, Mapping[str, Any]] = {
+    "bypass": {"label": "bypass", "unit": "log-odds", "hint": "of refusing harmful prompts, ablated", "good": "low"},
+    "induce": {"label": "induce", "unit": "log-odds", "hint": "of refusing harmless prompts, added", "good": "high"},
+    "kl": {"label": "KL", "unit": "nats", "hint": "on harmless prompts, ablated: the harm done", "good": "low"},
+}
+# Name, title, what the colours mean, the white point, and how to read it.
+MAPS = (
+    ("bypass", "bypass", "log-odds", 0.0, "Of refusing harmful ones, the direction ablated. Blue: no longer refused."),
+    ("induce", "induce", "log-odds", 0.0, "Of refusing harmless ones, the direction added. Red: refused now."),
+    ("kl", "KL", "nats", None, "Harmless ones, the direction ablated: the harm done. Low is good."),
+    ("separation", "separation", "standard deviations", 0.0, "How far apart the classes lie along the direction."),
+    ("auroc", "AUROC", "AUROC", 0.5, "Of the projection; one half is chance."),
+    ("probe_accuracy", "probe accuracy", "accuracy", 0.5, "Of a logistic probe; one half is chance."),
+)
+OUTLINED = "Outlined: the chosen place, or without a selected direction the most separable one."
 DRAWN = 20  # mean differences of shuffled labels that are kept for every place
 FEWEST = 4  # prompts of a class, below which a mean difference or a mean score is an anecdote
 
@@ -61,8 +86,12 @@ class Direction(Method):
     """`positions`: negative; null is every end-of-instruction token. `filter`: drop training and validation prompts
     that the model treats otherwise than their label says. `exhaustive`: score every candidate. `max_kl` in nats,
     `min_induce` in log-odds, `max_depth` as a share of the layers. `null_draws`: how many shuffled labels and random
-    directions stand behind the nulls of test figures. `null_directions`: how many random ones are intervened with.
+    directions stand behind the nulls of test figures. `null_directions`: how many random ones, and of shuffled labels,
+    stand beside it where it is intervened with, here and in `steering`.
     """
+
+    uses: ClassVar = (RefusalBehaviour,)
+    gives: ClassVar = RefusalDirection
 
     positions: tuple[int, ...] | None
     filter: bool
@@ -73,13 +102,9 @@ class Direction(Method):
     null_draws: PositiveInt
     null_directions: NonNegativeInt
 
-    def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
-        yield from self.find(model, prompts, seed)
-
-    def find(
-        self, model: LoadedModel, prompts: Split, seed: int, gate: Outcome | None = None
-    ) -> Generator[Result, None, RefusalDirection]:
-        """Yield every figure; return the direction. After a `gate` other than `refusal` nothing is selected."""
+    def run(self, study: Study) -> Generator[Result, None, RefusalDirection]:
+        model, prompts, seed = study.model, study.prompts, study.seed
+        behaviour = study.get(RefusalBehaviour)
         positions = self._positions(model)
         train, validation, test = (
             _recorded(model, part, positions, f"direction: {name} prompts")
@@ -89,7 +114,7 @@ class Direction(Method):
         yield _openings_table(model, openings)
         tokens = model.refusal_tokens or tuple(opening.token for opening in openings)
 
-        stop = None if gate is None or gate.value == REFUSAL else gate
+        stop = None if behaviour is None or behaviour.refuses else behaviour.outcome
         stop = stop or self._nothing_to_score(train, validation, tokens)
         if self.filter and stop is None:
             train, validation = _agreeing(train, tokens), _agreeing(validation, tokens)
@@ -111,8 +136,10 @@ class Direction(Method):
 
         readable = readability(fits, validation)
         row, layer = _place(choice, readable, len(positions))
-        yield Scalar("direction/position", positions[row])
-        yield Scalar("direction/layer", layer)
+        yield Scalar(
+            "direction/position", positions[row], unit="index", label="position", hint="from the end of the prompt, -1"
+        )
+        yield Scalar("direction/layer", layer, unit="index", label="layer", hint="the input of this block, from 0")
         yield from _maps(model, positions, scores, readable, (row, layer))
         yield _candidates(positions, fits, scores, readable)
         yield from self._intervened(scorer, fits, scores, (row, layer), outcome, seed)
@@ -122,15 +149,15 @@ class Direction(Method):
         yield _by_layer(fits, test, row)
         yield _harmless(model, train.harmless, row, positions[row], layer)
         shuffled = shuffled_controls(*train.at(row, layer), self.null_directions, seed)
-        return _found(fits, train, positions[row], (row, layer), shuffled, tokens, outcome)
+        return _found(fits, train, positions, (row, layer), shuffled, tokens, outcome)
 
     def _positions(self, model: LoadedModel) -> tuple[int, ...]:
         available = len(model.template.end_of_instruction)
         positions = self.positions or tuple(range(-available, 0))
         if not all(-available <= position < 0 for position in positions):
             raise InputError(
-                f"method.positions={list(positions)} reaches beyond the {available} end-of-instruction tokens of the "
-                f"{model.template.kind} template; use positions from {-available} to -1."
+                f"method.direction.positions={list(positions)} reaches beyond the {available} end-of-instruction "
+                f"tokens of the {model.template.kind} template; use positions from {-available} to -1."
             )
         return tuple(sorted(positions))
 
@@ -144,7 +171,7 @@ class Direction(Method):
                 if len(side.prompts) < FEWEST:
                     why = (
                         f"Only {len(side.prompts)} {kind} {name} prompts are about to be "
-                        f"{'refused' if kind == 'harmful' else 'answered'} (method.filter=false keeps all)."
+                        f"{'refused' if kind == 'harmful' else 'answered'} (method.direction.filter=false keeps all)."
                     )
                     return Outcome("direction/outcome", NO_REFUSAL, why)
         return None
@@ -160,7 +187,7 @@ class Direction(Method):
         """Bypass, induce and KL of the selected direction beside random ones of its length, at its layer."""
         grids = {"bypass": scores.bypass, "induce": scores.induce, "kl": scores.kl}
         if outcome.value != SELECTED:
-            yield from (Scalar(f"direction/{name}", float("nan")) for name in grids)
+            yield from (Scalar(f"direction/{name}", float("nan"), **CAUSAL[name]) for name in grids)
             return
         vector = fits.mean_difference[cell]
         drawn = random_directions(self.null_directions, len(vector), seed) * np.linalg.norm(vector)
@@ -171,19 +198,50 @@ class Direction(Method):
             "kl": (0.95, list(scorer.kl(randoms))),
         }
         sizes = {"bypass": scorer.harmful, "induce": scorer.harmless, "kl": scorer.harmless}
-        for name, (tail, values) in nulls.items():
-            null = float(np.quantile(values, tail)) if values else None
-            yield Scalar(f"direction/{name}", float(grids[name][cell]), n=len(sizes[name].prompts), null=null)
+        for name, (level, values) in nulls.items():
+            null = Null(float(np.quantile(values, level)), RANDOM_DIRECTIONS, len(values), level) if values else None
+            n = len(sizes[name].prompts)
+            yield Scalar(f"direction/{name}", float(grids[name][cell]), n=n, null=null, **CAUSAL[name])
 
     def _held_out(self, place: Place, fits: Fits, cell: tuple[int, int], seed: int) -> Iterator[Scalar]:
+        """Each beside what shuffled labels reach, or random directions, whichever is more."""
         n = sum(map(len, place.test))
-        value, interval, null = held_out_separation(place, self.null_draws, seed)
-        yield Scalar("direction/separation", value, interval, n, null, target=2.0)
+        either = f"{SHUFFLED_LABELS} or {RANDOM_DIRECTIONS}"
+        value, interval, reached = held_out_separation(place, self.null_draws, seed)
+        yield Scalar(
+            "direction/separation",
+            value,
+            interval,
+            n,
+            Null(reached, either, self.null_draws),
+            target=2.0,
+            label="separation",
+            unit="sigma",
+            hint="distance of the classes along the direction, on test prompts",
+            good="high",
+        )
         hits = correct(fits.probes[cell[0]][cell[1]], *place.test)
-        null = float(np.quantile(list(probe_accuracies_of_null(place, seed)), 0.95))
-        yield rate("direction/probe_accuracy", hits, null, target=0.9)
-        value, interval, null = held_out_auroc(place, self.null_draws, seed)
-        yield Scalar("direction/auroc", value, interval, n, null)
+        accuracies = list(probe_accuracies_of_null(place, seed))
+        yield rate(
+            "direction/probe_accuracy",
+            hits,
+            Null(float(np.quantile(accuracies, 0.95)), SHUFFLED_LABELS, len(accuracies)),
+            target=0.9,
+            label="probe accuracy",
+            hint="of a logistic probe at the place, on test prompts",
+            good="high",
+        )
+        value, interval, reached = held_out_auroc(place, self.null_draws, seed)
+        yield Scalar(
+            "direction/auroc",
+            value,
+            interval,
+            n,
+            Null(reached, either, self.null_draws),
+            label="AUROC",
+            hint="of the projection on test prompts; one half is chance",
+            good="high",
+        )
 
 
 def _recorded(model: LoadedModel, part: Part, positions: Sequence[int], label: str) -> Recorded:
@@ -200,7 +258,7 @@ def _agreeing(part: Recorded, tokens: tuple[int, ...]) -> Recorded:
 
 def _outcome(stop: Outcome | None, choice: Selection | None) -> Outcome:
     if stop is not None or choice is None:
-        return Outcome("direction/outcome", stop.value if stop else NONE, stop.because if stop else "")
+        return Outcome("direction/outcome", stop.value if stop else NONE, stop.because if stop else "", complete=False)
     if choice.survivors:
         best = choice.ranked[0]
         because = (
@@ -214,7 +272,10 @@ def _outcome(stop: Outcome | None, choice: Selection | None) -> Outcome:
         for miss in choice.ranked[:3]
     )
     return Outcome(
-        "direction/outcome", NONE, f"No candidate passes every filter; the nearest: {misses or 'none scored'}."
+        "direction/outcome",
+        NONE,
+        f"No candidate passes every filter; the nearest: {misses or 'none scored'}.",
+        complete=False,
     )
 
 
@@ -229,7 +290,7 @@ def _place(choice: Selection | None, readable: Readability, n_positions: int) ->
 def _found(
     fits: Fits,
     train: Recorded,
-    position: int,
+    positions: tuple[int, ...],
     cell: tuple[int, int],
     shuffled: Float[np.ndarray, "control d_model"],
     tokens: tuple[int, ...],
@@ -239,13 +300,33 @@ def _found(
     harmful, harmless = (side.residuals[:, cell[0]].double().mean(0).float() for side in train)
     controls = torch.from_numpy(unit(shuffled) * np.linalg.norm(vector)).float()
     return RefusalDirection(
-        position, cell[1], torch.from_numpy(vector).float(), harmful, harmless, controls, tokens, outcome
+        positions[cell[0]],
+        cell[1],
+        torch.from_numpy(vector).float(),
+        harmful,
+        harmless,
+        controls,
+        tokens,
+        outcome,
+        positions,
     )
 
 
 def _openings_table(model: LoadedModel, openings: Sequence[Opening]) -> Table:
     rows = [(o.token, model.template.tokenizer.decode([o.token]), o.harmful, o.harmless) for o in openings]
-    return Table("direction/refusal_tokens", ("token", "text", "probability_harmful", "probability_harmless"), rows)
+    shown = [
+        Column("text", "token"),
+        Column("probability_harmful", "opens replies to harmful prompts", "share"),
+        Column("probability_harmless", "to harmless ones", "share"),
+    ]
+    return Table(
+        "direction/refusal_tokens",
+        ("token", "text", "probability_harmful", "probability_harmless"),
+        rows,
+        "refusal tokens",
+        "That open replies to harmful prompts rather than to harmless ones.",
+        shown,
+    )
 
 
 def _tensors(model: LoadedModel, positions: Sequence[int], train: Recorded, fits: Fits, seed: int) -> Tensors:
@@ -270,7 +351,9 @@ def _tensors(model: LoadedModel, positions: Sequence[int], train: Recorded, fits
         "model_revision": model.identity.get("revision", ""),
         "adapter": model.identity.get("adapter", ""),
     }
-    return Tensors("direction/directions", {name: tensor.float() for name, tensor in tensors.items()}, metadata)
+    return Tensors(
+        "direction/directions", {name: tensor.float() for name, tensor in tensors.items()}, metadata, "directions"
+    )
 
 
 def _shuffled(train: Recorded, seed: int) -> Float[np.ndarray, "position layer draw d_model"]:
@@ -283,12 +366,18 @@ def _shuffled(train: Recorded, seed: int) -> Float[np.ndarray, "position layer d
 
 def _held_out_table(place: Place, test: Recorded, probe: Pipeline) -> Table:
     """What stands behind the held-out figures, prompt by prompt: runs are compared on the prompts that both had."""
-    told = [(kind, prompt_digest(prompt)) for kind, side in test._asdict().items() for prompt in side.prompts]
+    prompts = [(kind, prompt_digest(prompt)) for kind, side in test._asdict().items() for prompt in side.prompts]
     projected = np.concatenate(place.test) @ unit(place.direction)
     rows = [
-        (*one, float(p), bool(hit)) for one, p, hit in zip(told, projected, correct(probe, *place.test), strict=True)
+        (*one, float(p), bool(hit)) for one, p, hit in zip(prompts, projected, correct(probe, *place.test), strict=True)
     ]
-    return Table("direction/held_out", ("kind", "prompt", "projection", "probe_correct"), rows)
+    return Table(
+        "direction/held_out",
+        ("kind", "prompt", "projection", "probe_correct"),
+        rows,
+        "test prompts along the direction",
+        "By the digest of the prompt; what runs are compared on.",
+    )
 
 
 def _harmless(model: LoadedModel, harmless: Residuals, row: int, position: int, layer: int) -> Tensors:
@@ -300,28 +389,34 @@ def _harmless(model: LoadedModel, harmless: Residuals, row: int, position: int, 
         "prompts": json.dumps([prompt_digest(prompt) for prompt in harmless.prompts]),
         "template_hash": model.template.digest,
     }
-    return Tensors("direction/harmless", {"activations": harmless.residuals[:, row, layer].float()}, metadata)
+    activations = harmless.residuals[:, row, layer].float()
+    return Tensors("direction/harmless", {"activations": activations}, metadata, "activations on harmless prompts")
 
 
 def _maps(
     model: LoadedModel, positions: Sequence[int], scores: Scores, readable: Readability, cell: tuple[int, int]
 ) -> Iterator[Heatmap]:
     """One heatmap for each figure, layers down and positions across, the place marked."""
-    grids: dict[str, tuple[Grid, float | None]] = {
-        "bypass": (scores.bypass, 0.0),
-        "induce": (scores.induce, 0.0),
-        "kl": (scores.kl, None),
-        "separation": (readable.separation, None),
-        "auroc": (readable.auroc, 0.5),
-        "probe_accuracy": (readable.probe_accuracy, 0.5),
-    }
+    grids = {"bypass": scores.bypass, "induce": scores.induce, "kl": scores.kl, **readable._asdict()}
     texts_of = model.template.end_of_instruction_text
     columns = [f"{position} {texts_of[position]}" for position in positions]
     layers = [str(layer) for layer in range(model.n_layers)]
     marked = [(cell[1], cell[0])]
-    for name, (grid, center) in grids.items():
-        if not np.isnan(grid).all():
-            yield Heatmap(f"direction/map_{name}", grid.T, layers, columns, "layer", "position", marked, center)
+    for name, label, value_label, center, hint in MAPS:
+        if not np.isnan(grids[name]).all():
+            yield Heatmap(
+                f"direction/map_{name}",
+                grids[name].T,
+                layers,
+                columns,
+                "layer",
+                "position",
+                marked,
+                center,
+                value_label,
+                label,
+                f"On validation prompts. {hint} {OUTLINED}",
+            )
 
 
 def _candidates(positions: Sequence[int], fits: Fits, scores: Scores, readable: Readability) -> Table:
@@ -331,7 +426,15 @@ def _candidates(positions: Sequence[int], fits: Fits, scores: Scores, readable: 
     rows = [
         (positions[row], layer, *(float(grid[row, layer]) for grid in grids)) for row, layer in np.ndindex(*norms.shape)
     ]
-    return Table("direction/candidates", columns, rows)
+    shown = [
+        Column("position", "position", "index"),
+        Column("layer", "layer", "index"),
+        *(Column(name, meaning["label"], meaning["unit"], meaning["hint"]) for name, meaning in CAUSAL.items()),
+        Column("separation", "separation", "sigma"),
+        Column("auroc", "AUROC"),
+        Column("norm", "length"),
+    ]
+    return Table("direction/candidates", columns, rows, "candidates", "Scored on validation prompts.", shown)
 
 
 def _by_layer(fits: Fits, test: Recorded, row: int) -> Curve:
@@ -339,4 +442,12 @@ def _by_layer(fits: Fits, test: Recorded, row: int) -> Curve:
     layers = range(fits.mean_difference.shape[1])
     read = readability(fits, test)
     lines = [Line("probe accuracy", read.probe_accuracy[row].tolist()), Line("AUROC", read.auroc[row].tolist())]
-    return Curve("direction/by_layer", [float(layer) for layer in layers], lines, "layer", "on test prompts")
+    return Curve(
+        "direction/by_layer",
+        [float(layer) for layer in layers],
+        lines,
+        "layer",
+        "on test prompts",
+        "readable at which layer?",
+        "Probe accuracy, and AUROC of the mean difference, at the chosen position. One half is chance.",
+    )

@@ -14,7 +14,7 @@
 """
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -28,9 +28,8 @@ from rcm.execution.components import COMPONENT_KINDS, Component, Rows
 from rcm.execution.engine import Engine, engine_of
 from rcm.execution.metric import LogOdds
 from rcm.execution.recording import cache_components
-from rcm.judges import Judge
-from rcm.methods.behaviour import NO_REFUSAL, REFUSAL
-from rcm.methods.direction import Direction
+from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
+from rcm.methods import Method, Study
 from rcm.models import LoadedModel
 from rcm.patching import (
     Effects,
@@ -44,8 +43,8 @@ from rcm.patching import (
     rank_heads,
     stability,
 )
-from rcm.prompts import Part, Split
-from rcm.record.results import Curve, Heatmap, Line, Outcome, Result, Scalar, Table
+from rcm.prompts import Part
+from rcm.record.results import RANDOM_HEADS, Column, Curve, Heatmap, Line, Null, Outcome, Result, Scalar, Table
 from rcm.stats import bootstrap
 from rcm.transplant.activations import kept_activations
 
@@ -55,14 +54,18 @@ MEAN_PAIRS = 48  # training pairs behind the mean that ablation puts in the plac
 PAIRS_PER_SET = 4  # that one random set is measured on
 SHARE = "share of the gap"
 WAYS = ("necessity", "sufficiency")
+LOST = {"necessity": "lost", "sufficiency": "gained"}
+OTHER = {"necessity": "harmless", "sufficiency": "harmful"}
+OUTLINED = "Outlined: critical, that is significant over all cells (max-T) and certainly above min_share."
+RANKINGS = {"interchange": "patching", "direct": "writing", "ablation": "ablation"}
 TextPair = tuple[str, str]  # a harmful prompt and the harmless one beside it
 
 
-class Patching(Direction):
+class Patching(Method):
     """`pairs`: how many test pairs; null is all. `position_pairs`: how many of them also at every end-of-instruction
     token. `ranked_pairs`: how many of them to rank heads on by contribution and by ablation, and how many validation
     pairs to knock heads out on, two at a time. `metric`: `log_odds` of opening with a refusal token, or `replies`, how
-    much likelier the model's own refusal is than its own answer over `reply_tokens` tokens; ablation is always told in
+    much likelier the model's own refusal is than its own answer over `reply_tokens` tokens; ablation is always in
     log-odds. `min_gap` in nats, in which both metrics are. `min_share` of the gap. `random_sets`: of heads, behind the
     null of the critical ones. `leading_heads`: how many of each ranking to knock out two at a time.
     """
@@ -77,35 +80,43 @@ class Patching(Direction):
     random_sets: PositiveInt
     leading_heads: PositiveInt
 
-    def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
-        found = yield from self.find(model, prompts, seed)
-        yield from self.patch(model, prompts, seed, found)
+    needs: ClassVar = (RefusalDirection,)
+    uses: ClassVar = (RefusalBehaviour,)
 
-    def patch(
-        self, model: LoadedModel, prompts: Split, seed: int, found: RefusalDirection, gate: Outcome | None = None
-    ) -> Generator[Result, None, None]:
-        """Yield maps, rankings and the critical components; nothing is patched in a model that does not refuse."""
-        stopped = gate is not None and gate.value != REFUSAL
+    def run(self, study: Study) -> Generator[Result, None, None]:
+        """Maps, rankings and the critical components; nothing is patched in a model that does not refuse."""
+        model, prompts, seed = study.model, study.prompts, study.seed
+        found, behaviour = study[RefusalDirection], study.get(RefusalBehaviour)
+        stopped = behaviour is not None and not behaviour.refuses
         if stopped or not found.refusal_tokens:
-            value = gate.value if gate is not None and stopped else NO_REFUSAL
-            yield Outcome("patching/outcome", value, "There is no refusing to localise.")
+            value = behaviour.outcome.value if behaviour is not None and stopped else NO_REFUSAL
+            yield Outcome("patching/outcome", value, "There is no refusing to localise.", complete=False)
             return
         pairs = _pairs(prompts.test)[: self.pairs]
         engine = _engine(model, pairs, seed)
-        yield Outcome("patching/engine", engine.path, f"{engine.reason[0].upper()}{engine.reason[1:]}.")
+        reason = f"{engine.reason[0].upper()}{engine.reason[1:]}."
+        hint = "rows: all in one pass; loop: one pass for each"
+        yield Outcome("patching/engine", engine.path, reason, label="engine", hint=hint)
         if engine.error is not None:
-            yield Scalar("patching/engine_error", engine.error)
+            yield Scalar(
+                "patching/engine_error",
+                engine.error,
+                label="error of the engine",
+                hint="largest difference of a logit from the slow loop's",
+                good="low",
+            )
 
         components = engine.shape.components(COMPONENT_KINDS)
         patches = Rows.concat(
             [Rows.each(COMPONENT_KINDS, engine.shape), Rows.identity(engine.shape), Rows.full(engine.shape)]
         )
-        study = self._study(engine, pairs, patches, found, "every component")
-        yield from _controls(study, engine)
-        effects = Effects.of(study.rows(range(len(components))), components, self.min_gap, seed)
-        yield from _gap(study, effects, seed)
+        exchanged = self._exchanged(engine, pairs, patches, found, "every component")
+        yield from _controls(exchanged, engine)
+        effects = Effects.of(exchanged.rows(range(len(components))), components, self.min_gap, seed)
+        yield from _gap(exchanged, effects, seed)
         if not effects.with_gap.any():
-            yield Outcome("patching/outcome", NO_GAP, f"In no pair does the metric differ by {self.min_gap:g} or more.")
+            why = f"In no pair does the metric differ by {self.min_gap:g} or more."
+            yield Outcome("patching/outcome", NO_GAP, why, complete=False)
             return
         yield from _maps(effects, engine, self.min_share)
         yield _residual_curve(effects, engine)
@@ -123,16 +134,24 @@ class Patching(Direction):
 
         heads = [components[cell] for cell in effects.of_kind("head") if critical[cell]]
         yield _outcome(effects, critical)
-        yield Scalar("patching/critical_heads", len(heads), n=len(effects.of_kind("head")))
+        yield Scalar(
+            "patching/critical_heads",
+            len(heads),
+            n=len(effects.of_kind("head")),
+            counts="heads",
+            unit="count",
+            label="critical heads",
+            hint="significant over all components (max-T), and share certainly above min_share",
+        )
         held_out = _pairs(prompts.validation)
         if heads:
             yield from self._together(engine, held_out, heads, found, seed)
         leading = _leading(effects, ranking, self.leading_heads)
         yield self._knock_out(engine, held_out[: self.ranked_pairs], leading, found)
-        if len(self._positions(model)) > 1:  # the last one alone is in the curve
+        if len(found.positions) > 1:  # the last one alone is in the curve
             yield from self._positions_maps(engine, pairs[: self.position_pairs], found, seed)
 
-    def _study(
+    def _exchanged(
         self,
         engine: Engine,
         pairs: Sequence[TextPair],
@@ -168,16 +187,26 @@ class Patching(Direction):
         for number, group in enumerate(groups):
             randoms = Rows.random_heads(each, heads, engine.shape, seed + number)
             patches = Rows.concat([Rows.of([heads], engine.shape), randoms])
-            shares = self._shares(self._study(engine, group, patches, found, "critical heads"))
+            shares = self._shares(self._exchanged(engine, group, patches, found, "critical heads"))
             ours.append(shares[..., 0])
             if shares.shape[1]:
                 others.append(shares[..., 1:].mean(1))
         if not others:
             return
         for way, mine, random in zip(WAYS, torch.cat(ours, 1).numpy(), torch.cat(others, 1).numpy(), strict=True):
-            null = float(np.quantile(random, 0.95))
-            interval = bootstrap(np.mean, mine, seed=seed)
-            yield Scalar(f"patching/critical_heads_{way}", float(mine.mean()), interval, len(mine), null)
+            yield Scalar(
+                f"patching/critical_heads_{way}",
+                float(mine.mean()),
+                bootstrap(np.mean, mine, seed=seed),
+                len(mine),
+                Null(float(np.quantile(random, 0.95)), f"{RANDOM_HEADS} of the same layers", len(random)),
+                counts="pairs",
+                unit="share",
+                label=f"all critical heads: {way}",
+                hint=f"refusal {LOST[way]} when all come from the {OTHER[way]} twin, share of the gap",
+                good="high",
+                absent="No head is critical.",
+            )
 
     def _knock_out(
         self, engine: Engine, pairs: Sequence[TextPair], heads: Sequence[Component], found: RefusalDirection
@@ -185,22 +214,33 @@ class Patching(Direction):
         """Necessity of two heads together less that of each alone: above zero, one stands in for the other."""
         both = [(a, b) for i, a in enumerate(heads) for b in heads[:i]]
         patches = Rows.of([*([head] for head in heads), *both], engine.shape)
-        shares = self._shares(self._study(engine, pairs, patches, found, "two heads at a time"))[0].mean(0).numpy()
+        shares = self._shares(self._exchanged(engine, pairs, patches, found, "two heads at a time"))[0].mean(0).numpy()
         place = {head: i for i, head in enumerate(heads)}
         grid = np.diag(shares[: len(heads)])
         for (a, b), share in zip(both, shares[len(heads) :], strict=True):
             i, j = place[a], place[b]
             grid[i, j] = grid[j, i] = share - shares[i] - shares[j]
         names = [_name(head) for head in heads]
-        return Heatmap("patching/knock_out", grid, names, names, "head (diagonal: alone)", "head", value_label=SHARE)
+        return Heatmap(
+            "patching/knock_out",
+            grid,
+            names,
+            names,
+            "head (diagonal: alone)",
+            "head",
+            value_label=SHARE,
+            label="heads that stand in for each other",
+            hint="Diagonal: necessity of one head. Elsewhere: of two together, less that of each alone. Red: one "
+            "stands in for the other; blue: one works through the other.",
+        )
 
     def _positions_maps(
         self, engine: Engine, pairs: Sequence[TextPair], found: RefusalDirection, seed: int
     ) -> Iterator[Heatmap]:
         """The residual stream at every end-of-instruction token, which all prompts have in common."""
-        model, positions = engine.model, self._positions(engine.model)
+        model, positions = engine.model, found.positions
         patches = Rows.each(["residual"], engine.shape)
-        studies = [self._study(engine, pairs, patches, found, f"position {p}", p) for p in positions]
+        studies = [self._exchanged(engine, pairs, patches, found, f"position {p}", p) for p in positions]
         components = engine.shape.components(["residual"]) * len(positions)
         effects = Effects.of(Interchange.beside(studies), components, self.min_gap, seed)
         labels = [f"{position} {model.template.end_of_instruction_text[position]}" for position in positions]
@@ -219,6 +259,8 @@ class Patching(Direction):
                 "position",
                 _marked(critical),
                 value_label=SHARE,
+                label=f"positions: refusal {LOST[way]} when the residual stream is taken from the {OTHER[way]} twin",
+                hint=f"{way.capitalize()} at each token that all prompts end in. {OUTLINED}",
             )
 
 
@@ -249,16 +291,47 @@ def _controls(study: Interchange, engine: Engine) -> Iterator[Scalar]:
     """What replacing everything does, and what replacing a layer by itself must not do."""
     layers = engine.shape.layers
     own = torch.stack([study.necessity, study.sufficiency])[..., -1 - layers : -1]
-    yield Scalar("patching/noise_floor", own.abs().max().item(), n=own.numel())
+    yield Scalar(
+        "patching/noise_floor",
+        own.abs().max().item(),
+        n=own.numel(),
+        counts="replacements",
+        unit="log-odds",
+        label="noise floor",
+        hint="the most that a layer changes, replaced by itself",
+        good="low",
+    )
     for way, figures in zip(WAYS, (study.necessity, study.sufficiency), strict=True):
-        yield Scalar(f"patching/last_token_{way}", (figures[:, -1].sum() / study.gap.sum()).item(), n=len(study.gap))
+        yield Scalar(
+            f"patching/last_token_{way}",
+            (figures[:, -1].sum() / study.gap.sum()).item(),
+            n=len(study.gap),
+            counts="pairs",
+            unit="share",
+            label=way,
+            row="whole last token",
+            hint="a control: everything there replaced, share of the gap",
+        )
 
 
 def _gap(study: Interchange, effects: Effects, seed: int) -> Iterator[Scalar]:
     gap = study.gap.numpy()
-    yield Scalar("patching/gap", float(gap.mean()), bootstrap(np.mean, gap, seed=seed), len(gap))
-    yield Scalar("patching/pairs", int(effects.with_gap.sum()))
-    yield Scalar("patching/pairs_without_gap", int((~effects.with_gap).sum()))
+    yield Scalar(
+        "patching/gap",
+        float(gap.mean()),
+        bootstrap(np.mean, gap, seed=seed),
+        len(gap),
+        counts="pairs",
+        unit="nats",
+        label="gap",
+        hint="by which a harmful prompt is refused rather than its twin",
+    )
+    for name, label, count in (
+        ("pairs", "used", effects.with_gap.sum()),
+        ("pairs_without_gap", "left out", (~effects.with_gap).sum()),
+    ):
+        hint = "left out: with a gap below min_gap"
+        yield Scalar(f"patching/{name}", int(count), unit="count", label=label, row="pairs", hint=hint)
 
 
 def _maps(effects: Effects, engine: Engine, min_share: float) -> Iterator[Heatmap]:
@@ -266,10 +339,10 @@ def _maps(effects: Effects, engine: Engine, min_share: float) -> Iterator[Heatma
     layers, heads = engine.shape
     outputs = list(np.stack([effects.of_kind("attention"), effects.of_kind("mlp")], 1).flat)
     grids = {
-        "heads": (effects.of_kind("head"), [str(head) for head in range(heads)], "head"),
-        "layers": (outputs, ["attention", "MLP"], "component"),
+        "heads": (effects.of_kind("head"), [str(head) for head in range(heads)], "head", "one"),
+        "layers": (outputs, ["attention", "MLP"], "component", "a part"),
     }
-    for name, (cells, columns, label) in grids.items():
+    for name, (cells, columns, label, one) in grids.items():
         for way in WAYS:
             estimate: ShareEstimates = getattr(effects, way)
             values, critical = (
@@ -284,6 +357,8 @@ def _maps(effects: Effects, engine: Engine, min_share: float) -> Iterator[Heatma
                 label,
                 _marked(critical),
                 value_label=SHARE,
+                label=f"{name}: refusal {LOST[way]} when {one} is taken from the {OTHER[way]} twin",
+                hint=f"{way.capitalize()}, at the last token. {OUTLINED}",
             )
 
 
@@ -295,7 +370,16 @@ def _residual_curve(effects: Effects, engine: Engine) -> Curve:
         for way, one in zip(WAYS, (effects.necessity, effects.sufficiency), strict=True)
     ]
     layers = [float(layer) for layer in range(engine.shape.layers)]
-    return Curve("patching/residual", layers, lines, "layer", f"{SHARE}, residual stream replaced at the last token")
+    return Curve(
+        "patching/residual",
+        layers,
+        lines,
+        "layer",
+        f"{SHARE}, residual stream replaced at the last token",
+        "where the last token comes to hold the decision",
+        "Refusal lost (necessity) and gained (sufficiency) when the residual stream that enters a layer is replaced. "
+        "Bands: 95 % intervals.",
+    )
 
 
 def _agreement(effects: Effects, ranking: Ranking) -> Iterator[Scalar]:
@@ -306,14 +390,34 @@ def _agreement(effects: Effects, ranking: Ranking) -> Iterator[Scalar]:
     for i, a in enumerate(names):
         for b in names[:i]:
             rho = spearmanr(columns[a], columns[b]).statistic
-            yield Scalar(f"patching/rank_correlation_{b}_{a}", float(rho), n=len(patched))
+            yield Scalar(
+                f"patching/rank_correlation_{b}_{a}",
+                float(rho),
+                n=len(patched),
+                counts="heads",
+                label=f"{RANKINGS[b]} and {RANKINGS[a]}",
+                row="heads ranked alike",
+                hint="Spearman's rho; writing: along the direction; ablation: refusing lost to the head's mean",
+            )
 
 
 def _stability(effects: Effects, seed: int) -> Iterator[Scalar]:
     rho, jaccard = stability(effects.shares[:, effects.of_kind("head")], TOP, seed)
-    for name, values in (("rank_stability", rho), (f"top_{TOP}_stability", jaccard)):
+    for name, label, values in (
+        ("rank_stability", "rho", rho),
+        (f"top_{TOP}_stability", f"Jaccard index of the first {TOP}", jaccard),
+    ):
         low, high = np.quantile(values, [0.025, 0.975])
-        yield Scalar(f"patching/{name}", float(values.mean()), (float(low), float(high)), len(effects.shares))
+        yield Scalar(
+            f"patching/{name}",
+            float(values.mean()),
+            (float(low), float(high)),
+            len(effects.shares),
+            counts="pairs",
+            label=label,
+            row="stability of the ranking",
+            hint="by patching, when pairs are resampled; 1 is the same ranking",
+        )
 
 
 def _outcome(effects: Effects, critical: Bool[np.ndarray, " cell"]) -> Outcome:
@@ -323,8 +427,8 @@ def _outcome(effects: Effects, critical: Bool[np.ndarray, " cell"]) -> Outcome:
     if not leading:
         none = "No head, attention or MLP output exceeds both what swapped labels reach and min_share."
         return Outcome("patching/outcome", NONE, none)
-    said = ", ".join(f"{effects.components[cell]} ({effects.shares[:, cell].mean():+.0%})" for cell in leading[:6])
-    return Outcome("patching/outcome", LOCALISED, f"{len(leading)} critical components; the strongest: {said}.")
+    strongest = ", ".join(f"{effects.components[cell]} ({effects.shares[:, cell].mean():+.0%})" for cell in leading[:6])
+    return Outcome("patching/outcome", LOCALISED, f"{len(leading)} critical components; the strongest: {strongest}.")
 
 
 def _leading(effects: Effects, ranking: Ranking, n: int) -> list[Component]:
@@ -343,7 +447,15 @@ def _heads_table(effects: Effects, ranking: Ranking, critical: Bool[np.ndarray, 
         for cell, direct, ablation in zip(effects.of_kind("head"), ranking.direct, ranking.ablation, strict=True)
         for head in [effects.components[cell]]
     ]
-    return Table("patching/heads", columns, rows)
+    rows.sort(key=lambda row: -_strength(row, columns))
+    shown = [
+        Column("layer", "layer", "index"),
+        Column("head", "head", "index"),
+        *(Column(way, way, "share", f"refusal {LOST[way]}, share of the gap") for way in WAYS),
+        Column("direct", "writes", "share", "along the direction, of its length"),
+        Column("ablation", "ablation", "log-odds", "of refusing lost to the head's mean"),
+    ]
+    return Table("patching/heads", columns, rows, "critical heads", "", shown, only="critical")
 
 
 def _layers_table(effects: Effects, critical: Bool[np.ndarray, " cell"]) -> Table:
@@ -352,7 +464,19 @@ def _layers_table(effects: Effects, critical: Bool[np.ndarray, " cell"]) -> Tabl
         (effects.components[cell].layer, effects.components[cell].kind, *_figures(effects, cell), bool(critical[cell]))
         for cell in cells
     ]
-    return Table("patching/layers", ("layer", "component", *_columns(), "critical"), rows)
+    columns = ("layer", "component", *_columns(), "critical")
+    rows.sort(key=lambda row: -_strength(row, columns))
+    shown = [
+        Column("layer", "layer", "index"),
+        Column("component"),
+        *(Column(way, way, "share", f"refusal {LOST[way]}, share of the gap") for way in WAYS),
+    ]
+    return Table("patching/layers", columns, rows, "critical layers", "", shown, only="critical")
+
+
+def _strength(row: Sequence[Any], columns: Sequence[str]) -> float:
+    """Of a component, both ways together: tables begin with the strongest."""
+    return sum(abs(float(row[columns.index(way)])) for way in WAYS)
 
 
 def _columns() -> list[str]:

@@ -9,7 +9,7 @@ The adapter is a research subject: the twin that refuses, beside the same weight
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -25,11 +25,11 @@ from rcm.execution.passes import batch_logits, beginning, repeated, shared_token
 from rcm.execution.progress import track
 from rcm.judges import Judge, Verdict
 from rcm.judges.rates import refusal_rate
-from rcm.methods import Method
+from rcm.methods import Method, Study
 from rcm.models import LoadedModel
 from rcm.prompts import Split, texts
 from rcm.record.identity import prompt_digest
-from rcm.record.results import Adapter, Curve, Line, Result, Scalar
+from rcm.record.results import Adapter, Curve, Good, Line, Result, Scalar
 
 log = logging.getLogger(__name__)
 IGNORED = -100  # the target that torch's cross-entropy leaves out
@@ -61,7 +61,8 @@ class SafetyTune(Method):
     strength: Annotated[float, Field(gt=0, le=1)]
     checkpoints: NonNegativeInt
 
-    def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
+    def run(self, study: Study) -> Generator[Result, None, None]:
+        model, prompts, judge, seed = study.model, study.prompts, study.judge, study.seed
         answers, refusals = self._answers(model, prompts, judge), self._refusals(model, prompts, seed)
         examples = self._epochs(answers, refusals, seed)
         peft_model, config = self._wrapped(model.hf)
@@ -84,10 +85,10 @@ class SafetyTune(Method):
     def _answers(self, model: LoadedModel, prompts: Split, judge: Judge) -> list[Example]:
         """The model's own answers to harmless training prompts."""
         asked = texts(prompts.train.harmless)
-        said = replies(model, asked, self.max_new_tokens, label="safety_tune: own answers")
+        answers = replies(model, asked, self.max_new_tokens, label="safety_tune: own answers")
         kept = [
             Example(prompt, self._tokens(model, answer))
-            for prompt, answer, verdict in zip(asked, said, judge.verdicts(asked, said), strict=True)
+            for prompt, answer, verdict in zip(asked, answers, judge.verdicts(asked, answers), strict=True)
             if verdict is Verdict.COMPLIANCE
         ]
         log.info("%d of %d own answers kept", len(kept), len(asked))
@@ -156,9 +157,11 @@ class SafetyTune(Method):
 
     def _rates(self, model: LoadedModel, prompts: Split, judge: Judge) -> Iterator[Scalar]:
         for kind, asked in (("harmful", prompts.test.harmful), ("harmless", prompts.test.harmless)):
-            said = replies(model, texts(asked), self.max_new_tokens, label=f"safety_tune: {kind}")
-            verdicts = judge.verdicts(texts(asked), said)
-            yield refusal_rate(f"safety_tune/refusal_rate_{kind}", verdicts, judge)
+            given = replies(model, texts(asked), self.max_new_tokens, label=f"safety_tune: {kind}")
+            verdicts = judge.verdicts(texts(asked), given)
+            good: Good = "high" if kind == "harmful" else "low"
+            name, label = f"safety_tune/refusal_rate_{kind}", f"{kind} prompts refused"
+            yield refusal_rate(name, verdicts, judge, label=label, hint="after tuning", good=good)
 
     def _card(
         self, model: LoadedModel, examples: Mapping[str, Sequence[Example]], rates: Sequence[Scalar], seed: int
@@ -222,4 +225,6 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
 
 def _loss_curve(losses: Sequence[float]) -> Curve:
     steps = [float(step) for step in range(1, len(losses) + 1)]
-    return Curve("safety_tune/loss", steps, [Line("loss", list(losses))], "step", "nats per token of the reply")
+    line = Line("loss", list(losses))
+    unit = "nats per token of the reply"
+    return Curve("safety_tune/loss", steps, [line], "step", unit, "training loss", "Of the adapter.")

@@ -26,6 +26,7 @@ reaches the target only, the outcome says so.
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
 from pydantic import PositiveFloat, PositiveInt
@@ -33,11 +34,20 @@ from pydantic import PositiveFloat, PositiveInt
 from rcm.directions.refusal_direction import RefusalDirection
 from rcm.judges import Judge, Verdict, second_opinion
 from rcm.judges.rates import rate
-from rcm.methods.direction import SELECTED, Direction
-from rcm.models import LoadedModel
-from rcm.prompts import Part, Prompt, Split
-from rcm.record.results import Curve, Line, Outcome, Result, Scalar, Transcripts
-from rcm.stats import trend
+from rcm.methods import Method, Study
+from rcm.prompts import Part, Prompt
+from rcm.record.results import (
+    RANDOM_DIRECTIONS,
+    SHUFFLED_LABELS,
+    Curve,
+    Line,
+    Null,
+    Outcome,
+    Result,
+    Scalar,
+    Transcripts,
+)
+from rcm.stats import Estimate, trend
 from rcm.steering import budget, measurements
 from rcm.steering.budget import Reached, Way
 from rcm.steering.conditions import (
@@ -63,10 +73,38 @@ UNTRIED = {
 }
 VERBS = {"harmless": "force", "harmful": "suppress"}
 TARGETS = {"harmless": 0.7, "harmful": 0.4}  # what a good analysis shows
+DONE = {"harmless": "forced", "harmful": "suppressed"}
+HEADLINE = {"harmless": "add", "harmful": "ablate"}
+RATES: Mapping[tuple[str, str], Mapping[str, Any]] = {
+    ("harmless", "add"): {
+        "label": "force rate",
+        "hint": "harmless prompts made to be refused by adding it",
+        "good": "high",
+        "absent": UNTRIED["harmless"],
+    },
+    ("harmful", "ablate"): {
+        "label": "suppress rate",
+        "hint": "refused prompts answered when it is ablated",
+        "good": "high",
+        "absent": UNTRIED["harmful"],
+    },
+    ("harmful", "add"): {
+        "label": "suppressed by subtracting",
+        "hint": "refused prompts answered when it is subtracted",
+        "good": "high",
+        "absent": UNTRIED["harmful"],
+    },
+}
+PRICES = (
+    ("distinct", "share", "distinct trigrams", "of words in a steered reply; below one half it loops"),
+    ("kl", "nats", "KL to the unsteered model", "per token, on its own replies to harmless prompts"),
+    ("cross_entropy", "nats", "growth of the loss on plain text", "per token"),
+)
+BESIDE = "Beside it directions of the same length: random ones, and mean differences of shuffled labels. Bands: 95 %."
 Calibrated = dict[Way, dict[str, Reached]]
 
 
-class Steering(Direction):
+class Steering(Method):
     """`strengths` in multiples of the natural norm. `max_new_tokens` is how long replies may be, `kl_tokens` how many
     of an unsteered reply the KL is taken over. `kl_budget` in nats per token, at which operations are compared, at no
     more than `max_strength`. `kl_prompts` and `plain_texts`: how many harmless prompts and texts of
@@ -83,32 +121,32 @@ class Steering(Direction):
     plain_texts: PositiveInt | None
     redact: bool
 
-    def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
-        found = yield from self.find(model, prompts, seed)
-        yield from self.steer(model, prompts, judge, seed, found)
+    needs: ClassVar = (RefusalDirection,)
 
-    def steer(
-        self, model: LoadedModel, prompts: Split, judge: Judge, seed: int, found: RefusalDirection
-    ) -> Generator[Result, None, None]:
-        """Yield rates and prices with their controls; nothing is steered without a selected direction."""
-        if found.outcome.value != SELECTED:
-            yield Outcome(
-                "steering/outcome", found.outcome.value, "No direction was selected, so there is none to steer by."
-            )
-            yield Scalar("steering/force_rate", float("nan"), n=0, target=TARGETS["harmless"])
-            yield Scalar("steering/suppress_rate", float("nan"), n=0, target=TARGETS["harmful"])
+    def run(self, study: Study) -> Generator[Result, None, None]:
+        """Rates and prices with their controls; nothing is steered without a selected direction."""
+        model, prompts, judge, seed = study.model, study.prompts, study.judge, study.seed
+        found = study[RefusalDirection]
+        if not found.selected:
+            why = "No direction was selected, so there is none to steer by."
+            yield Outcome("steering/outcome", found.outcome.value, why, complete=False)
+            for kind, verb in VERBS.items():
+                name, meaning = f"steering/{verb}_rate", RATES[kind, HEADLINE[kind]]
+                yield Scalar(name, float("nan"), n=0, target=TARGETS[kind], unit="share", **meaning)
             return
         gate = Gate.of(model, found, prompts.validation, prompts.test)
         runner = SteeringRunner.of(model, judge, found, gate, seed, self.max_new_tokens, self.kl_tokens)
 
         trial = self._trial(runner, prompts.validation)
         strength = max(self._ordered, key=lambda s: _share(trial[s]))
-        yield Scalar("steering/strength", strength)
+        yield Scalar(
+            "steering/strength", strength, label="strength", hint="in natural norms, chosen on validation prompts"
+        )
         yield _trial_curve(trial)
 
         before, asked = unsteered(runner, prompts.test)
         costed = prompts.test.harmless[: self.kl_prompts], plain_prompts(self.plain_texts)
-        measured = measurements.measured(runner, self._conditions(), asked, costed, seed)
+        measured = measurements.measured(runner, self._conditions(len(found.shuffled)), asked, costed, seed)
         yield from _headlines(measured, strength, judge)
         yield from _second_opinion(measured, strength, judge)
         yield from _trends(measured, seed)
@@ -121,10 +159,16 @@ class Steering(Direction):
         compared = measurements.measured(runner, _compared(reached), fewer, costed, seed)
         yield from _prices(measured, strength)
         yield from _budget_strengths(reached)
-        yield measurements.table("steering/points", [*measured, *compared])
+        how = (
+            f"Each at the strength that costs {self.kl_budget:g} nats per token on validation prompts, or as much of "
+            "it as can be spent. The KL is what it costs on harmless test prompts, the loss what it costs on plain "
+            "text. The condition takes the strength of adding."
+        )
+        yield measurements.table("steering/points", [*measured, *compared], "ways to steer, at equal KL", how)
         yield _conclusion(measured, compared, strength)
         replies = [*before, *(one for point in (*measured, *compared) for one in point.replies)]
-        yield Transcripts("steering/transcripts", [steered_transcript(one, redact=self.redact) for one in replies])
+        rows = [steered_transcript(one, redact=self.redact) for one in replies]
+        yield Transcripts("steering/transcripts", rows, "steered replies", "To test prompts, under every condition.")
 
     @property
     def _ordered(self) -> list[float]:
@@ -136,9 +180,8 @@ class Steering(Direction):
         tried = conditions("harmless", "add", self._ordered, 0)
         return dict(zip(self._ordered, measurements.answered(runner, tried, asked), strict=True))
 
-    def _conditions(self) -> list[Condition]:
+    def _conditions(self, controls: int) -> list[Condition]:
         """Every point of the dose-response, and ablating."""
-        controls = self.null_directions
         return [
             *conditions("harmless", "add", self._ordered, controls),
             *conditions("harmful", "add", [-s for s in self._ordered], controls),
@@ -181,14 +224,19 @@ def _compared(reached: Calibrated) -> list[Condition]:
 def _headlines(measured: Sequence[Measurement], strength: float, judge: Judge) -> Iterator[Scalar]:
     """Force by adding and suppress by ablating are the headline; suppress by subtracting stands beside them."""
 
-    def figure(name: str, target: float | None, at: tuple[Kind, str, float]) -> Scalar:
-        replies = _at(measured, *at).replies
-        null = max((c.flipped.high for c in _controls(measured, *at)), default=None)
-        return replace(rate(name, flipped(replies), null, target), unscored=_invalid(replies), kappa=judge.kappa)
+    def figure(name: str, kind: Kind, operation: str, at: float, target: float | None) -> Scalar:
+        replies = _at(measured, kind, operation, at).replies
+        # The upper ends of the controls' intervals, so not a quantile of draws.
+        controls = _controls(measured, kind, operation, at)
+        draws = sum(len(control.condition.strengths) for control in controls)
+        highest = max((control.flipped.high for control in controls), default=float("nan"))
+        null = Null(highest, f"{RANDOM_DIRECTIONS} or of {SHUFFLED_LABELS}", draws, level=0.975) if controls else None
+        share = rate(name, flipped(replies), null, target, **RATES[kind, operation])
+        return replace(share, unscored=_invalid(replies), kappa=judge.kappa)
 
-    yield figure("steering/force_rate", TARGETS["harmless"], ("harmless", "add", strength))
-    yield figure("steering/suppress_rate", TARGETS["harmful"], ("harmful", "ablate", 1.0))
-    yield figure("steering/suppress_rate_add", None, ("harmful", "add", -strength))
+    yield figure("steering/force_rate", "harmless", "add", strength, TARGETS["harmless"])
+    yield figure("steering/suppress_rate", "harmful", "ablate", 1.0, TARGETS["harmful"])
+    yield figure("steering/suppress_rate_add", "harmful", "add", -strength, None)
 
 
 def _second_opinion(measured: Sequence[Measurement], strength: float, judge: Judge) -> Iterator[Scalar]:
@@ -262,9 +310,16 @@ def _trends(measured: Sequence[Measurement], seed: int) -> Iterator[Scalar]:
     """Whether a stronger push turns more over."""
     for kind in KINDS:
         series = sorted(_series(measured, kind, OURS), key=lambda p: abs(p.condition.strength))
-        turned = np.stack([flipped(one.replies) for one in series], axis=1)
-        p = trend(turned, seed) if len(turned) else float("nan")
-        yield Scalar(f"steering/{VERBS[kind]}_trend_p", p, n=len(turned))
+        responses = np.stack([flipped(one.replies) for one in series], axis=1)
+        p = trend(responses, seed) if len(responses) else float("nan")
+        yield Scalar(
+            f"steering/{VERBS[kind]}_trend_p",
+            p,
+            n=len(responses),
+            label=DONE[kind],
+            row="rises with strength",
+            hint="p of a trend over the strengths, on the same prompts throughout (Page 1963)",
+        )
 
 
 def _triggers(gate: Gate, test: Part) -> Iterator[Scalar]:
@@ -272,8 +327,9 @@ def _triggers(gate: Gate, test: Part) -> Iterator[Scalar]:
     fires on."""
     fired = {kind: np.array([gate.fires[p.text] for p in getattr(test, kind)], dtype=bool) for kind in KINDS}
     of_fired = np.repeat([True, False], [fired["harmful"].sum(), fired["harmless"].sum()])
-    yield rate("steering/trigger_precision", of_fired, None)
-    yield rate("steering/trigger_recall", fired["harmful"], None)
+    for label, hits in (("precision", of_fired), ("recall", fired["harmful"])):
+        hint = "of conditional steering, as a test of whether a prompt is harmful"
+        yield rate(f"steering/trigger_{label}", hits, label=label, row="condition", hint=hint, good="high")
 
 
 def _series(measured: Sequence[Measurement], kind: Kind, family: str) -> list[Measurement]:
@@ -291,27 +347,86 @@ def _curves(measured: Sequence[Measurement]) -> Iterator[Curve]:
     forced, suppressed = (
         {LABELS[family]: _series(measured, kind, family) for family in FAMILIES} for kind in ("harmless", "harmful")
     )
-    yield measurements.curve("steering/dose_response", forced, "flipped", "force rate: harmless prompts refused")
-    yield measurements.curve(
-        "steering/dose_response_suppress", suppressed, "flipped", "suppress rate: harmful prompts answered"
-    )
-    yield measurements.curve("steering/kl", forced, "kl", "KL to the unsteered model, nats per token")
-    yield measurements.curve(
-        "steering/cross_entropy", forced, "cross_entropy", "loss on plain text, growth in nats per token"
-    )
     ours = {"forced": forced[OURS], "suppressed": suppressed[OURS]}
-    yield measurements.curve("steering/coherence", ours, "distinct", "share of word trigrams that are distinct")
-    yield measurements.curve("steering/invalid", ours, "invalid", "share of replies that are no language")
+    for name, lines, figure, y_label, label, hint in (
+        (
+            "dose_response",
+            forced,
+            "flipped",
+            "force rate: harmless prompts refused",
+            "dose-response: forcing refusal",
+            f"Harmless test prompts that are refused once it is added. {BESIDE}",
+        ),
+        (
+            "dose_response_suppress",
+            suppressed,
+            "flipped",
+            "suppress rate: harmful prompts answered",
+            "dose-response: suppressing refusal",
+            f"Refused test prompts that are answered once it is subtracted. {BESIDE}",
+        ),
+        (
+            "kl",
+            forced,
+            "kl",
+            "KL to the unsteered model, nats per token",
+            "price: KL to the unsteered model",
+            f"How far predictions move, over the unsteered model's own replies to harmless prompts. {BESIDE}",
+        ),
+        (
+            "cross_entropy",
+            forced,
+            "cross_entropy",
+            "loss on plain text, growth in nats per token",
+            "price: loss on plain text",
+            f"What adding it costs on text that has nothing to do with refusing. {BESIDE}",
+        ),
+        (
+            "coherence",
+            ours,
+            "distinct",
+            "share of word trigrams that are distinct",
+            "coherence: repetition",
+            "Share of a reply's word trigrams that are different ones; below one half a reply loops.",
+        ),
+        (
+            "invalid",
+            ours,
+            "invalid",
+            "share of replies that are no language",
+            "coherence: no language",
+            "Replies that are no language count as neither refusals nor answers.",
+        ),
+    ):
+        yield measurements.curve(f"steering/{name}", lines, figure, y_label, label, hint)
 
 
 def _prices(measured: Sequence[Measurement], strength: float) -> Iterator[Scalar]:
     """What the headline operations cost."""
     headline = _at(measured, "harmless", "add", strength), _at(measured, "harmful", "ablate", 1.0)
-    for name, one in zip(VERBS.values(), headline, strict=True):
-        yield rate(f"steering/invalid_rate_{name}", invalid(one.replies), None)
-        yield Scalar(f"steering/distinct_{name}", one.distinct.value, one.distinct[1:], len(one.replies))
-        yield Scalar(f"steering/kl_{name}", one.kl.value, one.kl[1:])
-        yield Scalar(f"steering/cross_entropy_{name}", one.cross_entropy.value, one.cross_entropy[1:])
+    for (kind, name), one in zip(VERBS.items(), headline, strict=True):
+        label = DONE[kind]
+        no_language: dict[str, Any] = {
+            "row": "no language",
+            "hint": "share of steered replies",
+            "good": "low",
+            "counts": "replies",
+        }
+        yield rate(f"steering/invalid_rate_{name}", invalid(one.replies), label=label, **no_language)
+        for figure, unit, row, hint in PRICES:
+            estimate: Estimate = getattr(one, figure)
+            n = len(one.replies) if figure == "distinct" else None
+            yield Scalar(
+                f"steering/{figure}_{name}",
+                estimate.value,
+                estimate[1:],
+                n,
+                unit=unit,
+                label=label,
+                row=row,
+                hint=hint,
+                absent=UNTRIED[kind],
+            )
 
 
 def _budget_strengths(reached: Calibrated) -> Iterator[Scalar]:
@@ -319,7 +434,14 @@ def _budget_strengths(reached: Calibrated) -> Iterator[Scalar]:
     for way, of in reached.items():
         if way.operation != "conditional":
             strength = of[OURS].strength if of[OURS].reached else float("nan")
-            yield Scalar(f"steering/budget_strength_{VERBS[way.kind]}_{way.operation}", strength)
+            yield Scalar(
+                f"steering/budget_strength_{VERBS[way.kind]}_{way.operation}",
+                strength,
+                label=f"{DONE[way.kind]}, {way.operation}",
+                row="strength at equal KL",
+                hint="in natural norms; none where no strength within reach costs the budget",
+                absent="No strength within reach costs the budget.",
+            )
 
 
 def _share(replies: Sequence[SteeredReply]) -> float:
@@ -329,4 +451,12 @@ def _share(replies: Sequence[SteeredReply]) -> float:
 def _trial_curve(trial: Mapping[float, Sequence[SteeredReply]]) -> Curve:
     rates = [measurements.share(flipped(replies)) for replies in trial.values()]
     line = Line(OURS, *(list(part) for part in zip(*rates, strict=True)))
-    return Curve("steering/strength_choice", list(trial), [line], "strength, in natural norms", "validation force rate")
+    return Curve(
+        "steering/strength_choice",
+        list(trial),
+        [line],
+        "strength, in natural norms",
+        "validation force rate",
+        "choice of the strength",
+        "Force rate on validation prompts, by which the strength was chosen.",
+    )

@@ -35,13 +35,25 @@ from rcm.execution.passes import Residuals, read_residuals
 from rcm.execution.recording import shape_of
 from rcm.judges import Judge
 from rcm.judges.rates import rate
-from rcm.methods import Method
+from rcm.methods import Method, Study
 from rcm.models import LoadedModel
 from rcm.patching import ALPHA
 from rcm.patching.effects import Cells
-from rcm.prompts import Part, Split, texts
+from rcm.prompts import Part, texts
 from rcm.record.identity import prompt_digest
-from rcm.record.results import Heatmap, Outcome, Result, Scalar, Table, Transcripts
+from rcm.record.results import (
+    RANDOM_DIRECTIONS,
+    RANDOM_HEADS,
+    SHUFFLED_LABELS,
+    Column,
+    Heatmap,
+    Null,
+    Outcome,
+    Result,
+    Scalar,
+    Table,
+    Transcripts,
+)
 from rcm.stats import bootstrap
 from rcm.steering import measurements
 from rcm.steering.conditions import OURS, Condition, Kind, conditions
@@ -57,6 +69,10 @@ STEERS, FORCES, SUPPRESSES, NOTHING = "steers", "forces", "suppresses", "nothing
 OWN_PLACE, THIS_PLACE, SEPARABLE, MAPPED = "the source's choice", "this model's choice", "most separable", "mapped"
 VERBS: Mapping[Kind, str] = {"harmless": "force", "harmful": "suppress"}
 NO_INTERVAL = (float("nan"), float("nan"))
+MATRIX_HINT = (
+    "The mean difference of one model, brought into another. Null: the upper end of what random directions and "
+    "directions of shuffled labels do there; p: against all of them (Fisher)."
+)
 SHARE = "share of the other model's refusing"
 FEWEST = 16  # harmless prompts that both models were asked, below which a map says nothing
 COLUMNS = (
@@ -102,18 +118,21 @@ class Transplant(Method):
     @property
     def _place(self) -> Path:
         if self.source is None:
-            raise InputError("method.source=null names no run; give the directory of one, or a folder of runs.")
+            raise InputError(
+                "method.transplant.source=null names no run; give the directory of one, or a folder of runs."
+            )
         return Path(self.source)
 
-    def run(self, model: LoadedModel, prompts: Split, judge: Judge, seed: int) -> Iterator[Result]:
+    def run(self, study: Study) -> Generator[Result, None, None]:
+        model, prompts, judge, seed = study.model, study.prompts, study.judge, study.seed
         given = sources(self._place, model, self.across_shapes)
         own = [one for one in given if one.is_of(model)]
         target = Target(model, prompts.train, next((one for one in own if one.selected), None))
         given = [one for one in given if one not in own] or own  # its own run has steered it with its own direction
-        rows, told = list[Sequence[Any]](), list[dict[str, str | float]]()
+        rows, transcripts = list[Sequence[Any]](), list[dict[str, str | float]]()
         runner: SteeringRunner | None = None
         for source in given:
-            transplanted = self._graft(source, target, seed)
+            transplanted = self._transplanted(source, target, seed)
             # What the model says unsteered is said once, for all sources.
             fresh = SteeringRunner.of(
                 model, judge, transplanted.found, Gate(0.0, {}), seed, self.max_new_tokens, kl_tokens=1
@@ -121,12 +140,24 @@ class Transplant(Method):
             runner = replace(fresh, _unsteered=runner._unsteered) if runner else fresh
             row, replies = yield from self._steered(runner, transplanted, prompts.test)
             rows.append(row)
-            told += [{"source": source.label, **steered_transcript(one, redact=self.redact)} for one in replies]
+            transcripts += [{"source": source.label, **steered_transcript(one, redact=self.redact)} for one in replies]
             yield from self._restored(source, model, texts(prompts.test.harmful[: self.pairs]), seed)
-        yield Table("transplant/matrix", COLUMNS, rows)
-        yield Transcripts("transplant/transcripts", told)
+        shown = [
+            Column("source", "direction of"),
+            Column("outcome", "outcome"),
+            Column("force", "forced", "share", "harmless prompts refused when it is added"),
+            Column("suppress", "suppressed", "share", "refused prompts answered when it is ablated"),
+            Column("cosine", "cosine", "", "to this model's own direction there"),
+            Column("layer", "layer", "index"),
+            Column("place", "whose choice"),
+            Column("strength", "strength", "", "lengths of the direction"),
+        ]
+        yield Table("transplant/matrix", COLUMNS, rows, "transplants", MATRIX_HINT, shown)
+        yield Transcripts(
+            "transplant/transcripts", transcripts, "replies under other models' directions", "To test prompts."
+        )
 
-    def _graft(self, source: Source, target: "Target", seed: int) -> Transplanted:
+    def _transplanted(self, source: Source, target: "Target", seed: int) -> Transplanted:
         if source.has_shape_of(target.model):
             place, owner = target.place_for(source)
             position, layer = owner.position, owner.layer
@@ -148,6 +179,7 @@ class Transplant(Method):
             torch.from_numpy(controls).float(),
             source.refusal_tokens,
             Outcome("transplant/place", place, ""),
+            (position,),
         )
         cosine, null = _cosine(vector, *target.at(position, layer), self.null_draws, seed)
         return Transplanted(source, found, place, cosine, null)
@@ -164,19 +196,23 @@ class Transplant(Method):
             *conditions("harmful", "ablate", [1.0], self.null_directions),
         ]
         replies = dict(zip(tried, measurements.answered(runner, tried, asked), strict=True))
-        rates = [
-            _rate(f"transplant/{verb}_rate_from_{label}", kind, replies, runner.judge) for kind, verb in VERBS.items()
-        ]
         chances = [_chance(kind, replies) for kind in VERBS]
+        rates = [_rate(label, kind, replies, runner.judge, p) for kind, p in zip(VERBS, chances, strict=True)]
         yield from rates
-        yield Scalar(f"transplant/cosine_from_{label}", transplanted.cosine, null=transplanted.cosine_null)
+        yield Scalar(
+            f"transplant/cosine_from_{label}",
+            transplanted.cosine,
+            null=Null(transplanted.cosine_null, SHUFFLED_LABELS, self.null_draws),
+            label=f"cosine with the direction of {label}",
+            hint="to this model's own mean difference at that place",
+        )
         outcome = _outcome(label, rates, chances)
         yield outcome
         where = (label, transplanted.source.run.id, found.position, found.layer, transplanted.place, strength)
         figures = [
             figure
             for one, p in zip(rates, chances, strict=True)
-            for figure in (one.value, *(one.interval or NO_INTERVAL), one.n, one.null, p)
+            for figure in (one.value, *(one.interval or NO_INTERVAL), one.n, one.null and one.null.value, p)
         ]
         row = (*where, *figures, transplanted.cosine, transplanted.cosine_null, outcome.value)
         return row, [*before, *(one for of in replies.values() for one in of)]
@@ -203,20 +239,56 @@ class Transplant(Method):
     ) -> Iterator[Result]:
         shares = patched.shares(self.min_gap)
         n = len(shares)
-        yield Scalar(f"transplant/gap_from_{label}", float(patched.gap.mean()), n=len(patched.gap))
-        yield Scalar(f"transplant/pairs_without_gap_from_{label}", len(patched.gap) - n)
+        yield Scalar(
+            f"transplant/gap_from_{label}",
+            float(patched.gap.mean()),
+            n=len(patched.gap),
+            unit="log-odds",
+            label=f"gap to {label}",
+            hint="by which the other refuses harmful prompts rather than this model",
+        )
+        yield Scalar(
+            f"transplant/pairs_without_gap_from_{label}",
+            len(patched.gap) - n,
+            unit="count",
+            label=f"prompts without a gap to {label}",
+            hint="below min_gap; they have no share",
+        )
         if not n:
             return
         whole, rest = shares[:, len(cells)], shares[:, len(cells) + 1 :]
-        yield Scalar(f"transplant/last_token_from_{label}", float(whole.mean()), n=n)
+        yield Scalar(
+            f"transplant/last_token_from_{label}",
+            float(whole.mean()),
+            n=n,
+            unit="share",
+            label=f"all outputs of {label}",
+            hint=f"at the last token, {SHARE}: a control",
+        )
         found = patched.rows(0, len(cells)).estimate(self.min_gap, seed)
         critical = found.critical(self.min_share)
         heads = shape.layers * shape.heads
-        yield Scalar(f"transplant/restoring_heads_from_{label}", int(critical[:heads].sum()), n=heads)
+        yield Scalar(
+            f"transplant/restoring_heads_from_{label}",
+            int(critical[:heads].sum()),
+            n=heads,
+            counts="heads",
+            unit="count",
+            label=f"heads of {label} that restore refusing",
+            hint="significant over all components, and share certainly above min_share",
+        )
         if has_set:
-            null = float(np.quantile(rest[:, 1:].mean(0), 0.95))
-            interval = bootstrap(np.mean, rest[:, 0], seed=seed)
-            yield Scalar(f"transplant/critical_heads_from_{label}", float(rest[:, 0].mean()), interval, n, null)
+            yield Scalar(
+                f"transplant/critical_heads_from_{label}",
+                float(rest[:, 0].mean()),
+                bootstrap(np.mean, rest[:, 0], seed=seed),
+                n,
+                Null(float(np.quantile(rest[:, 1:].mean(0), 0.95)), RANDOM_HEADS, rest.shape[1] - 1),
+                unit="share",
+                label=f"critical heads of {label} together",
+                hint=SHARE,
+                good="high",
+            )
         yield from _maps(label, found.share, critical, shape)
 
 
@@ -281,12 +353,29 @@ def _cosine(vector: Vector, harmful: Activations, harmless: Activations, draws: 
     return float(own), float(np.quantile(np.abs(shuffled), 0.95))
 
 
-def _rate(name: str, kind: Kind, replies: Mapping[Condition, Sequence[SteeredReply]], judge: Judge) -> Scalar:
-    """What the direction turns over; the null is the upper end of what controls do."""
-    of_kind = {condition.family: spoken for condition, spoken in replies.items() if condition.kind == kind}
+def _rate(
+    label: str, kind: Kind, replies: Mapping[Condition, Sequence[SteeredReply]], judge: Judge, p: float
+) -> Scalar:
+    """What the direction flips; the null is the upper end of what controls do."""
+    of_kind = {condition.family: given for condition, given in replies.items() if condition.kind == kind}
     ours = of_kind.pop(OURS)
-    null = max(measurements.share(flipped(spoken)).high for spoken in of_kind.values())
-    return replace(rate(name, flipped(ours), null), unscored=int(invalid(ours).sum()), kappa=judge.kappa)
+    null = Null(
+        max(measurements.share(flipped(given)).high for given in of_kind.values()),
+        f"{RANDOM_DIRECTIONS} or of {SHUFFLED_LABELS}",
+        sum(len(c.strengths) for c in replies if c.kind == kind and c.family != OURS),
+        level=0.975,
+        p=p,
+    )
+    verb = VERBS[kind]
+    share = rate(
+        f"transplant/{verb}_rate_from_{label}",
+        flipped(ours),
+        null,
+        label=f"{verb} rate, direction of {label}",
+        good="high",
+        absent="There was nothing to flip.",
+    )
+    return replace(share, unscored=int(invalid(ours).sum()), kappa=judge.kappa)
 
 
 def _chance(kind: Kind, replies: Mapping[Condition, Sequence[SteeredReply]]) -> float:
@@ -294,9 +383,9 @@ def _chance(kind: Kind, replies: Mapping[Condition, Sequence[SteeredReply]]) -> 
     counted = {OURS: [0, 0], "controls": [0, 0]}
     for condition, spoken in replies.items():
         if condition.kind == kind:
-            turned = int(flipped(spoken).sum())
+            hits = int(flipped(spoken).sum())
             of = counted[OURS if condition.family == OURS else "controls"]
-            of[0], of[1] = of[0] + turned, of[1] + len(spoken) - turned
+            of[0], of[1] = of[0] + hits, of[1] + len(spoken) - hits
     return float(fisher_exact(list(counted.values()), alternative="greater").pvalue)
 
 
@@ -304,13 +393,14 @@ def _outcome(label: str, rates: Sequence[Scalar], chances: Sequence[float]) -> O
     """Which rates are higher than the controls', at 5 % for both together."""
     forces, suppresses = (p <= ALPHA / 2 for p in chances)
     value = {(True, True): STEERS, (True, False): FORCES, (False, True): SUPPRESSES, (False, False): NOTHING}
-    told = [
+    parts = [
         f"{verb} rate {one.value:.0%} of {one.n} (controls: p = {p:.2g})" if one.n else f"{verb} rate not measured"
         for verb, one, p in zip(VERBS.values(), rates, chances, strict=True)
     ]
-    sentence = ", ".join(told)
+    sentence = ", ".join(parts)
     name = f"transplant/outcome_from_{label}"
-    return Outcome(name, value[forces, suppresses], f"{sentence[0].upper()}{sentence[1:]}.")
+    because = f"{sentence[0].upper()}{sentence[1:]}."
+    return Outcome(name, value[forces, suppresses], because, label=f"direction of {label}")
 
 
 def _maps(label: str, shares: Cells, critical: Bool[np.ndarray, " cell"], shape: Shape) -> Iterator[Heatmap]:
@@ -324,7 +414,19 @@ def _maps(label: str, shares: Cells, critical: Bool[np.ndarray, " cell"], shape:
         marked = [(int(row), int(column)) for row, column in np.argwhere(grids[1])]
         layers = [str(layer) for layer in range(shape.layers)]
         title = f"transplant/{name}_from_{label}"
-        return Heatmap(title, grids[0], layers, columns, "layer", column_label, marked, value_label=SHARE)
+        return Heatmap(
+            title,
+            grids[0],
+            layers,
+            columns,
+            "layer",
+            column_label,
+            marked,
+            value_label=SHARE,
+            label=f"{name} of {label} that restore refusing",
+            hint="One output of the other model at a time, patched in at the last token. Outlined: significant over "
+            "all components, and share certainly above min_share.",
+        )
 
     yield drawn("heads", slice(0, heads), [str(head) for head in range(shape.heads)], "head")
     yield drawn("layers", slice(heads, None), WRITTEN_KINDS[1:], "component")

@@ -23,9 +23,9 @@ def own_replies(
     stays as it is when they are swapped, which `rcm.stats.label_swap_max_t` needs.
     """
     sides = [list(side) for side in zip(*pairs, strict=True)]
-    said = [reply_tokens(model, side, most, label="patching: replies") for side in sides]
-    length = min(_length(row, model) for side in said for row in side)
-    first, second = (torch.tensor([row[:length] for row in side]) for side in said)
+    replies = [reply_tokens(model, side, most, label="patching: replies") for side in sides]
+    length = min(_length(row, model) for side in replies for row in side)
+    first, second = (torch.tensor([row[:length] for row in side]) for side in replies)
     odds = [refusal_log_odds(last_logits(model, side), refusal_tokens) for side in sides]
     rather = (odds[0] >= odds[1])[:, None]
     return torch.where(rather, first, second), torch.where(rather, second, first)

@@ -31,6 +31,16 @@ def run_id(settings: Mapping[str, Any]) -> str:
     return _digest({group: settings[group] for group in IDENTITY if group in settings})
 
 
+def weights_digest(model: Mapping[str, Any]) -> str:
+    """Eight hex digits that name what a model's settings load: the same for the same weights under another name."""
+    return _digest({key: value for key, value in model.items() if key not in ("family", "stage", "refusal_tokens")})
+
+
+def data_digest(dataset: Mapping[str, Any]) -> str:
+    """Eight hex digits that name a data set; how many of its prompts are used does not count."""
+    return _digest({key: value for key, value in dataset.items() if key not in ("train", "validation", "test")})
+
+
 def _digest(settings: Any) -> str:
     text = json.dumps(_by_content(settings), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]

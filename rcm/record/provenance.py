@@ -5,6 +5,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,6 +27,14 @@ def provenance() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "gpu": _gpu(),
     }
+
+
+def commit_of(recorded: Mapping[str, Any]) -> str:
+    """The code of a run, in words, from what `provenance` recorded of it."""
+    git = recorded.get("git")
+    if not git:
+        return f"not from a repository (rcm {recorded.get('packages', {}).get('rcm') or 'of unknown version'})"
+    return f"{git['commit'][:12]}{' with changes that are not committed' if git['dirty'] else ''}"
 
 
 def _git() -> dict[str, str | bool] | None:

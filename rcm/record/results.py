@@ -1,44 +1,122 @@
-"""All that a method may report: plain, frozen data. Disk, trackers and the page decide how each kind is shown.
+"""All that a method may report: plain, frozen data that says what it means.
 
-Names are paths such as `direction/separation`; the part before the slash is the method that reports.
+Every result carries, from the method that reports it, its `label` (a name for people), its `hint` (how to read it) and,
+where it is a figure, its unit, what its n counts, whether high or low is good, and its null. Page, Markdown, paper and
+W&B read these; none of them knows a method. Names are paths such as `direction/separation`: the part before the slash
+is the method that reports.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from rcm.errors import InputError
+from rcm.record.units import Unit
+
+Good = Literal["high", "low"]
+RANDOM_DIRECTIONS, SHUFFLED_LABELS, RANDOM_HEADS = "random directions", "shuffled labels", "random sets of heads"
+
+
+@dataclass(frozen=True)
+class Null:
+    """What chance alone reaches.
+
+    `value`: what the share `level` of the draws stays below (an upper level where high is good, a lower one where low
+    is). `of`: what one draw is, in the plural, such as "shuffled labels" or "random sets of heads". `draws`: how many
+    there were; None where the null is not drawn. `p`: how often chance does as well as the figure; None where that was
+    not counted.
+    """
+
+    value: float
+    of: str
+    draws: int | None = None
+    level: float = 0.95
+    p: float | None = None
+
 
 @dataclass(frozen=True)
 class Scalar:
-    """One figure. A rate is a fraction in [0, 1].
+    """One figure. A share (unit `share`) is a fraction; shown in percent.
 
-    `interval`: the 95 % confidence interval. `n`: how many prompts stand behind the figure. `null`: the value that the
-    null reaches (its 95th percentile, or its 5th where low is good). `target`: what a good analysis shows. A rate of
-    verdicts also tells how many completions were left `unscored`, being no language or unclear to the judge (they count
-    in n, and on neither side), and the judge's `kappa` with people.
+    `interval`: the 95 % confidence interval. `n`: how many there are behind the figure, of what `counts` says. `null`:
+    None where chance has no say. `target`: what a good analysis shows. `row`: figures with one `row` stand together in
+    one row of a table, under that title, told apart by their labels. `absent`: what it means where a step was run and
+    the figure has no value. A rate of verdicts also tells how many completions were left `unscored`, being no language
+    or unclear to the judge (they count in n, and on neither side), and the judge's `kappa` with people.
     """
 
     name: str
     value: int | float
     interval: tuple[float, float] | None = None
     n: int | None = None
-    null: float | None = None
+    null: Null | None = None
     target: float | None = None
     unscored: int | None = None
     kappa: float | None = None
+    label: str = ""
+    unit: Unit = ""
+    hint: str = ""
+    good: Good | None = None
+    counts: str = "prompts"
+    row: str = ""
+    absent: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "value", number(self.name, self.value))
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the figure exceeds its target *and* its null; None without a target. What was not measured is not
+        met."""
+        if self.target is None:
+            return None
+        null = -math.inf if self.null is None or math.isnan(self.null.value) else self.null.value
+        return self.value > self.target and self.value > null
+
+
+def number(name: str, value: Any) -> int | float:
+    """A plain number, also out of a tensor or an array that holds one; raises InputError for anything else."""
+    if isinstance(value, Tensor | np.ndarray | np.generic) and math.prod(value.shape) == 1:
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        shape = f" of shape {tuple(value.shape)}" if hasattr(value, "shape") else f" {value!r:.40}"
+        raise InputError(
+            f"The figure {name} has a {type(value).__name__}{shape} for a value; give Scalar one number, a Heatmap or "
+            "Curve several, and Outcome a word."
+        )
+    return value
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was concluded, in one word that programs can test, and why, in one sentence for people."""
+    """What was concluded, in one word that programs can test, and why, in one sentence for people.
+
+    `complete`: whether the step came to its figures; if not, `because` is also why they are missing.
+    """
 
     name: str
     value: str
     because: str
+    complete: bool = True
+    label: str = "outcome"
+    hint: str = ""
+
+    def __post_init__(self) -> None:
+        word(self.name, self.value)
+
+
+def word(name: str, value: Any) -> str:
+    """The value of an outcome; raises InputError for what is no word."""
+    if not isinstance(value, str):
+        raise InputError(
+            f"The outcome {name} has a {type(value).__name__} for a value; give one word, and a number to Scalar."
+        )
+    return value
 
 
 @dataclass(frozen=True)
@@ -55,6 +133,19 @@ class Heatmap:
     marked: Sequence[tuple[int, int]] = ()
     center: float | None = 0.0
     value_label: str = ""
+    label: str = ""
+    hint: str = ""
+
+
+def colour_limits(values: Float[np.ndarray, "row column"], center: float | None) -> tuple[float, float]:
+    """The ends of a heatmap's colour scale: as far below the center as above it, so that the center is white."""
+    known = values[np.isfinite(values)]
+    if known.size == 0:
+        return 0.0, 1.0
+    if center is None:
+        return float(known.min()), float(known.max())
+    reach = float(np.abs(known - center).max()) or 1.0
+    return center - reach, center + reach
 
 
 @dataclass(frozen=True)
@@ -76,15 +167,35 @@ class Curve:
     lines: Sequence[Line]
     x_label: str
     y_label: str
+    label: str = ""
+    hint: str = ""
+
+
+class Column(NamedTuple):
+    """How a column of a table is shown. Columns `NAME_low`, `NAME_high`, `NAME_n`, `NAME_null` and `NAME_p` stand in
+    NAME's cells."""
+
+    name: str
+    label: str = ""
+    unit: Unit = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of plain values under named columns; stored as CSV."""
+    """Rows of plain values under named columns; stored whole, as CSV.
+
+    `shown`: the columns that pages show, in order; none is all of them. `only`: the name of a column of booleans; pages
+    show the rows where it is true, and say where the others are.
+    """
 
     name: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Any]]
+    label: str = ""
+    hint: str = ""
+    shown: Sequence[Column] = ()
+    only: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,6 +207,8 @@ class Transcripts:
 
     name: str
     rows: Sequence[Mapping[str, str | float]]
+    label: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,6 +218,8 @@ class Tensors:
     name: str
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
+    label: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -115,6 +230,8 @@ class Adapter:
     tensors: Mapping[str, Tensor]
     config: Mapping[str, Any]
     card: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    label: str = ""
+    hint: str = ""
 
 
 Result = Scalar | Outcome | Heatmap | Curve | Table | Transcripts | Tensors | Adapter

@@ -32,8 +32,22 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rcm.errors import InputError
+from rcm.packaged import PACKAGED
 from rcm.record.identity import METRICS
-from rcm.record.results import Adapter, Curve, Heatmap, Line, Outcome, Result, Scalar, Table, Tensors, Transcripts
+from rcm.record.results import (
+    Adapter,
+    Column,
+    Curve,
+    Heatmap,
+    Line,
+    Null,
+    Outcome,
+    Result,
+    Scalar,
+    Table,
+    Tensors,
+    Transcripts,
+)
 
 RECORD, RESULTS = "run.json", "results.jsonl"
 WEIGHTS, ADAPTER_CONFIG, CARD = "adapter_model.safetensors", "adapter_config.json", "card.json"  # peft's names, ours
@@ -44,23 +58,42 @@ Status = Literal["started", "finished", "failed"]
 
 @dataclass(frozen=True)
 class Run:
-    """What was asked for. `choices`: the option of each group. `config`: the whole composed config, as plain values."""
+    """What was asked for. `choices`: the option of each group, and of `method` all, with commas. `config`: the whole
+    composed config, as plain values. `weights`, `data`: digests of what was measured, and on which prompts
+    (`rcm.record.identity`)."""
 
     id: str
     directory: Path
     choices: Mapping[str, str]
     config: Mapping[str, Any]
     provenance: Mapping[str, Any]
+    weights: str = ""
+    data: str = ""
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """The methods that it ran, in order."""
+        return tuple(self.config.get("method", ()))
+
+    @property
+    def label(self) -> str:
+        """The model's name for people: of its option, or of its folder or file; with what else tells weights apart."""
+        model: Mapping[str, Any] = self.config.get("model", {})
+        name = Path(model["path"]).name if model.get("path") else self.choices.get("model", "")
+        revision, adapter = model.get("revision"), model.get("adapter")
+        name += f"@{str(revision)[:12]}" if revision not in (None, "main") else ""
+        own = adapter is None or str(adapter).startswith(PACKAGED)
+        return name if own else f"{name} + {Path(str(adapter)).name}"
 
     @property
     def family(self) -> str | None:
         """Models of one family may be compared."""
-        return self.config["model"].get("family")
+        return self.config.get("model", {}).get("family")
 
     @property
     def stage(self) -> str | None:
         """What training the model has behind it."""
-        return self.config["model"].get("stage")
+        return self.config.get("model", {}).get("stage")
 
 
 class Store:
@@ -132,11 +165,12 @@ def flat(result: Result) -> dict[str, int | float | str | None]:
     match result:
         case Scalar(name=name, interval=interval, n=n, null=null):
             low, high = interval or (None, None)
-            beside = {f"{name}_low": low, f"{name}_high": high, f"{name}_n": n, f"{name}_null": null}
-            told = beside if n is not None else {key: part for key, part in beside.items() if part is not None}
+            reached = None if null is None else null.value
+            beside = {f"{name}_low": low, f"{name}_high": high, f"{name}_n": n, f"{name}_null": reached}
+            companions = beside if n is not None else {key: part for key, part in beside.items() if part is not None}
             judged = {f"{name}_unscored": result.unscored, f"{name}_kappa": result.kappa}
-            told |= {key: part for key, part in judged.items() if part is not None}
-            return {key: _finite(part) for key, part in ({name: result.value} | told).items()}
+            companions |= {key: part for key, part in judged.items() if part is not None}
+            return {key: _finite(part) for key, part in ({name: result.value} | companions).items()}
         case Outcome(name=name, value=value):
             return {name: value}
         case _:
@@ -256,12 +290,12 @@ def _plain(value: Any) -> Any:
             return value
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class StoredRun(Run):
     """A run read back. `metrics` is empty unless it finished; `started` is an ISO time (UTC)."""
 
     status: Status
-    metrics: Mapping[str, float | str | None]
+    metrics: Mapping[str, int | float | str | None]
     started: str
     seconds: float
     error: str | None
@@ -359,6 +393,10 @@ def _band(values: Sequence[int | float | None] | None) -> tuple[float, ...] | No
     return None if values is None else _figures(values)
 
 
+def _null(fields: Mapping[str, Any] | None) -> Null | None:
+    return None if fields is None else Null(**{**fields, "value": _figure(fields["value"])})
+
+
 def _cell(value: Any) -> Any:
     return math.nan if value is None else value
 
@@ -377,13 +415,20 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 # For each kind in results.jsonl its class, and how to read the fields that JSON does not give back as they were.
 RESULT_KINDS: Mapping[str, tuple[Callable[..., Result], Mapping[str, Callable[[Any], Any]]]] = {
-    "scalar": (Scalar, {"value": _figure, "interval": _band}),
+    "scalar": (Scalar, {"value": _figure, "interval": _band, "null": _null}),
     "outcome": (Outcome, {}),
     "heatmap": (
         Heatmap,
         {"values": _grid, "rows": tuple, "columns": tuple, "marked": lambda cells: tuple(map(tuple, cells))},
     ),
     "curve": (Curve, {"x": _figures, "lines": lambda lines: tuple(map(_line, lines))}),
-    "table": (Table, {"columns": tuple, "rows": lambda rows: tuple(tuple(map(_cell, row)) for row in rows)}),
+    "table": (
+        Table,
+        {
+            "columns": tuple,
+            "rows": lambda rows: tuple(tuple(map(_cell, row)) for row in rows),
+            "shown": lambda columns: tuple(Column(*one) for one in columns),
+        },
+    ),
     "transcripts": (Transcripts, {"rows": lambda rows: tuple(map(_row, rows))}),
 }

@@ -1,12 +1,14 @@
-"""Numbers as people read them."""
+"""Units, and numbers as people read them."""
 
 import math
 from collections.abc import Callable
 
+# `share`: a fraction, shown in percent; `sigma`: standard deviations within a class; `count` and `index`: whole
+# numbers; any other stands behind the number (nats, log-odds, tokens); empty where a number has none.
+Unit = str
+Format = Callable[[float], str]
 SIGMA = "\N{GREEK SMALL LETTER SIGMA}"
 TIED = "\N{NO-BREAK SPACE}"  # keeps a number and its unit on one line
-
-Unit = Callable[[float], str]
 
 
 def percent(value: float) -> str:
@@ -25,11 +27,31 @@ def whole(value: float) -> str:
     return f"{value:.0f}"
 
 
+def in_unit(unit: Unit) -> Format:
+    """How figures of this unit are written."""
+    match unit:
+        case "share":
+            return percent
+        case "sigma":
+            return sigmas
+        case "count" | "index":
+            return whole
+        case "":
+            return plain
+        case _:
+            return lambda value: f"{plain(value)}{TIED}{unit}"
+
+
 def known(value: float | None) -> bool:
     """Whether there is a number to show."""
     return value is not None and not math.isnan(value)
 
 
-def interval(ends: tuple[float, float] | None, unit: Unit) -> str:
+def interval(ends: tuple[float, float] | None, shown: Format) -> str:
     """The 95 % interval; empty where it is not known."""
-    return f"95{TIED}%: {unit(ends[0])} to {unit(ends[1])}" if ends and all(map(known, ends)) else ""
+    if ends is None or not all(map(known, ends)):
+        return ""
+    low, high = map(shown, ends)
+    number, tied, unit = low.partition(TIED)
+    repeated = tied and unit.replace("-", "").isalpha() and unit != SIGMA and high.endswith(tied + unit)
+    return f"95{TIED}%: {number if repeated else low} to {high}"  # 5.8 to 6.6 nats, but 10.0 % to 20.0 %

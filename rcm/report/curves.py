@@ -7,11 +7,11 @@ from itertools import pairwise
 from markupsafe import Markup
 
 from rcm.record.results import Curve, Line, Scalar
-from rcm.record.units import plain
+from rcm.record.units import in_unit, plain
 from rcm.report.formatting import cut, visible
-from rcm.report.svg import LINE, Limits, element, path, picture, words
+from rcm.report.svg import LINE, Limits, element, path, picture, text
 
-SERIES = 4  # colours of lines, in page.css
+SERIES = 6  # colours of lines, in page.css
 WIDTH = 372.0  # px: what a phone shows without scrolling
 PLOT = (42.0, 26.0, 318.0, 170.0)  # px: left, top, width and height inside the axes
 
@@ -24,15 +24,17 @@ def curve(drawn: Curve, vertical: Limits) -> Markup:
     legend_top = top + height + 40
     legend = [part for i, line in enumerate(drawn.lines) for part in _legend(i, line, legend_top + LINE * (i + 0.5))]
     parts = [
-        words(2.0, 13.0, drawn.y_label, class_="axis"),
+        text(2.0, 13.0, drawn.y_label, class_="axis"),
         *_grid(frame, _marked(drawn.x, frame), ticks(*vertical)),
-        words(left + width / 2, top + height + 32, drawn.x_label, "middle", class_="axis"),
+        text(left + width / 2, top + height + 32, drawn.x_label, "middle", class_="axis"),
         *(_band(frame, drawn.x, line, i) for i, line in enumerate(drawn.lines)),
         *(part for i, line in enumerate(drawn.lines) for part in _stroke(frame, drawn, line, i)),
         *legend,
     ]
     bottom = legend_top + LINE * len(drawn.lines) + 6
-    return picture(f"{drawn.name}: {drawn.y_label} over {drawn.x_label}", WIDTH, bottom, *parts, tabindex=0)
+    return picture(
+        f"{drawn.label or drawn.name}: {drawn.y_label} over {drawn.x_label}", WIDTH, bottom, *parts, tabindex=0
+    )
 
 
 class _Frame:
@@ -90,11 +92,11 @@ def _grid(frame: _Frame, across: Sequence[float], up: Sequence[float]) -> Iterat
     for value in up:
         y = frame.y(value)
         yield element("line", x1=left, x2=left + width, y1=y, y2=y, class_="grid")
-        yield words(left - 6, y + 4, f"{value:g}", "end")
+        yield text(left - 6, y + 4, f"{value:g}", "end")
     for value in across:
         x = frame.x(value)
         yield element("line", x1=x, x2=x, y1=top + height, y2=top + height + 4, class_="rule")
-        yield words(x, top + height + 16, f"{value:g}", "middle")
+        yield text(x, top + height + 16, f"{value:g}", "middle")
     yield element("line", x1=left, x2=left + width, y1=top + height, y2=top + height, class_="rule")
 
 
@@ -158,7 +160,7 @@ def _legend(index: int, line: Line, y: float) -> Iterator[Markup]:
     left = PLOT[0]
     yield element("path", d=path([(left, y), (left + 30, y)]), class_=f"line series-{index % SERIES}")
     yield _mark(left + 15, y, 3.5, index)
-    yield words(left + 38, y + 4, cut(visible(line.label), 42))
+    yield text(left + 38, y + 4, cut(visible(line.label), 42))
 
 
 def strip(scalar: Scalar, scale: Limits) -> Markup:
@@ -176,9 +178,9 @@ def strip(scalar: Scalar, scale: Limits) -> Markup:
     if scalar.target is not None:
         x = place(scalar.target)
         parts.append(element("line", x1=x, x2=x, y1=1, y2=17, class_="target"))
-    if scalar.null is not None and math.isfinite(scalar.null):
-        x = place(scalar.null)
+    if scalar.null is not None and math.isfinite(scalar.null.value):
+        x = place(scalar.null.value)
         corners = [(x, middle - 5), (x + 5, middle), (x, middle + 5), (x - 5, middle)]
         parts.append(element("path", d=path(corners) + "Z", class_="null"))
     parts.append(element("circle", cx=place(scalar.value), cy=middle, r=4, class_="value"))
-    return picture(f"{scalar.name}: {plain(scalar.value)}", 132.0, 18.0, *parts)
+    return picture(f"{scalar.label or scalar.name}: {in_unit(scalar.unit)(scalar.value)}", 132.0, 18.0, *parts)

@@ -13,9 +13,9 @@ from matplotlib.colors import Colormap
 
 from rcm.record.results import Heatmap
 from rcm.record.units import plain
+from rcm.report.colours import colours
 from rcm.report.formatting import cut, visible
-from rcm.report.svg import LETTER, LINE, Limits, element, picture, words
-from rcm.tracking.figures import colours
+from rcm.report.svg import LETTER, LINE, Limits, element, picture, text
 
 LONGEST = 16  # letters of a label on an axis
 STEPS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)  # one label in so many
@@ -34,9 +34,9 @@ def heatmap(grid: Heatmap, limits: Limits) -> Markup:
         *(_outline(left + column * width, top + row * height, width, height) for row, column in grid.marked),
         *_row_labels(grid, (left, top), height),
         *_column_labels(grid, left, bottom, width),
-        words((left + right) / 2, bottom + below - 4, grid.column_label, "middle", class_="axis"),
+        text((left + right) / 2, bottom + below - 4, grid.column_label, "middle", class_="axis"),
     ]
-    label = f"{grid.name}: {grid.row_label} by {grid.column_label}"
+    label = f"{grid.label or grid.name}: {grid.row_label} by {grid.column_label}"
     return picture(label, right + 6, bottom + below, *parts, tabindex=0)
 
 
@@ -139,13 +139,13 @@ def _outline(x: float, y: float, width: float, height: float) -> Markup:
 def _row_labels(grid: Heatmap, corner: tuple[float, float], height: float) -> Iterator[Markup]:
     left, top = corner
     if grid.values.shape[0] == 1:
-        yield words(left, top - 7, f"{grid.row_label} {cut(visible(grid.rows[0]), 3 * LONGEST)}", class_="axis")
+        yield text(left, top - 7, f"{grid.row_label} {cut(visible(grid.rows[0]), 3 * LONGEST)}", class_="axis")
         return
-    yield words(2.0, top - 7, grid.row_label, class_="axis")
+    yield text(2.0, top - 7, grid.row_label, class_="axis")
     step = spaced(LINE, height)
     for row in range(0, len(grid.rows), step):
         middle = top + (row + 0.5) * height
-        yield words(left - 6, middle + 4, cut(grid.rows[row], LONGEST), "end")
+        yield text(left - 6, middle + 4, cut(grid.rows[row], LONGEST), "end")
 
 
 def _column_labels(grid: Heatmap, left: float, bottom: float, width: float) -> Iterator[Markup]:
@@ -156,9 +156,9 @@ def _column_labels(grid: Heatmap, left: float, bottom: float, width: float) -> I
         middle, label = left + (column + 0.5) * width, cut(grid.columns[column], LONGEST)
         if upright:
             x, y = middle + 4, bottom + 6
-            yield words(x, y, label, "end", transform=f"rotate(-90 {x:g} {y:g})")
+            yield text(x, y, label, "end", transform=f"rotate(-90 {x:g} {y:g})")
         else:
-            yield words(middle, bottom + 14, label, "middle")
+            yield text(middle, bottom + 14, label, "middle")
 
 
 def spaced(needed: float, each: float) -> int:
@@ -178,15 +178,15 @@ def colour_bar(limits: Limits, center: float | None, blank: bool, label: str = "
     ]
     middle = (low + high) / 2
     ends = ((left, "start", low), (left + width / 2, "middle", middle), (left + width, "end", high))
-    labels = [words(x, 28.0, tidy(value, high - low), anchor) for x, anchor, value in ends]
+    labels = [text(x, 28.0, tidy(value, high - low), anchor) for x, anchor, value in ends]
     height = 32.0
     if label:
-        labels.append(words(left, height + 13, label, class_="axis"))
+        labels.append(text(left, height + 13, label, class_="axis"))
         height += LINE + 4
     if blank:
         corner = (left, height + 4)
         cells.append(_cell(math.nan, "hatched", "", corner, (12.0, 12.0)))
-        labels.append(words(left + 18, height + 14, "not computed"))
+        labels.append(text(left + 18, height + 14, "not computed"))
         height += LINE + 2
     width = max(176.0, left + LETTER * len(label))
     return picture(f"{label or 'colours'} from {plain(low)} to {plain(high)}", width, height, *cells, *labels)

@@ -6,23 +6,31 @@ from io import BytesIO
 from itertools import cycle
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from rcm.record.results import Curve, Heatmap
-from rcm.tracking.figures import colours, limits
+from rcm.record.results import Curve, Heatmap, colour_limits
+from rcm.report.colours import colours
 
 LABELS = 32  # more tick labels than this on one axis cannot be read
 DPI = 300  # of what is made of dots
+FORMATS = ("pdf", "png")
 
 
-def printed(result: Heatmap | Curve, format: str) -> bytes:
-    """The picture as the bytes of a file of this format."""
-    stream = BytesIO()
-    figure(result).savefig(stream, format=format, dpi=DPI)
-    return stream.getvalue()
+def files(result: Heatmap | Curve) -> dict[str, bytes]:
+    """The picture as the bytes of a file, by format. It is laid out once for all of them."""
+    found: dict[str, bytes] = {}
+    with rc_context({"text.parse_math": False}):  # a label may hold dollars
+        drawn = figure(result)
+        for format in FORMATS:
+            stream = BytesIO()
+            drawn.savefig(stream, format=format, dpi=DPI)
+            drawn.set_layout_engine("none")  # it lies where it shall; to reckon anew takes as long as to draw
+            found[format] = stream.getvalue()
+    return found
 
 
 @singledispatch
@@ -37,9 +45,10 @@ def _(result: Heatmap) -> Figure:
     width, height = np.clip(2.5 + 0.28 * columns, 4, 14), np.clip(1.6 + 0.24 * rows, 2.5, 12)  # inches
     drawn = Figure(figsize=(width, height), layout="constrained")
     axes = drawn.subplots()
-    low, high = limits(result.values, result.center)
+    low, high = colour_limits(result.values, result.center)
     image = axes.imshow(result.values, cmap=colours(result.center), vmin=low, vmax=high, aspect="auto")
-    axes.set(title=result.name, xlabel=result.column_label, ylabel=result.row_label)
+    axes.set_title(result.label or result.name, fontsize=10, wrap=True)
+    axes.set(xlabel=result.column_label, ylabel=result.row_label)
     _label(axes.xaxis, result.columns, rotation=90 if max(map(len, result.columns), default=0) > 3 else 0)
     _label(axes.yaxis, result.rows, rotation=0)
     for row, column in result.marked:
@@ -57,7 +66,8 @@ def _(result: Curve) -> Figure:
         (stroke,) = axes.plot(result.x, line.y, label=line.label, marker=marker, linestyle=dash, markersize=4)
         if line.low is not None and line.high is not None:
             axes.fill_between(result.x, line.low, line.high, color=stroke.get_color(), alpha=0.15, linewidth=0)
-    axes.set(title=result.name, xlabel=result.x_label, ylabel=result.y_label)
+    axes.set_title(result.label or result.name, fontsize=10, wrap=True)
+    axes.set(xlabel=result.x_label, ylabel=result.y_label)
     axes.grid(alpha=0.3)
     if result.lines:
         axes.legend()
@@ -67,7 +77,7 @@ def _(result: Curve) -> Figure:
 def _label(axis: Axis, labels: Sequence[str], rotation: int) -> None:
     """Every label, or as many as can be read."""
     step = -(-len(labels) // LABELS) or 1
-    axis.set_ticks(range(0, len(labels), step), labels=labels[::step], rotation=rotation, fontsize=8, parse_math=False)
+    axis.set_ticks(range(0, len(labels), step), labels=labels[::step], rotation=rotation, fontsize=8)
 
 
 def _outline(axes: Axes, row: int, column: int) -> None:

@@ -5,36 +5,36 @@ const element = (name, text, className = "") =>
 
 const fill = (details, table) => {
   const names = [...table.tHead.rows[0].cells].map((head) => head.textContent);
-  const [verdicts, words] = [details.dataset.verdicts, details.dataset.words].map((told) => told.split(" "));
+  const [verdicts, texts] = [details.dataset.verdicts, details.dataset.texts].map((names) => names.split(" "));
   const cell = (text, column) => {
     const name = names[column];
-    const said = element("td", name === "verdict" ? "" : text, words.includes(name) ? "words" : "");
-    if (name === "verdict") said.append(element("span", text, `tag ${verdicts.includes(text) ? text : "other"}`));
-    said.dataset.label = name;
-    return said;
+    const made = element("td", name === "verdict" ? "" : text, texts.includes(name) ? "text" : "");
+    if (name === "verdict") made.append(element("span", text, `tag ${verdicts.includes(text) ? text : "other"}`));
+    made.dataset.label = name;
+    return made;
   };
-  for (const told of JSON.parse(details.querySelector("script").textContent)) {
+  for (const cells of JSON.parse(details.querySelector("script").textContent)) {
     const row = document.createElement("tr");
-    row.append(...told.map(cell));
+    row.append(...cells.map(cell));
     table.tBodies[0].append(row);
   }
 };
 
 const filter = (form, table) => {
   const rows = [...table.tBodies[0].rows];
-  const said = form.querySelector("output");
+  const count = form.querySelector("output");
   const choices = [...form.querySelectorAll("select")];
   const search = form.querySelector("input");
   const show = () => {
     const wanted = search.value.toLowerCase();
     let shown = 0;
     for (const row of rows) {
-      const told = (choice) => row.cells[choice.dataset.column].textContent;
-      const fits = choices.every((choice) => !choice.value || told(choice) === choice.value);
+      const value = (choice) => row.cells[choice.dataset.column].textContent;
+      const fits = choices.every((choice) => !choice.value || value(choice) === choice.value);
       row.hidden = !(fits && (!wanted || row.textContent.toLowerCase().includes(wanted)));
       shown += !row.hidden;
     }
-    said.textContent = `${shown} of ${rows.length} shown`;
+    count.textContent = `${shown} of ${rows.length} shown`;
   };
   form.addEventListener("input", show);
   form.addEventListener("reset", () => setTimeout(show));
@@ -45,7 +45,7 @@ const filter = (form, table) => {
 
 for (const details of document.querySelectorAll("details.transcripts")) {
   const open = () => {
-    const table = details.querySelector("table.said");
+    const table = details.querySelector("table.replies");
     fill(details, table);
     filter(details.querySelector("form"), table);
   };
@@ -60,24 +60,24 @@ tip.setAttribute("role", "status");
 tip.hidden = true;
 document.body.append(tip);
 
-const told = (part) => {
+const described = (part) => {
   const title = part.querySelector?.(":scope > title");
   if (title && part.localName !== "svg") {
-    part.dataset.told = title.textContent;
+    part.dataset.described = title.textContent;
     title.remove(); // else the browser shows it a second time
   }
-  return part.dataset?.told;
+  return part.dataset?.described;
 };
 
 let shown = null; // what the tip is about
 
-const tell = (part) => {
-  shown?.classList.remove("told");
-  shown = part && told(part) ? part : null;
+const point = (part) => {
+  shown?.classList.remove("pointed");
+  shown = part && described(part) ? part : null;
   tip.hidden = !shown;
   if (!shown) return;
-  tip.textContent = part.dataset.told;
-  part.classList.add("told");
+  tip.textContent = part.dataset.described;
+  part.classList.add("pointed");
   const at = part.getBoundingClientRect();
   const left = Math.min(at.right + 8, document.documentElement.clientWidth - tip.offsetWidth - 8);
   tip.style.left = `${Math.max(8, left) + scrollX}px`;
@@ -108,17 +108,17 @@ const pictureAt = (part) => part.closest?.("figure svg");
 const places = new WeakMap(); // where the keys are in each picture
 
 // One listener for all pictures: a page of fifty runs has hundreds.
-document.addEventListener("pointerover", (event) => tell(pictureAt(event.target) ? event.target : null));
-document.documentElement.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && tell(null));
-document.addEventListener("focusout", (event) => shown && event.target.contains(shown) && tell(null));
+document.addEventListener("pointerover", (event) => point(pictureAt(event.target) ? event.target : null));
+document.documentElement.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && point(null));
+document.addEventListener("focusout", (event) => shown && event.target.contains(shown) && point(null));
 document.addEventListener("keydown", (event) => {
   const picture = pictureAt(event.target);
-  if (picture && event.key === "Escape") tell(null);
+  if (picture && event.key === "Escape") point(null);
   if (!picture || !(event.key in STEPS)) return;
   event.preventDefault();
-  const parts = [...picture.querySelectorAll(":is(rect, circle, path, polygon, g)")].filter(told);
+  const parts = [...picture.querySelectorAll(":is(rect, circle, path, polygon, g)")].filter(described);
   if (!parts.length) return;
   const here = places.has(picture) ? next(parts, places.get(picture), STEPS[event.key]) : parts[0];
   places.set(picture, here);
-  tell(here);
+  point(here);
 });

@@ -1,10 +1,13 @@
 r"""For papers: tables as CSV and as LaTeX (booktabs), pictures as PNG and PDF.
 
-    scalars.csv                    every figure of every run, one to a line: for programs
-    tables/figures.csv, .tex       the table that stands first on the page, and likewise its other tables
-    figures/MODEL-RUN-NAME.pdf     every map and curve of every run
+    scalars.csv                       every figure of every run, one to a line: for programs
+    tables/figures.csv, .tex          the table that stands first on the page; of other runs figures-METHODS
+    tables/NAME-MODEL-RUN.csv, .tex   every table of every run, as the page shows it, with all its rows
+    tables/changes-, emergence-       likewise the tables of the comparison
+    pictures/MODEL-RUN-NAME.pdf       every map and curve of every run
 
-LaTeX needs \usepackage{booktabs} and nothing else.
+LaTeX needs \usepackage{booktabs} and nothing else. No name can lead out of the folder: of names only letters, digits,
+dots and hyphens are left (`stem`).
 """
 
 import csv
@@ -13,32 +16,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from rcm.comparison.reading import Comparison, Reading
-from rcm.comparison.verdict import Tuning
-from rcm.record.results import Curve, Heatmap, Result, Scalar
+from rcm.comparison import Comparison
+from rcm.comparison.names import MATRIX, SUMMARY
+from rcm.comparison.reading import Reading, method_of
+from rcm.record.results import Curve, Heatmap, Scalar, Table
 from rcm.record.units import TIED
-from rcm.report import changes, equal_kl, heads, transplants
-from rcm.report.figures import Cell
+from rcm.report import changes, emergence, matplotlib_figures, transplants
+from rcm.report.cells import Cell
 from rcm.report.formatting import visible
-from rcm.report.matplotlib_figures import printed
+from rcm.report.pictures import titles
 from rcm.report.sections import sections
+from rcm.report.tables import Sheet, sheet
 
-FORMATS = ("pdf", "png")
+LONGEST = 100  # characters of a name in a file's name
 SCALARS = (
-    "run",
-    "model",
-    "stage",
-    "method",
-    "seed",
-    "figure",
-    "value",
-    "low",
-    "high",
-    "n",
-    "null",
-    "target",
-    "unscored",
-    "kappa",
+    *("run", "model", "stage", "method", "seed", "figure", "label", "value", "unit", "low", "high", "n", "counts"),
+    *("null", "null_of", "null_draws", "p", "target", "unscored", "kappa"),
 )
 IN_LATEX = {
     "\\": r"\textbackslash{}",
@@ -57,113 +50,64 @@ IN_LATEX = {
 }
 
 
-class Sheet(NamedTuple):
-    """A table of the page, by its file name."""
+class Printed(NamedTuple):
+    """A table by the name of its files."""
 
     name: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
 
 
-def write(comparison: Comparison, tunings: Sequence[Tuning], out: Path) -> None:
+def write(comparison: Comparison, out: Path) -> None:
     """Write everything below `out`."""
-    _scalars(comparison.finished, out / "scalars.csv")
-    for sheet in sheets(comparison, tunings):
-        _csv(sheet, out / "tables" / f"{sheet.name}.csv")
-        _latex(sheet, out / "tables" / f"{sheet.name}.tex")
-    for reading in comparison.finished:
-        _figures(reading, reading.results, out / "figures")
-    for one in tunings:
-        _figures(one.after, [one.cosines], out / "figures")
+    _lines(out / "scalars.csv", [SCALARS, *(_scalar(r, one) for r in comparison.finished for one in r.every(Scalar))])
+    taken: set[str] = set()
+    for table in printed(comparison):
+        path = out / "tables" / _free(table.name, taken)
+        _lines(path.with_name(f"{path.name}.csv"), [table.columns, *(map(_csv_cell, row) for row in table.rows)])
+        path.with_name(f"{path.name}.tex").write_text(_latex(table), encoding="utf-8")
+    taken = set()
+    for name, picture in pictures(comparison):
+        path = out / "pictures" / _free(name, taken)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for format, content in matplotlib_figures.files(picture).items():
+            path.with_name(f"{path.name}.{format}").write_bytes(content)
 
 
-def sheets(comparison: Comparison, tunings: Sequence[Tuning]) -> Iterator[Sheet]:
+def printed(comparison: Comparison) -> Iterator[Printed]:
     """The tables of the page."""
-    readings = comparison.compared
-    if readings:
-        rows = [
-            [Cell(section.title), Cell(row.label), *row.cells] for section in sections(readings) for row in section.rows
-        ]
-        yield Sheet("figures", ["part", "figure", *(reading.name for reading in readings)], rows)
-    for one in tunings:
-        yield Sheet(f"changes-{stem(one.name)}", _names(changes.COLUMNS), changes.told(one.changes).rows)
-    matrix = transplants.matrix(comparison.others)
-    if matrix:
-        yield Sheet("transplants", _names(transplants.COLUMNS), matrix.rows)
-    for name, columns, found in (
-        ("critical-heads", heads.COLUMNS, heads.critical_heads(comparison.finished)),
-        ("equal-kl", equal_kl.COLUMNS, equal_kl.at_equal_kl(comparison.finished)),
-    ):
-        for reading, told in found:
-            yield Sheet(f"{name}-{stem(reading.name)}-{reading.run.id}", _names(columns), told.rows)
+    if comparison.compared:
+        yield _first("figures", comparison.compared)
+    for group in comparison.others:
+        yield _first(f"figures-{stem(group.title)}", group.readings)
+    for tuning in comparison.tunings:
+        yield from (_of_sheet(f"changes-{stem(tuning.name)}", one) for one in changes.sheets(tuning))
+    for series in comparison.emergence:
+        yield _of_sheet(f"emergence-{stem(series.name)}", emergence.sheet(series))
+    if matrix := transplants.sheet(comparison.transplants):
+        yield _of_sheet("transplants", matrix)
+    for reading in comparison.finished:
+        for table in reading.every(Table):
+            if table.name != MATRIX and method_of(table.name) != SUMMARY:
+                yield _of_sheet(f"{stem(table.name)}-{_run(reading)}", sheet(reading.name, reading, table))
 
 
-def _names(columns: Sequence[tuple[str, str]]) -> list[str]:
-    return [name.strip() for name, _ in columns]
+def pictures(comparison: Comparison) -> Iterator[tuple[str, Heatmap | Curve]]:
+    """Every map and curve, by the name of its files."""
+    for reading in comparison.finished:
+        for one in reading.results:
+            if isinstance(one, Heatmap | Curve):
+                yield f"{_run(reading)}-{stem(one.name)}", one
+    for pair in (pair for tuning in comparison.tunings for pair in tuning.pairs):
+        if pair.cosines:
+            yield f"{_run(pair.after)}-{stem(pair.cosines.name)}", pair.cosines
+    for series in comparison.emergence:
+        yield from ((f"emergence-{stem(series.name)}-{stem(one.label)}", one) for one in emergence.curves(series))
 
 
 def stem(text: str) -> str:
     """Fit for a file's name."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.")
-
-
-def _scalars(readings: Sequence[Reading], path: Path) -> None:
-    rows = [
-        [
-            *(
-                reading.run.id,
-                reading.name,
-                reading.stage,
-                reading.run.choices["method"],
-                reading.run.config.get("seed"),
-            ),
-            *(
-                one.name,
-                one.value,
-                *(one.interval or (None, None)),
-                one.n,
-                one.null,
-                one.target,
-                one.unscored,
-                one.kappa,
-            ),
-        ]
-        for reading in readings
-        for one in reading.every(Scalar)
-    ]
-    _lines(path, [SCALARS, *rows])
-
-
-def _csv(sheet: Sheet, path: Path) -> None:
-    rows = [
-        [visible("; ".join(filter(None, (one.text, one.verdict, one.detail)))) for one in row] for row in sheet.rows
-    ]
-    _lines(path, [sheet.columns, *rows])
-
-
-def _lines(path: Path, rows: Sequence[Sequence[object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows(rows)
-
-
-def _latex(sheet: Sheet, path: Path) -> None:
-    lines = [
-        rf"\begin{{tabular}}{{{'l' * len(sheet.columns)}}}",
-        r"\toprule",
-        rf"{' & '.join(map(latex, sheet.columns))} \\",
-        r"\midrule",
-        *(rf"{' & '.join(map(_latex_cell, row))} \\" for row in sheet.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def _latex_cell(cell: Cell) -> str:
-    """The detail in small print, as far as it is figures: sentences belong into the text."""
-    detail = cell.detail if len(cell.detail) < 60 else ""
-    return " ".join(filter(None, (latex(cell.text), rf"{{\scriptsize {latex(detail)}}}" if detail else "")))
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text)[:LONGEST].strip("-.") or "unnamed"
 
 
 def latex(text: str) -> str:
@@ -171,10 +115,63 @@ def latex(text: str) -> str:
     return "".join(IN_LATEX.get(character, character) for character in visible(text))
 
 
-def _figures(reading: Reading, results: Sequence[Result | None], folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for result in results:
-        if isinstance(result, Heatmap | Curve):
-            for format in FORMATS:
-                path = folder / f"{stem(reading.name)}-{reading.run.id}-{stem(result.name)}.{format}"
-                path.write_bytes(printed(result, format))
+def _run(reading: Reading) -> str:
+    return f"{stem(reading.name)}-{stem(reading.run.id)}"
+
+
+def _free(name: str, taken: set[str]) -> str:
+    """The name, or where it is taken the name with a number: two names may be the same once they are fit for files."""
+    numbered = (name if i == 1 else f"{name}-{i}" for i in range(1, len(taken) + 2))
+    found = next(one for one in numbered if one.lower() not in taken)
+    taken.add(found.lower())
+    return found
+
+
+def _first(name: str, readings: Sequence[Reading]) -> Printed:
+    rows = [
+        [Cell(section.title), Cell(row.label), *row.cells] for section in sections(readings) for row in section.rows
+    ]
+    return Printed(name, ["part", "figure", *titles(readings)], rows)
+
+
+def _of_sheet(name: str, one: Sheet) -> Printed:
+    return Printed(name, [column.label or column.name for column in one.columns], one.rows)
+
+
+def _scalar(reading: Reading, one: Scalar) -> list[object]:
+    run, null = reading.run, one.null
+    return [
+        *(run.id, reading.name, reading.stage, run.choices["method"], run.config.get("seed"), one.name, one.label),
+        *(one.value, one.unit, *(one.interval or (None, None)), one.n, one.counts),
+        *((null.value, null.of, null.draws, null.p) if null else (None,) * 4),
+        *(one.target, one.unscored, one.kappa),
+    ]
+
+
+def _lines(path: Path, rows: Sequence[Iterator[object] | Sequence[object]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows(rows)
+
+
+def _csv_cell(cell: Cell) -> str:
+    return visible("; ".join(filter(None, (cell.text, cell.standing, cell.detail))))
+
+
+def _latex(table: Printed) -> str:
+    lines = [
+        rf"\begin{{tabular}}{{{'l' * len(table.columns)}}}",
+        r"\toprule",
+        rf"{' & '.join(map(latex, table.columns))} \\",
+        r"\midrule",
+        *(rf"{' & '.join(map(_latex_cell, row))} \\" for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_cell(cell: Cell) -> str:
+    """The details in small print, as far as they are figures: sentences belong into the text."""
+    small = [detail for detail in cell.details if len(detail) < 60 or not cell.text]
+    return " ".join(filter(None, (latex(cell.text), rf"{{\scriptsize {latex('; '.join(small))}}}" if small else "")))

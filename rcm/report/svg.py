@@ -32,8 +32,8 @@ def _shown(value: object) -> str:
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else visible(str(value))
 
 
-def words(x: float, y: float, said: str, anchor: str = "start", **attributes: object) -> Markup:
-    return element("text", said, x=x, y=y, text_anchor=anchor, **attributes)
+def text(x: float, y: float, content: str, anchor: str = "start", **attributes: object) -> Markup:
+    return element("text", content, x=x, y=y, text_anchor=anchor, **attributes)
 
 
 def picture(label: str, width: float, height: float, *children: Markup, **attributes: object) -> Markup:

@@ -1,16 +1,16 @@
 """Transcripts: their columns, the choices to filter by, and how often each verdict fell under each condition."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rcm.record.results import Transcripts
-from rcm.record.transcripts import CONDITION, Said, by_condition, cell
+from rcm.record.transcripts import CONDITION, by_condition, cell
 from rcm.report.formatting import visible
 
 FILTERS = ("kind", "verdict", "operation", "direction", "strength", "category")
-WORDS = ("prompt", "completion")
-LAST = (*WORDS, "verdict")
+TEXTS = ("prompt", "completion")
+LAST = (*TEXTS, "verdict")
 VERDICTS = ("refusal", "partial", "compliance", "invalid")
 
 
@@ -22,8 +22,13 @@ class Counted:
     verdicts: Sequence[int]
 
 
+def replies(transcripts: Transcripts) -> str:
+    """How many there are."""
+    return "1 reply" if len(transcripts.rows) == 1 else f"{len(transcripts.rows)} replies"
+
+
 def columns(transcripts: Transcripts) -> list[str]:
-    """Conditions first, then what was said, then anything else."""
+    """Conditions first, then prompt and reply, then anything else."""
     names = list(dict.fromkeys(key for row in transcripts.rows for key in row))
     first = [name for name in (*CONDITION, "category", *LAST) if name in names]
     return [*first, *(name for name in names if name not in first)]
@@ -50,6 +55,6 @@ def counts(transcripts: Transcripts) -> list[Counted]:
     return [Counted(condition, [counter[verdict] for verdict in VERDICTS]) for condition, counter in fell.items()]
 
 
-def samples(transcripts: Transcripts, most: int) -> list[Said]:
+def samples(transcripts: Transcripts, most: int) -> list[Mapping[str, str | float]]:
     """The first rows of each condition."""
     return [row for rows in by_condition(transcripts).values() for row in rows[:most]]

@@ -7,18 +7,28 @@ from hydra.errors import CompactHydraException, MissingConfigException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from rcm.packaged import CONF
+
 
 def sentence(error: CompactHydraException | ValueError) -> str:
     """The value, the place and the cure, where Hydra tells them apart; else Hydra's words on one line."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: there is no such option; {_cure(option, error.options)}"
+    if isinstance(error, MissingConfigException) and (found := _options_beside(error.missing_cfg_file)):
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        return f"{group}={option}: there is no such option; {_cure(option, found)}"
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
         return f"{cause.full_key}: there is no such setting; {_cure(str(cause.key), map(str, cause.parent_node))}"
     if isinstance(error, ValueError):
         return f"{error}; give the name of an option, as --help lists them"
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def _options_beside(missing: str | None) -> list[str]:
+    """Our options of the group; Hydra does not tell them where several were asked for."""
+    return sorted(path.stem for path in (CONF / str(missing)).parent.glob("*.yaml")) if missing else []
 
 
 def _cure(given: str, known: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Intervals, nulls, multiplicity, and (in `metrics`) pure functions of logits and projections."""
+"""Intervals, nulls, multiplicity, and (in `metrics`, `separability`) pure functions of logits and projections."""
 
 from rcm.stats.intervals import Estimate, Samples, Statistic, bootstrap, wilson
 from rcm.stats.multiplicity import label_swap_max_t

@@ -1,9 +1,7 @@
-"""Pure functions of logits or of projections on a direction."""
+"""Pure functions of logits."""
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from scipy.stats import rankdata
 from torch import Tensor
 
 
@@ -30,16 +28,3 @@ def kl_divergence(
     """KL(before || after) of the first token of the reply, in nats."""
     p, q = before.double().log_softmax(-1), after.double().log_softmax(-1)
     return (p.exp() * (p - q)).sum(-1)
-
-
-def separation(harmful: Float[np.ndarray, " _"], harmless: Float[np.ndarray, " _"]) -> float:
-    """Distance of the two means in standard deviations within a class (d'), positive where harmful lies higher."""
-    within = np.sqrt((harmful.var(ddof=1) + harmless.var(ddof=1)) / 2)
-    return float((harmful.mean() - harmless.mean()) / within) if within > 0 else 0.0
-
-
-def auroc(harmful: Float[np.ndarray, " _"], harmless: Float[np.ndarray, " _"]) -> float:
-    """Probability that a harmful prompt projects higher than a harmless one; 0.5 is chance."""
-    ranks = rankdata(np.concatenate([harmful, harmless]))  # a tenth of sklearn's time, which nulls take by the thousand
-    n, m = len(harmful), len(harmless)
-    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 from rcm.judges import Verdict
 from rcm.packaged import PACKAGED, located
 from rcm.prompts import Part, Prompt
-from rcm.record.results import Curve, Line, Table
+from rcm.record.results import Column, Curve, Line, Table
 from rcm.stats import Estimate, bootstrap, wilson
 from rcm.steering.coherence import distinct, longest_repeat, words
 from rcm.steering.conditions import UNSTEERED, Condition, Kind, Trial
@@ -119,8 +119,20 @@ def mean(values: Values, seed: int) -> Estimate:
     return Estimate(float(known.mean()), *bootstrap(np.mean, known, seed=seed)) if len(known) else NOTHING
 
 
-def table(name: str, points: Sequence[Measurement]) -> Table:
-    """A row for each point, a column for each end of each interval."""
+SHOWN = (
+    Column("operation"),
+    Column("kind", "prompts"),
+    Column("direction"),
+    Column("flipped", "flipped", "share", "harmless ones refused, harmful ones answered"),
+    Column("strength", "strength", "", "natural norms"),
+    Column("kl", "KL", "nats", "per token"),
+    Column("cross_entropy", "loss", "nats", "growth, per token"),
+    Column("invalid", "no language", "share"),
+)
+
+
+def table(name: str, points: Sequence[Measurement], label: str, hint: str) -> Table:
+    """A row for each point, a column for each end of each interval; pages show those at equal KL."""
     condition = ("kind", "operation", "direction", "strength", "equal_kl", "n")
     columns = [*condition, *(f"{figure}{end}" for figure in MEASURED for end in ("", "_low", "_high"))]
     rows = [
@@ -136,10 +148,12 @@ def table(name: str, points: Sequence[Measurement]) -> Table:
         for one in points
         for c in [one.condition]
     ]
-    return Table(name, columns, rows)
+    return Table(name, columns, rows, label, hint, SHOWN, only="equal_kl")
 
 
-def curve(name: str, lines: Mapping[str, Sequence[Measurement]], figure: str, y_label: str) -> Curve:
+def curve(
+    name: str, lines: Mapping[str, Sequence[Measurement]], figure: str, y_label: str, label: str, hint: str
+) -> Curve:
     """A figure over strength, a line for each series of points, all of the same strengths."""
     series = {label: sorted(points, key=_strength) for label, points in lines.items() if points}
     x = [_strength(one) for one in next(iter(series.values()))]
@@ -147,7 +161,7 @@ def curve(name: str, lines: Mapping[str, Sequence[Measurement]], figure: str, y_
         Line(label, *(list(part) for part in zip(*(getattr(one, figure) for one in points), strict=True)))
         for label, points in series.items()
     ]
-    return Curve(name, x, drawn, "strength, in natural norms", y_label)
+    return Curve(name, x, drawn, "strength, in natural norms", y_label, label, hint)
 
 
 def _strength(point: Measurement) -> float:

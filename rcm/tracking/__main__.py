@@ -10,10 +10,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rcm.errors import InputError
-from rcm.tracking.arrival import Arrival, connection, told
+from rcm.tracking.arrival import Arrival, connection, described
 from rcm.tracking.client import without_reports
 from rcm.tracking.publish import alone, follow, published
-from rcm.tracking.wandb_file import offline_records
+from rcm.tracking.wandb_file import offline_files
 
 log = logging.getLogger("rcm.tracking")
 
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sync(folder: Path) -> int:
-    directories = sorted({record.parents[2] for record in _records(folder)}, key=lambda path: path.stat().st_mtime)
+    directories = sorted({file.parents[2] for file in _files(folder)}, key=lambda path: path.stat().st_mtime)
     if not directories:
         raise InputError(f"There is nothing recorded in {folder}; give the folder that holds the runs, such as runs/.")
     api = connection()
@@ -54,24 +54,24 @@ def _sync(folder: Path) -> int:
         lock = FileLock(directory / "lock", timeout=0)  # the run's own: nobody starts it anew meanwhile
         try:
             with lock, alone(directory):
-                arrivals = [(record.parent.name, published(record, api)) for record in offline_records(directory)]
+                arrivals = [(file.parent.name, published(file, api)) for file in offline_files(directory)]
         except Timeout:
             log.info("%s: goes on still; left alone", directory)
             continue
-        log.info("%s", told(arrivals))
+        log.info("%s", described(arrivals))
         complete = complete and all(arrival.complete for _, arrival in arrivals)
     return 0 if complete else 1
 
 
-def _records(folder: Path) -> list[Path]:
-    """Of one run directory, or of those right below a folder."""
-    return [record for directory in (folder, *folder.glob("*")) for record in offline_records(directory)]
+def _files(folder: Path) -> list[Path]:
+    """The `.wandb` files of one run directory, or of those right below a folder."""
+    return [file for directory in (folder, *folder.glob("*")) for file in offline_files(directory)]
 
 
-def _follow(record: Path) -> int:
+def _follow(file: Path) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that what was started is ended, too
-    arrived: Arrival = follow(record)
-    log.info("%s", told([(record.parent.name, arrived)]))
+    arrived: Arrival = follow(file)
+    log.info("%s", described([(file.parent.name, arrived)]))
     return 0 if arrived.complete else 1
 
 

@@ -4,12 +4,12 @@ refused, and calls a run synced whose files it could not find."""
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rcm.errors import InputError
-from rcm.tracking.wandb_file import Recorded, Row, content
+from rcm.tracking.wandb_file import OfflineRun, Row, content
 
 if TYPE_CHECKING:
     import wandb
@@ -84,11 +84,11 @@ def _answers(url: str) -> bool:
         return False
 
 
-def arrival(recorded: Recorded, api: "wandb.Api") -> Arrival:
+def arrival(recorded: OfflineRun, api: "wandb.Api") -> Arrival:
     """Ask the server for all of it."""
     run = found(recorded, api)
     if run is None:
-        return Arrival(_counts(recorded, Counter(), {}, {}, {}, {}), ended=False)
+        return Arrival(_counts(recorded, Counter(), {}, {}, {}, set()), ended=False)
     history = list(run.scan_history(use_cache=False))
     rows = Counter(map(content, history))
     counts = _counts(
@@ -97,12 +97,12 @@ def arrival(recorded: Recorded, api: "wandb.Api") -> Arrival:
         _plain(dict(run.summary)),
         run.config,
         {file.name: file.size for file in run.files()},
-        {one.name.partition(":")[0]: one.digest for one in run.logged_artifacts()},
+        {(one.name.partition(":")[0], one.digest) for one in run.logged_artifacts()},
     )
     return Arrival(counts, run.state != "running", run.url, rows, max((row["_step"] for row in history), default=-1))
 
 
-def found(recorded: Recorded, api: "wandb.Api") -> "Run | None":
+def found(recorded: OfflineRun, api: "wandb.Api") -> "Run | None":
     """The run on the server, if there is one."""
     from wandb.errors import CommError
 
@@ -116,22 +116,23 @@ def found(recorded: Recorded, api: "wandb.Api") -> "Run | None":
 
 
 def _counts(
-    recorded: Recorded,
+    recorded: OfflineRun,
     rows: Counter[str],
     summary: Row,
     config: Row,
     files: Mapping[str, int],
-    artifacts: Mapping[str, str],
+    artifacts: Set[tuple[str, str]],
 ) -> dict[str, Count]:
-    said = Counter(map(content, recorded.rows))
+    """`artifacts`: name and digest; after several attempts one name may have several."""
+    logged = Counter(map(content, recorded.rows))
     settings = {key: value for key, value in recorded.config.items() if not key.startswith("_")}
     figures = {key: value for key, value in recorded.summary.items() if not (key.startswith("_") or _is_media(value))}
     return {
-        "rows": Count((said & rows).total(), said.total()),
+        "rows": Count((logged & rows).total(), logged.total()),
         "figures": Count.of(figures, summary),
         "settings": Count.of(settings, config),
         "files": Count.of(recorded.files, files),
-        "artifacts": Count.of(recorded.artifacts, artifacts),
+        "artifacts": Count(len(recorded.artifacts.items() & artifacts), len(recorded.artifacts)),
     }
 
 
@@ -147,7 +148,7 @@ def _plain(value: Any) -> Any:
     return [_plain(part) for part in value] if isinstance(value, list) else value
 
 
-def told(arrivals: Iterable[tuple[str, Arrival]]) -> str:
+def described(arrivals: Iterable[tuple[str, Arrival]]) -> str:
     """One line for each run."""
     return "\n".join(f"{name}: {_verdict(one)}: {one} {one.url}".rstrip() for name, one in arrivals)
 

@@ -13,8 +13,8 @@ import psutil
 if TYPE_CHECKING:
     import wandb
 
-# What publishes takes id, project and mode from the record, and must not do its work in the service of the run's own
-# client, which it could not end when a server hangs.
+# What publishes takes id, project and mode from the run's file, and must not do its work in the service of the run's
+# own client, which it could not end when a server hangs.
 OF_A_RUN = (
     "WANDB_MODE",
     "WANDB_RUN_ID",
@@ -54,10 +54,12 @@ def publishing() -> dict[str, str]:
 
 
 @contextmanager
-def syncing(record: Path, *, live: bool) -> Generator[subprocess.Popen[str], None, None]:
-    """The client's own sync of one record, which ends with the block; `live` follows the record until its run ends."""
+def syncing(file: Path, *, live: bool) -> Generator[subprocess.Popen[str], None, None]:
+    """The client's own sync of one `.wandb` file, which ends with the block; `live` follows it until its run ends."""
     flags = ["--live"] if live else ["--no-skip-synced"]
-    process = started(["-m", "wandb", "beta", "sync", *flags, str(record)], subprocess.DEVNULL, publishing())
+    own_logs = {"WANDB_DIR": str(file.absolute().parents[2])}  # in the run directory: else they litter the current one
+    environment = publishing() | own_logs
+    process = started(["-m", "wandb", "beta", "sync", *flags, str(file)], subprocess.DEVNULL, environment)
     try:
         yield process
     finally:

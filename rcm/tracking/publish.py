@@ -1,10 +1,10 @@
 """Sends what W&B has not got yet, and no row twice.
 
-The client's sync appends the rows of a record to those that the server has, so that a record sent again, or a run that
-was killed and started again, would stand there twice. Here the server is asked first:
+The client's sync appends the rows of a `.wandb` file to those that the server has, so that a file sent again, or a run
+that was killed and started again, would stand there twice. Here the server is asked first:
 
-1. It does not know the run: the record is sent as it is; live, while the run goes on.
-2. It has some rows: what goes is the record without those that say the same at the same step. A run started again
+1. It does not know the run: the file is sent as it is; live, while the run goes on.
+2. It has some rows: what goes is the file without those that say the same at the same step. A run started again
    continues so: equal settings, equal results, equal steps.
 3. It has all: nothing is sent.
 """
@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from rcm.tracking.arrival import Arrival, arrival, connection, found
 from rcm.tracking.client import syncing
-from rcm.tracking.wandb_file import Message, Recorded, content, put_at, rewritten, row
+from rcm.tracking.wandb_file import Message, OfflineRun, content, put_at, rewritten, row
 
 if TYPE_CHECKING:
     import wandb
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 LIVE_SECONDS = 8.0  # that the live sync of a run has left at the run's end
-SYNC_SECONDS = 600.0  # that the sync of one record may take
+SYNC_SECONDS = 600.0  # that the sync of one file may take
 
 
 def published(path: Path, api: "wandb.Api") -> Arrival:
-    """Send what the server has not got of a record; ask it again."""
-    recorded = Recorded.of(path)
+    """Send what the server has not got of a `.wandb` file; ask it again."""
+    recorded = OfflineRun.of(path)
     before = arrival(recorded, api)
     if not before.complete:
         with _rest(recorded, before) as rest, syncing(rest, live=False) as process:
@@ -53,20 +53,20 @@ def follow(path: Path) -> Arrival:
     ended.start()
     api = connection()
     with alone(path.parents[2]):
-        while not (path.exists() and Recorded.of(path).id) and ended.is_alive():
+        while not (path.exists() and OfflineRun.of(path).id) and ended.is_alive():
             time.sleep(0.2)  # the client writes once a second
-        if found(Recorded.of(path), api) is None:
+        if found(OfflineRun.of(path), api) is None:
             with syncing(path, live=True) as process:
                 while process.poll() is None and ended.is_alive():
                     time.sleep(0.2)
-                if Recorded.of(path).exit_code is not None:  # a killed run never says so: its sync waits for ever
+                if OfflineRun.of(path).exit_code is not None:  # a killed run never says so: its sync waits for ever
                     _wait(process, LIVE_SECONDS)
         ended.join()
         return published(path, api)
 
 
 def _wait_for_end() -> None:
-    """The client's finish() returns up to 0.02 seconds before the last of the record is written."""
+    """The client's finish() returns up to 0.02 seconds before the last of the file is written."""
     os.read(sys.stdin.fileno(), 1)
     time.sleep(0.2)
 
@@ -84,8 +84,8 @@ def _wait(process: subprocess.Popen[str], seconds: float) -> None:
 
 
 @contextmanager
-def _rest(recorded: Recorded, there: Arrival) -> Generator[Path, None, None]:
-    """The record without the rows that are there. Where one differs, by a change of the code, the others follow after
+def _rest(recorded: OfflineRun, there: Arrival) -> Generator[Path, None, None]:
+    """The file without the rows that are there. Where one differs, by a change of the code, the others follow after
     the server's last."""
     if not there.rows:
         yield recorded.path
@@ -93,11 +93,11 @@ def _rest(recorded: Recorded, there: Arrival) -> Generator[Path, None, None]:
     missing = _missing_steps(recorded, there)
     shift = max(0, there.last_step + 1 - min(missing, default=there.last_step + 1))
 
-    def kept(record: Message) -> bool:
-        if record.WhichOneof("record_type") != "history":
+    def kept(message: Message) -> bool:
+        if message.WhichOneof("record_type") != "history":
             return True
-        step = row(record.history)["_step"]
-        put_at(record.history, step + shift)
+        step = row(message.history)["_step"]
+        put_at(message.history, step + shift)
         return step in missing
 
     rest = recorded.path.with_name("rest.wandb")  # beside the files that it names
@@ -108,17 +108,17 @@ def _rest(recorded: Recorded, there: Arrival) -> Generator[Path, None, None]:
             file.unlink()
 
 
-def _missing_steps(recorded: Recorded, there: Arrival) -> list[int]:
+def _missing_steps(recorded: OfflineRun, there: Arrival) -> list[int]:
     known, missing = Counter(there.rows), []
     for one in recorded.rows:
-        said = content(one)
-        known[said] -= 1
-        if known[said] < 0:
+        text = content(one)
+        known[text] -= 1
+        if known[text] < 0:
             missing.append(one["_step"])
     return missing
 
 
-def _join_inputs(recorded: Recorded, api: "wandb.Api") -> None:
+def _join_inputs(recorded: OfflineRun, api: "wandb.Api") -> None:
     """Tell the server which artifacts the run read, of those that it has."""
     run = found(recorded, api)
     wanted = {one["name"]: one["digest"] for one in recorded.config.get("inputs", [])}

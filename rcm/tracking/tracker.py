@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -55,12 +55,13 @@ class Wandb(Settings):
         if self.mode == "online":
             _check_key()
         live = self._started(run)
-        from rcm.tracking.views import show
+        from rcm.tracking.views import shown
 
         with self._published(live, run):
             exit_code = 1
             try:  # not `with live`, which would print a traceback of its own
-                yield lambda result: show(result, live, run)
+                with shown(live, run) as track:
+                    yield track
                 exit_code = 0
             finally:
                 live.finish(exit_code=exit_code)
@@ -75,10 +76,10 @@ class Wandb(Settings):
             id=None if swept else run.id,
             mode="offline",
             dir=run.directory,
-            name="/".join(run.choices[group] for group in ("model", "dataset", "method")),
+            name="/".join((run.label, run.choices["dataset"], run.choices["method"])),
             group="/".join(filter(None, (run.family, run.choices.get("experiment")))) or None,
             job_type=run.stage,
-            tags=[run.choices[group] for group in ("method", "dataset", "judge")],
+            tags=[*run.methods, run.choices["dataset"], run.choices["judge"]],
             config=_config(run),
             reinit="create_new",  # else the second run of a process would get the first one's
             settings=client.recording(),
@@ -89,14 +90,14 @@ class Wandb(Settings):
         if self.mode == "offline":
             yield
             return
-        record = Path(live.dir).parent / f"run-{live.id}.wandb"
-        with (run.directory / "wandb" / "publishing.log").open("w") as story:
-            follower = client.started(["-m", "rcm.tracking", "follow", str(record)], story, client.publishing())
+        file = Path(live.dir).parent / f"run-{live.id}.wandb"
+        with (run.directory / "wandb" / "publishing.log").open("w") as output:
+            follower = client.started(["-m", "rcm.tracking", "follow", str(file)], output, client.publishing())
             try:
                 yield
             finally:
                 _wait(follower, self.wait)
-                _tell(follower, run)
+                _log_arrival(follower, run)
 
 
 def _prepare(run: Run) -> None:
@@ -122,9 +123,16 @@ def _check_key() -> None:
 
 
 def _config(run: Run) -> dict[str, Any]:
-    """Option names on top, settings below: a sweep over `model` puts its name over a setting called `model`."""
-    rest: Mapping[str, Any] = {"config": run.config, "provenance": run.provenance, "inputs": inputs(run.config)}
-    return {**run.choices, **rest}
+    """Option names on top, of methods all of them with commas, and settings below, as `config.method.direction.max_kl`:
+    a sweep over `model` puts its name over a setting called `model`. `weights` and `data` tell like from unlike."""
+    return {
+        **run.choices,
+        "weights": run.weights,
+        "data": run.data,
+        "config": run.config,
+        "provenance": run.provenance,
+        "inputs": inputs(run.config),
+    }
 
 
 def _wait(follower: subprocess.Popen[str], seconds: float) -> None:
@@ -140,9 +148,9 @@ def _wait(follower: subprocess.Popen[str], seconds: float) -> None:
     client.killed(follower)
 
 
-def _tell(follower: subprocess.Popen[str], run: Run) -> None:
-    story = (run.directory / "wandb" / "publishing.log").read_text().strip()
-    last = story.rpartition("\n")[2] or "it did not answer in time"
+def _log_arrival(follower: subprocess.Popen[str], run: Run) -> None:
+    output = (run.directory / "wandb" / "publishing.log").read_text().strip()
+    last = output.rpartition("\n")[2] or "it did not answer in time"
     if follower.returncode == 0:
         log.info("W&B: %s", last)
     else:

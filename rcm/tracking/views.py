@@ -1,6 +1,7 @@
 """What W&B shows of each kind of result; a new kind registers a view.
 
-Scalar, Outcome    the summary: one figure under each name
+Scalar, Outcome    the summary: one figure under each name. At the end, what all of them mean: the tables `figures`
+                   and `conclusions`. (W&B's client has no place for whether high or low is good: it is in the table.)
 Heatmap            an interactive figure, and a long table of its cells
 Curve              an interactive figure, and its points as rows against a common axis (layer, strength), so that
                    W&B draws the curves of several runs into one chart
@@ -9,18 +10,42 @@ Tensors, Adapter   an artifact
 """
 
 import math
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from rcm.record.results import Adapter, Curve, Heatmap, Outcome, Result, Scalar, Table, Tensors, Transcripts
 from rcm.record.storage import Run, flat
-from rcm.tracking import figures as plots
+from rcm.tracking import figures, keys
 from rcm.tracking.lineage import artifact, inputs
 
 if TYPE_CHECKING:
     import wandb
+
+FIGURE_COLUMNS = (
+    *("figure", "label", "value", "unit", "low", "high", "n", "counts"),
+    *("null", "null_of", "null_draws", "p", "target", "met", "good", "hint"),
+)
+CONCLUSION_COLUMNS = ("conclusion", "label", "value", "because", "complete", "hint")
+
+
+@contextmanager
+def shown(live: "wandb.Run", run: Run) -> Generator[Callable[[Result], None], None, None]:
+    """Gives the function that logs each result as it comes. The tables of what the figures mean follow when the block
+    ends, be it by an exception: a table that is logged twice would stand there twice."""
+    taken: list[Scalar | Outcome] = []
+
+    def take(result: Result) -> None:
+        show(result, live, run)
+        if isinstance(result, Scalar | Outcome):  # of the others nothing is kept: they may be large
+            taken.append(result)
+
+    try:
+        yield take
+    finally:
+        if tables := _meanings(taken):
+            live.log(tables)
 
 
 @singledispatch
@@ -37,6 +62,40 @@ def _(result: Scalar | Outcome, live: "wandb.Run", run: Run) -> None:
             live.summary[key] = value
 
 
+def _meanings(taken: Sequence[Scalar | Outcome]) -> dict[str, "wandb.Table"]:
+    """The tables `figures` and `conclusions`, of those that have a row."""
+    figure_rows = [_figure_row(one) for one in taken if isinstance(one, Scalar)]
+    conclusion_rows = [
+        (one.name, keys.title(one), one.value, one.because, one.complete, one.hint)
+        for one in taken
+        if isinstance(one, Outcome)
+    ]
+    tables = {
+        keys.FIGURES: (FIGURE_COLUMNS, figure_rows),
+        keys.CONCLUSIONS: (CONCLUSION_COLUMNS, conclusion_rows),
+    }
+    return {key: _table(columns, rows) for key, (columns, rows) in tables.items() if rows}
+
+
+def _figure_row(scalar: Scalar) -> tuple[Any, ...]:
+    """In the order of FIGURE_COLUMNS."""
+    null = scalar.null
+    return (
+        scalar.name,
+        keys.title(scalar),
+        scalar.value,
+        scalar.unit,
+        *(scalar.interval or (None, None)),
+        scalar.n,
+        scalar.counts if scalar.n is not None else None,
+        *((null.value, null.of, null.draws, null.p) if null else (None,) * 4),
+        scalar.target,
+        scalar.met,
+        scalar.good,
+        scalar.hint,
+    )
+
+
 @show.register(Heatmap)
 def _(result: Heatmap, live: "wandb.Run", run: Run) -> None:
     cells = [
@@ -45,42 +104,36 @@ def _(result: Heatmap, live: "wandb.Run", run: Run) -> None:
         for j, column in enumerate(result.columns)
     ]
     values = _table([result.row_label, result.column_label, "value", "marked"], cells)
-    live.log({result.name: plots.figure(result), f"{_key(result)}_values": values})
+    live.log({result.name: figures.figure(result), keys.cells(result): values})
 
 
 @show.register(Curve)
 def _(result: Curve, live: "wandb.Run", run: Run) -> None:
-    axis = _word(result.x_label.partition(",")[0])  # without the unit
+    axis = keys.axis(result)
     live.define_metric(axis, hidden=True)
     live.define_metric(f"{result.name}/*", step_metric=axis, summary="none")
-    live.log({result.name: plots.figure(result)})
+    live.log({result.name: figures.figure(result)})
     for place, x in enumerate(result.x):
         live.log({axis: x} | dict(_points(result, place)))
 
 
 def _points(curve: Curve, place: int) -> Iterator[tuple[str, float]]:
     """Every line's value at one place, with its band; not those that are missing."""
-    for line in curve.lines:
-        name = f"{curve.name}/{_word(line.label)}"
+    for name, line in keys.lines(curve).items():
         for end, values in (("", line.y), ("_low", line.low), ("_high", line.high)):
             if values is not None and math.isfinite(values[place]):
                 yield name + end, float(values[place])
 
 
-def _word(label: str) -> str:
-    """As W&B wants the last part of a metric's name."""
-    return re.sub(r"\W+", "_", label).strip("_")
-
-
 @show.register(Table)
 def _(result: Table, live: "wandb.Run", run: Run) -> None:
-    live.log({_key(result): _table(result.columns, result.rows)})
+    live.log({keys.table(result): _table(result.columns, result.rows)})
 
 
 @show.register(Transcripts)
 def _(result: Transcripts, live: "wandb.Run", run: Run) -> None:
     columns = list(dict.fromkeys(key for row in result.rows for key in row))
-    live.log({_key(result): _table(columns, [[row.get(column) for column in columns] for row in result.rows])})
+    live.log({keys.table(result): _table(columns, [[row.get(column) for column in columns] for row in result.rows])})
 
 
 @show.register(Tensors)
@@ -89,14 +142,9 @@ def _(result: Tensors | Adapter, live: "wandb.Run", run: Run) -> None:
     live.log_artifact(artifact(result, run.id, run.directory, inputs(run.config)))
 
 
-def _key(result: Result) -> str:
-    """Without the slash: W&B names a table's artifact after its key, and would add a random suffix."""
-    return result.name.replace("/", "_")
-
-
 def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> "wandb.Table":
     import wandb
 
-    # wandb would write NaN as it is, which is not JSON: a browser could not read the table.
-    cells = [[None if isinstance(cell, float) and math.isnan(cell) else cell for cell in row] for row in rows]
+    # wandb would write NaN and infinities as they are, which is not JSON: a browser could not read the table.
+    cells = [[None if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row] for row in rows]
     return wandb.Table(columns=list(columns), data=cells, allow_mixed_types=True)

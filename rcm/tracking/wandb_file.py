@@ -1,6 +1,6 @@
 """What W&B's client recorded offline, read back; and written anew without the rows that a server already has.
 
-A `.wandb` file is LevelDB's log format: a header of 7 bytes, then blocks of 32 KiB with pieces of records, each behind
+A `.wandb` file is LevelDB's log format: a header of 7 bytes, then blocks of 32 KiB with pieces of messages, each behind
 its checksum (4 bytes), length (2) and kind (1). Each whole is a protobuf message, whose class wandb ships. A kill tears
 the last piece, and reading ends before it. `wandb sync` of clients 0.22 to 0.31 reads the same file.
 """
@@ -21,7 +21,7 @@ Message = Any  # protobuf makes its classes at run time: there are no types
 
 
 @dataclass
-class Recorded:
+class OfflineRun:
     """One run as it was recorded. `files`: sizes of figures and tables. `artifacts`: digests. `exit_code`: None if the
     run was killed, or still goes on."""
 
@@ -37,41 +37,41 @@ class Recorded:
     exit_code: int | None = None
 
     @classmethod
-    def of(cls, path: Path) -> "Recorded":
+    def of(cls, path: Path) -> "OfflineRun":
         found = cls(path)
-        for record in records(path):
-            found._add(record)
+        for message in messages(path):
+            found._add(message)
         return found
 
-    def _add(self, record: Message) -> None:
-        match record.WhichOneof("record_type"):
+    def _add(self, message: Message) -> None:
+        match message.WhichOneof("record_type"):
             case "run":
-                run = record.run
+                run = message.run
                 self.id, self.entity, self.project = run.run_id, run.entity, run.project
                 self.config |= _items(run.config.update)
             case "config":
-                self.config |= _items(record.config.update)
+                self.config |= _items(message.config.update)
             case "summary":
-                self.summary |= _items(record.summary.update)
+                self.summary |= _items(message.summary.update)
             case "history":
-                self.rows.append(row(record.history))
+                self.rows.append(row(message.history))
             case "files":
-                names = [file.path for file in record.files.files]
+                names = [file.path for file in message.files.files]
                 self.files |= {name: (self.path.parent / "files" / name).stat().st_size for name in names}
             case "artifact":
-                self.artifacts[record.artifact.name] = record.artifact.digest
+                self.artifacts[message.artifact.name] = message.artifact.digest
             case "exit":
-                self.exit_code = record.exit.exit_code
+                self.exit_code = message.exit.exit_code
             case _:
                 pass
 
 
-def offline_records(directory: Path) -> list[Path]:
-    """The records in a run directory, oldest first; under sweep agents it may hold several runs of W&B."""
+def offline_files(directory: Path) -> list[Path]:
+    """The `.wandb` files in a run directory, oldest first; under sweep agents it may hold several runs of W&B."""
     return sorted(directory.glob("wandb/offline-run-*/run-*.wandb"))
 
 
-def records(path: Path) -> Iterator[Message]:
+def messages(path: Path) -> Iterator[Message]:
     """Every message in the file."""
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
@@ -94,7 +94,7 @@ def put_at(history: Message, step: int) -> None:
 
 def rewritten(path: Path, target: Path, change: Callable[[Message], bool]) -> Path:
     """Write to `target` the messages for which `change` is true; it may change them."""
-    target.write_bytes(_framed(record.SerializeToString() for record in records(path) if change(record)))
+    target.write_bytes(_framed(message.SerializeToString() for message in messages(path) if change(message)))
     return target
 
 
@@ -147,9 +147,10 @@ def _framed(texts: Iterable[bytes]) -> bytes:
 def content(values: Mapping[str, Any]) -> str:
     """What a row says, as text: without step and clocks, and of figures and tables only the digests, which hold
     elsewhere too."""
-    said = {key: value for key, value in values.items() if not key.startswith("_")}
-    told = {key: value["sha256"] if _is_file(value) else value for key, value in said.items()}
-    return json.dumps(told, sort_keys=True)
+    kept = {key: value for key, value in values.items() if not key.startswith("_")}
+    return json.dumps(
+        {key: value["sha256"] if _is_file(value) else value for key, value in kept.items()}, sort_keys=True
+    )
 
 
 def _is_file(value: Any) -> bool:

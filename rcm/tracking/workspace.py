@@ -1,18 +1,24 @@
-"""The saved W&B workspace "base vs tuned": python -m rcm.tracking.workspace --entity E --project P [--print]
+"""The saved W&B workspace "base vs tuned": python -m rcm.tracking.workspace runs --entity E --project P [--print]
 
-Sections follow the main job: what a good analysis shows, then direction, patching and steering, each with its curves,
-maps and figures; then transcripts, and what the settings of runs differ in. Runs are grouped by comparison and by
-stage, so that base and tuned stand side by side. Needs `pip install 'rcm[dashboard]'`.
+It is made from what the finished runs in a folder reported, so that any method's results have their panels. First the
+headlines: figures with a target, then rates of verdicts. Then a section for each method: how to read it, its curves,
+its maps, its other figures. Then transcripts and tables, and what the settings of runs differ in. Runs are grouped by
+family and by stage, so that base and tuned stand side by side. Needs `pip install 'rcm[dashboard]'`.
 """
 
 import argparse
 import json
 import logging
+import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcm.errors import InputError
+from rcm.record.results import Curve, Heatmap, Outcome, Result, Scalar, Table, Transcripts
+from rcm.record.storage import StoredRun, stored_runs
+from rcm.tracking import keys
 
 if TYPE_CHECKING:
     from wandb_workspaces.workspaces import Section, Workspace
@@ -20,36 +26,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("rcm.tracking.workspace")
 
 NAME = "base vs tuned"
-HEADLINES = (
-    "behaviour/refusal_rate_harmful",
-    "behaviour/refusal_rate_harmless",
-    "direction/separation",
-    "direction/probe_accuracy",
-    "steering/force_rate",
-    "steering/suppress_rate",
-)
-FIGURES = {
-    "direction": ("direction/layer", "direction/position", "direction/auroc", "direction/kl"),
-    "patching": ("patching/gap", "patching/critical_heads", "patching/critical_heads_necessity"),
-    "steering": ("steering/strength", "steering/budget_strength_force_add", "steering/suppress_rate_add"),
-}
-# Lines over a common axis, as `rcm.tracking.views` logs them.
-CURVES = {
-    "direction": ("layer", ("direction/by_layer/probe_accuracy", "direction/by_layer/AUROC")),
-    "patching": ("layer", ("patching/residual/necessity", "patching/residual/sufficiency")),
-    "steering": ("strength", ("steering/dose_response/refusal_direction",)),
-}
-MAPS = {
-    "direction": ("direction/map_bypass", "direction/map_induce", "direction/map_kl", "direction/map_separation"),
-    "patching": (
-        "patching/heads_necessity",
-        "patching/heads_sufficiency",
-        "patching/layers_necessity",
-        "patching/layers_sufficiency",
-        "patching/knock_out",
-    ),
-}
-TABLES = ("behaviour_transcripts", "steering_transcripts", "patching_heads", "map_summary")
+STAGE = "job_type"  # which the tracker gives W&B for a run's stage
+Reported = Mapping[str, Sequence[Result]]  # by name, what every run reported under it; the latest run's last
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
-        made = workspace(given.entity, given.project)
+        made = workspace(finished_runs(given.runs), given.entity, given.project)
         log.info("%s", json.dumps(spec(made), indent=1) if given.print else saved(made))
     except InputError as error:
         log.error("%s", error)
@@ -67,28 +45,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        "python -m rcm.tracking.workspace", description="Make the W&B workspace 'base vs tuned'."
+        "python -m rcm.tracking.workspace", description="Make the W&B workspace 'base vs tuned' from finished runs."
     )
+    parser.add_argument("runs", type=Path, help="the folder that holds the runs, such as runs/")
     parser.add_argument("--entity", required=True, help="the team or user whose project it is")
     parser.add_argument("--project", required=True, help="the project that the runs are in, such as rcm")
     parser.add_argument("--print", action="store_true", help="show what would be saved; asks no server")
     return parser
 
 
-def workspace(entity: str, project: str) -> "Workspace":
-    """The workspace; nothing is asked of a server."""
+def finished_runs(folder: Path) -> list[StoredRun]:
+    """Oldest first; raises InputError where there is none."""
+    runs = [run for run in stored_runs(folder) if run.status == "finished"]
+    if not runs:
+        raise InputError(f"There is no finished run in {folder}; give the folder that holds the runs, such as runs/.")
+    return runs
+
+
+def workspace(runs: Sequence[StoredRun], entity: str, project: str) -> "Workspace":
+    """A panel for all that the runs reported; nothing is asked of a server."""
     try:
         import wandb_workspaces.workspaces as ws
         from wandb_workspaces import expr
     except ImportError as error:
         raise InputError("wandb-workspaces is not installed; pip install 'rcm[dashboard]' installs it.") from error
+    everything = _reported(runs)
+    headlines = _headlines(everything)
+    sections = [
+        _section("What a good analysis shows", [_bars(keys.title(one), [one]) for one in headlines]),
+        *(_of_method(name, part, headlines) for name, part in _by_method(runs, everything).items()),
+        _tables(everything),
+        _differences(),
+    ]
     return ws.Workspace(
         entity=entity,
         project=project,
         name=NAME,
         auto_generate_panels=False,
-        sections=[_headlines(), *map(_step, CURVES), _transcripts(), _differences()],
-        settings=ws.WorkspaceSettings(x_axis="layer", smoothing_type="none"),
+        sections=[section for section in sections if section.panels],
+        settings=ws.WorkspaceSettings(smoothing_type="none"),
         runset_settings=ws.RunsetSettings(groupby=[expr.Metric("Group"), expr.Metric("JobType")]),
     )
 
@@ -108,39 +103,113 @@ def saved(made: "Workspace") -> str:
     return made.save().url
 
 
-def _headlines() -> "Section":
+def _reported(runs: Iterable[StoredRun]) -> Reported:
+    """Of results whose kind has changed, those of the latest kind."""
+    found: dict[str, list[Result]] = {}
+    for run in runs:
+        for result in run.results():
+            found.setdefault(result.name, []).append(result)
+    return {name: [one for one in some if type(one) is type(some[-1])] for name, some in found.items()}
+
+
+def _by_method(runs: Sequence[StoredRun], everything: Reported) -> dict[str, dict[str, Sequence[Result]]]:
+    """What each method reported; methods in the order of the run that has the most of them."""
+    found: dict[str, dict[str, Sequence[Result]]] = {name: {} for name in max((run.methods for run in runs), key=len)}
+    for name, results in everything.items():
+        found.setdefault(name.partition("/")[0], {})[name] = results
+    return found
+
+
+def _headlines(everything: Reported) -> list[Scalar]:
+    """Figures with a target, then rates of verdicts, which alone say how many replies were left unscored."""
+    scalars = _measured(everything)
+    with_target = [one for one in scalars if one.target is not None]
+    return with_target + [one for one in scalars if one.target is None and one.unscored is not None]
+
+
+def _measured(results: Reported) -> list[Scalar]:
+    """The scalars that have a value in some run: W&B has no other."""
+    return [
+        latest
+        for *_, latest in results.values()
+        if isinstance(latest, Scalar)
+        and any(isinstance(one, Scalar) and math.isfinite(one.value) for one in results[latest.name])
+    ]
+
+
+def _of_method(name: str, results: Reported, headlines: Sequence[Scalar]) -> "Section":
+    """How to read it, curves, maps side by side, and the figures that are no headlines; those of one row together."""
     import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
 
-    bars = [wr.BarPlot(title=name, metrics=[name], groupby="job_type", orientation="v") for name in HEADLINES]
-    return ws.Section(name="What a good analysis shows", is_open=True, panels=bars)
+    latest = [some[-1] for some in results.values()]
+    curves = [panel for some in results.values() for panel in _lines(some)]
+    maps = [
+        wr.MediaBrowser(title=keys.title(one), media_keys=[one.name], num_columns=2)
+        for one in latest
+        if isinstance(one, Heatmap)
+    ]
+    rows: dict[str, list[Scalar]] = {}
+    for scalar in _measured(results):
+        if scalar.name not in {one.name for one in headlines}:
+            rows.setdefault(scalar.row or keys.title(scalar), []).append(scalar)
+    bars = [_bars(title, scalars) for title, scalars in rows.items()]
+    hints = _hints(one for one in latest if not isinstance(one, Table | Transcripts | Outcome))
+    title = name.replace("_", " ").capitalize()
+    return _section(title, [*(hints if curves or maps or bars else ()), *curves, *maps, *bars])
 
 
-def _step(step: str) -> "Section":
-    """Curves, maps side by side, and figures, of one step of the main job."""
+def _tables(everything: Reported) -> "Section":
+    """What figures and conclusions mean, what models replied, and all that was laid out in rows."""
     import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
 
-    axis, lines = CURVES[step]
-    curves = [wr.LinePlot(title=name, x=axis, y=[name], groupby="job_type") for name in lines]
-    maps = [wr.MediaBrowser(title=name, media_keys=[name], num_columns=2) for name in MAPS.get(step, ())]
-    bars = [wr.BarPlot(title=name, metrics=[name], groupby="job_type", orientation="v") for name in FIGURES[step]]
-    return ws.Section(name=step.capitalize(), is_open=True, panels=[*curves, *maps, *bars])
-
-
-def _transcripts() -> "Section":
-    import wandb_workspaces.reports.v2 as wr
-    import wandb_workspaces.workspaces as ws
-
-    tables = [wr.WeavePanelSummaryTable(table_name=name) for name in TABLES]
-    return ws.Section(name="Transcripts and tables", is_open=True, panels=tables)
+    latest = [some[-1] for some in everything.values()]
+    replies = [one for one in latest if isinstance(one, Transcripts)]
+    tables = [one for one in latest if isinstance(one, Table)]
+    meanings = {keys.CONCLUSIONS: Outcome, keys.FIGURES: Scalar}
+    shown = [key for key, kind in meanings.items() if any(isinstance(one, kind) for one in latest)]
+    shown += [*map(keys.table, replies), *map(keys.table, tables)]
+    panels = [wr.WeavePanelSummaryTable(table_name=key) for key in shown]
+    return _section("Transcripts and tables", [*_hints([*replies, *tables]), *panels])
 
 
 def _differences() -> "Section":
     import wandb_workspaces.reports.v2 as wr
+
+    return _section("What the runs differ in", [wr.RunComparer(diff_only="split")])
+
+
+def _section(name: str, panels: Sequence[Any]) -> "Section":
     import wandb_workspaces.workspaces as ws
 
-    return ws.Section(name="What the runs differ in", is_open=True, panels=[wr.RunComparer(diff_only="split")])
+    return ws.Section(name=name, is_open=True, panels=list(panels))
+
+
+def _bars(title: str, scalars: Sequence[Scalar]) -> Any:
+    import wandb_workspaces.reports.v2 as wr
+
+    return wr.BarPlot(title=title, metrics=[one.name for one in scalars], groupby=STAGE, orientation="v")
+
+
+def _lines(results: Sequence[Result]) -> list[Any]:
+    """One panel with every line that some run's curve has; none where they are no curves, or empty ones."""
+    import wandb_workspaces.reports.v2 as wr
+
+    curves = [one for one in results if isinstance(one, Curve)]
+    lines = {
+        name: line for curve in curves for name, line in keys.lines(curve).items() if any(map(math.isfinite, line.y))
+    }
+    if not lines:
+        return []
+    latest, labels = curves[-1], {"title_x": curves[-1].x_label, "title_y": curves[-1].y_label}
+    return [wr.LinePlot(title=keys.title(latest), x=keys.axis(latest), y=list(lines), groupby=STAGE, **labels)]
+
+
+def _hints(results: Iterable[Result]) -> list[Any]:
+    """One panel that says how to read them; none where nothing is said."""
+    import wandb_workspaces.reports.v2 as wr
+
+    lines = [f"- **{keys.title(one)}** (`{one.name}`): {one.hint}" for one in results if one.hint]
+    return [wr.MarkdownPanel(markdown="\n".join(lines))] if lines else []
 
 
 if __name__ == "__main__":

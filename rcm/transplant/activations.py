@@ -50,7 +50,7 @@ def kept_activations(model: LoadedModel, prompts: Sequence[str], refusal_tokens:
         "refusal_tokens": json.dumps(refusal_tokens),
         "template_hash": model.template.digest,
     }
-    return Tensors(NAME, tensors, metadata)
+    return Tensors(NAME, tensors, metadata, "what the components put out on harmful prompts")
 
 
 @dataclass(frozen=True)

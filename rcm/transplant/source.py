@@ -88,9 +88,9 @@ class Source:
 
     def is_of(self, model: LoadedModel) -> bool:
         """Whether it measured these very weights."""
-        told = ("model", "model_revision", "adapter")
+        names = ("model", "model_revision", "adapter")
         own = tuple(model.identity.get(name, "") for name in ("name", "revision", "adapter"))
-        return tuple(self.directions.metadata[name] for name in told) == own
+        return tuple(self.directions.metadata[name] for name in names) == own
 
     def has_shape_of(self, model: LoadedModel) -> bool:
         return (self.n_layers, self.d_model) == (model.n_layers, model.d_model)

@@ -5,38 +5,36 @@ from typing import Any
 
 import pytest
 
-from rcm.comparison.emergence import outside, series, step_of
+from rcm.comparison import compare
+from rcm.comparison.emergence import Series, checkpoints, step_of
 from rcm.comparison.reading import Reading
-from rcm.record.results import Outcome, Scalar
-from rcm.record.storage import Run, Store, stored_run
-from rcm.report import write
-from tests.planted import by_name, method, planted_judge, planted_model, planted_prompts
+from rcm.record.results import Null, Outcome, Result, Scalar
+from tests.comparison.made import MEASURED, a_run
+from tests.planted import composed, planted_model, planted_prompts, reported
+
+
+def shown(rate: float, apart: float) -> list[Result]:
+    refuses = rate > 0.3
+    return [
+        Outcome("behaviour/outcome", "refusal" if refuses else "no_refusal_behaviour", ""),
+        Scalar("behaviour/refusal_rate_harmful", rate, (rate - 0.1, rate + 0.1), 48, Null(0.123, "shuffled labels")),
+        Outcome("direction/outcome", "selected" if refuses else "none", ""),
+        Scalar("direction/separation", apart, (apart - 0.5, apart + 0.5), 48, Null(0.6, "shuffled labels"), 2.0),
+        Scalar("direction/induce", rate if refuses else float("nan")),
+    ]
 
 
 def checkpoint(
-    folder: Path, adapter: str | None, rate: float, apart: float, model: str = "smol", **config: Any
+    folder: Path, adapter: str | None, rate: float = 0.1, apart: float = 1, model: str = "smol", **changed: Any
 ) -> Reading:
-    name = f"{model}-{(adapter or 'none').replace('/', '-')}-{config.get('revision', '')}"
-    settings = {"model": {"family": "smol", "stage": "base", "adapter": adapter, **config}, "seed": 0}
-    run = Run(
-        name,
-        folder / name,
-        {"model": model, "dataset": "pairs", "method": "emergence", "judge": "x"},
-        settings,
-        {"started": "2026"},
-    )
-    run.directory.mkdir(parents=True)
-    refuses = rate > 0.3
-    with Store(run) as store:
-        for result in (
-            Outcome("behaviour/outcome", "refusal" if refuses else "no_refusal_behaviour", ""),
-            Scalar("behaviour/refusal_rate_harmful", rate, (rate - 0.1, rate + 0.1), 48, 0.123),
-            Outcome("direction/outcome", "selected" if refuses else "none", ""),
-            Scalar("direction/separation", apart, (apart - 0.5, apart + 0.5), 48, 0.6, 2.0),
-            Scalar("direction/induce", rate if refuses else float("nan")),
-        ):
-            store.save(result)
-    return Reading.of(stored_run(run.directory))
+    """`revision` is a setting of the model."""
+    settings = {"name": model, "adapter": adapter, "revision": changed.pop("revision", None)}
+    id = changed.pop("id", f"{model}-{(adapter or 'none').replace('/', '-')}-{settings['revision']}")
+    return a_run(folder, model, "base", shown(rate, apart), id=id, settings=settings, **changed)
+
+
+def series(*readings: Reading) -> list[Series]:
+    return list(checkpoints(readings).series)
 
 
 def test_checkpoints_come_in_the_order_of_training(tmp_path: Path) -> None:
@@ -47,13 +45,18 @@ def test_checkpoints_come_in_the_order_of_training(tmp_path: Path) -> None:
         checkpoint(tmp_path, "runs/a/adapter", 0.1, 2),
         checkpoint(tmp_path, None, 0.1, 2, model="alone"),
     ]
-    (one,) = series(given)
+    (one,) = series(*given)
+    assert one.name == "smol"
     assert list(one.steps) == [0, 20, 100]
-    assert one.said == (
+    assert one.sentence == (
         "Harmful and harmless prompts are told apart from step 20; a direction causes refusing from step 100; it "
         "refuses from step 100."
     )
-    assert outside(given) == [given[3], given[4]]
+    assert (one.separates_from, one.causes_from, one.refuses_from) == (20, 100, 100)
+    assert {reading.run.id for reading in compare(r.run for r in given).compared} == {
+        given[3].run.id,
+        given[4].run.id,
+    }
 
 
 @pytest.mark.parametrize(
@@ -68,22 +71,82 @@ def test_steps_are_named_by_adapters_and_revisions(tmp_path: Path, config: dict[
     assert step_of(checkpoint(tmp_path, rate=0.1, apart=1, **config)) == step
 
 
-def test_the_page_draws_figures_over_steps(tmp_path: Path) -> None:
-    for adapter, rate in ((None, 0.1), ("a/step-0020", 0.2), ("a/step-0040", 0.8)):
-        checkpoint(tmp_path / "runs", adapter, rate, 2)
-    page, twin = (path.read_text() for path in write(tmp_path / "runs", tmp_path / "page"))
-    assert "smol: emergence over 3 checkpoints" in page
-    assert "behaviour: share of prompts refused" in page
-    assert "harmful: null, training step 20: 0.123" in page
-    for in_short in (page.split('id="maps"')[0], twin.split("## smol")[0]):
-        assert "it refuses from step 40" in in_short
-        assert "nothing to compare" not in in_short
-    assert "| 40 | 0.8 |" in twin
-    assert "run smol" not in page.split('id="maps"')[1].split('id="transcripts"')[0]
+def test_revisions_begin_with_no_finished_model(tmp_path: Path) -> None:
+    """Without a revision it is the model at the end of training, not at step 0."""
+    given = [checkpoint(tmp_path, None, revision=revision) for revision in ("step1000", "step64000", None)]
+    (one,) = series(*given)
+    assert list(one.steps) == [1000, 64000]
+    assert [reading.run.id for reading in compare(r.run for r in given).compared] == [given[2].run.id]
+
+
+def test_series_go_by_base_prompts_seed_judge_and_training(tmp_path: Path) -> None:
+    """Not by the option's name: two options of one base are one series, one option over two bases is two."""
+    first = checkpoint(tmp_path, "runs/a/step-0020")
+    assert series(first, checkpoint(tmp_path, "runs/a/step-0040"))
+    for i, changed in enumerate(
+        (
+            {"seed": 1},
+            {"judge": "llm"},
+            {"data": "dddddddd"},
+            {"model": "other"},
+            {"adapter": "runs/b/step-0040"},
+        )
+    ):
+        other = checkpoint(tmp_path / str(i), **{"adapter": "runs/a/step-0040", **changed})
+        assert not series(first, other)
+    renamed = a_run(tmp_path, "other-option", settings=first.run.config["model"] | {"adapter": "elsewhere/a/step-0060"})
+    assert len(series(first, renamed)) == 1
+
+
+def test_two_trainings_of_one_base_share_their_beginning(tmp_path: Path) -> None:
+    given = [checkpoint(tmp_path, adapter) for adapter in (None, "runs/a/step-0020", "runs/b/step-0040")]
+    found = series(*given)
+    assert [(one.name, list(one.steps)) for one in found] == [
+        ("smol (a, pairs, seed 0, calibrated)", [0, 20]),
+        ("smol (b, pairs, seed 0, calibrated)", [0, 40]),
+    ]
+
+
+def test_of_one_step_the_latest_stands(tmp_path: Path) -> None:
+    early = checkpoint(tmp_path, "a/step-0020", id="early", started="2026-01", methods={**MEASURED, "direction": {}})
+    late = checkpoint(tmp_path, "a/step-0020", id="late", started="2026-02")
+    found = compare(one.run for one in (late, checkpoint(tmp_path, None), early))
+    assert [reading.run.id for reading in found.emergence[0].readings][1] == "late"
+    assert [(one.run.id, one.why) for one in found.left_out] == [
+        ("early", "Run late measured the same step of training later.")
+    ]
+    assert not found.compared
+
+
+def test_a_checkpoint_of_which_more_is_known_is_a_column_too(tmp_path: Path) -> None:
+    steering = Outcome("steering/outcome", "steered", "")
+    untuned = a_run(
+        tmp_path,
+        "smol",
+        results=[*shown(0.1, 1), steering],
+        methods={**MEASURED, "steering": {}},
+        settings={"name": "smol", "adapter": None, "revision": None},
+    )
+    found = compare(one.run for one in (untuned, checkpoint(tmp_path, "a/step-0020")))
+    assert list(found.emergence[0].steps) == [0, 20]
+    assert [reading.run.id for reading in found.compared] == [untuned.run.id]
+    assert len(found.finished) == 2
+
+
+def test_the_untuned_model_is_compared_where_its_family_has_a_later_stage(tmp_path: Path) -> None:
+    untuned = checkpoint(tmp_path, None)
+    given = [untuned, checkpoint(tmp_path, "a/step-0020")]
+    assert not compare(one.run for one in given).compared
+    tuned = a_run(tmp_path, "tuned", "safety", shown(0.9, 3))
+    found = compare(one.run for one in (*given, tuned))
+    assert [reading.run.id for reading in found.compared] == [untuned.run.id, tuned.run.id]
+    assert len(found.tunings) == 1
+    swept = checkpoint(tmp_path, None, id="swept", methods={**MEASURED, "direction": {"max_kl": 0.3}})
+    found = compare(one.run for one in (*given, tuned, swept))
+    assert {reading.run.id for reading in found.compared} == {untuned.run.id, "swept", tuned.run.id}
 
 
 def test_a_checkpoint_is_measured_whether_it_refuses_or_not() -> None:
-    settings = method("emergence", max_new_tokens=3)
-    found = by_name(settings.run(planted_model(), planted_prompts(), planted_judge(), seed=0))
+    found = reported(composed("behaviour", "direction", max_new_tokens=3), planted_model(), planted_prompts())
     assert found["behaviour/outcome"].value == "refusal"
     assert found["direction/outcome"].value == "selected"

@@ -12,14 +12,20 @@ from rcm.judges.named import named
 from rcm.prompts import Part, Prompt
 from rcm.record.identity import prompt_digest
 from rcm.stats import permuted_rates, wilson
-from tests.planted import TRIGGER, by_name, method, opening_judge, planted_judge, planted_model, planted_prompts
+from tests.planted import (
+    TRIGGER,
+    method,
+    opening_judge,
+    planted_judge,
+    planted_model,
+    planted_prompts,
+    reported,
+)
 
 
 def measured(model, judge=None, prompts=None, **settings) -> dict:
-    run = method("behaviour", **{"max_new_tokens": 4, **settings}).run(
-        model, prompts or planted_prompts(), judge or planted_judge(), seed=0
-    )
-    return by_name(run)
+    behaviour = method("behaviour", **{"max_new_tokens": 4, **settings})
+    return reported(behaviour, model, prompts or planted_prompts(), judge)
 
 
 def test_planted_model_refuses_what_is_harmful() -> None:
@@ -28,7 +34,7 @@ def test_planted_model_refuses_what_is_harmful() -> None:
     harmful, harmless = found["behaviour/refusal_rate_harmful"], found["behaviour/refusal_rate_harmless"]
     assert (harmful.value, harmless.value, harmful.n) == (1.0, 0.0, 12)
     assert harmful.interval == pytest.approx(wilson(12, 12))
-    assert harmless.value < harmless.null < harmful.null < harmful.value
+    assert harmless.value < harmless.null.value < harmful.null.value < harmful.value
 
 
 def test_model_without_refusal_ends_at_the_gate() -> None:
@@ -89,11 +95,11 @@ def test_the_null_of_safe_prompts_is_what_they_reach_among_harmful_ones() -> Non
     prompts = replace(prompts, lookalike=planted_prompts(seed=1, sizes=(24, 12, 60)).test.harmless)
     knowing = measured(planted_model(), prompts=prompts)
     assert knowing["behaviour/refusal_rate_lookalike"].value == 0
-    assert knowing["behaviour/refusal_rate_lookalike"].null > 0.3
+    assert knowing["behaviour/refusal_rate_lookalike"].null.value > 0.3
     drawing = measured(planted_model(), Lots(kappa=None, second=None), prompts)
     for kind in ("harmless", "lookalike"):
         share = drawing[f"behaviour/refusal_rate_{kind}"]
-        assert share.null - 0.1 < share.value
+        assert share.null.value - 0.1 < share.value
 
 
 class Lots(Judge):

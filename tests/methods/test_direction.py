@@ -9,15 +9,14 @@ from rcm.directions.fit import mean_difference, principal_direction, probe, prob
 from rcm.errors import InputError
 from rcm.execution.passes import last_logits
 from rcm.prompts import texts
-from rcm.stats.metrics import auroc, kl_divergence, refusal_log_odds, separation
-from tests.planted import by_name, method, planted_direction, planted_judge, planted_model, planted_prompts, shuffled
+from rcm.stats.metrics import kl_divergence, refusal_log_odds
+from rcm.stats.separability import auroc, separation
+from tests.planted import method, planted_direction, planted_model, planted_prompts, reported, shuffled
 
 
 @pytest.fixture(scope="module")
 def found() -> dict:
-    return by_name(
-        method("direction", exhaustive=True).run(planted_model(), planted_prompts(), planted_judge(), seed=0)
-    )
+    return reported(method("direction", exhaustive=True), planted_model(), planted_prompts())
 
 
 def test_planted_layer_is_selected(found: dict) -> None:
@@ -48,10 +47,10 @@ def test_shuffled_labels_give_the_null_of_the_direction(found: dict) -> None:
 
 def test_held_out_figures_exceed_their_nulls(found: dict) -> None:
     assert found["direction/separation"].value > 2
-    assert found["direction/probe_accuracy"].value == 1 > found["direction/probe_accuracy"].null
+    assert found["direction/probe_accuracy"].value == 1 > found["direction/probe_accuracy"].null.value
     assert found["direction/auroc"].value == pytest.approx(1)
-    assert found["direction/bypass"].value < 0 < found["direction/bypass"].null
-    assert found["direction/induce"].value > 0 > found["direction/induce"].null
+    assert found["direction/bypass"].value < 0 < found["direction/bypass"].null.value
+    assert found["direction/induce"].value > 0 > found["direction/induce"].null.value
     low, high = found["direction/separation"].interval
     assert low <= found["direction/separation"].value <= high
 
@@ -104,9 +103,7 @@ def test_scores_equal_the_slow_reference(found: dict) -> None:
 
 
 def test_less_work_makes_the_same_choice(found: dict) -> None:
-    lazy = by_name(
-        method("direction", exhaustive=False).run(planted_model(), planted_prompts(), planted_judge(), seed=0)
-    )
+    lazy = reported(method("direction", exhaustive=False), planted_model(), planted_prompts())
     for name in ("position", "layer", "separation"):
         assert lazy[f"direction/{name}"] == found[f"direction/{name}"]
     for name in ("bypass", "induce", "kl"):  # scored beside other candidates, and rounded otherwise
@@ -116,7 +113,7 @@ def test_less_work_makes_the_same_choice(found: dict) -> None:
 
 def test_shuffled_labels_select_nothing() -> None:
     settings = method("direction", filter=False)
-    found = by_name(settings.run(planted_model(), shuffled(planted_prompts()), planted_judge(), seed=0))
+    found = reported(settings, planted_model(), shuffled(planted_prompts()))
     assert found["direction/outcome"].value in ("none", "no_refusal_behaviour")
     assert found["direction/separation"].value < 2
     assert np.isnan(found["direction/bypass"].value)
@@ -124,7 +121,7 @@ def test_shuffled_labels_select_nothing() -> None:
 
 def test_no_survivor_is_told_with_the_nearest_misses() -> None:
     settings = method("direction", max_kl=0.0)
-    found = by_name(settings.run(planted_model(), planted_prompts(), planted_judge(), seed=0))
+    found = reported(settings, planted_model(), planted_prompts())
     assert found["direction/outcome"].value == "none"
     assert "layer 3" in found["direction/outcome"].because
     assert "fails kl" in found["direction/outcome"].because
@@ -134,14 +131,14 @@ def test_model_that_never_refuses_has_nothing_to_select() -> None:
     model = planted_model()
     with torch.no_grad():
         model.hf.get_output_embeddings().weight[model.template.tokenizer("R")["input_ids"][0]] = 0
-    found = by_name(method("direction").run(model, planted_prompts(), planted_judge(), seed=0))
+    found = reported(method("direction"), model, planted_prompts())
     assert found["direction/outcome"].value == "no_refusal_behaviour"
     assert found["direction/separation"].value > 2  # it sees the difference all the same
 
 
 def test_positions_beyond_the_template_are_refused() -> None:
-    with pytest.raises(InputError, match=r"method\.positions"):
-        list(method("direction", positions=[-9]).run(planted_model(), planted_prompts(), planted_judge(), seed=0))
+    with pytest.raises(InputError, match=r"method\.direction\.positions"):
+        reported(method("direction", positions=[-9]), planted_model(), planted_prompts())
 
 
 def test_pca_does_not_centre_the_difference_away() -> None:

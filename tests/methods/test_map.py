@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 import torch
 
+from rcm.record.results import Scalar
 from rcm.record.storage import stored_runs
+from rcm.running.summary import summary
 from tests.conftest import commit
-from tests.planted import by_name, method, planted_judge, planted_map, planted_model, planted_prompts
+from tests.planted import MAP, by_name, composed, planted_map, planted_model, planted_prompts, reported
 
 ROOT = Path(__file__).parents[2]
 RATES = (
@@ -25,7 +27,7 @@ RATES = (
 
 def test_summary_judges_the_four_figures() -> None:
     found = by_name(planted_map())
-    table = found["map/summary"]
+    table = found["summary/targets"]
     assert [row[0] for row in table.rows] == [
         "direction/separation",
         "direction/probe_accuracy",
@@ -35,22 +37,25 @@ def test_summary_judges_the_four_figures() -> None:
     met = {row[0]: row[-1] for row in table.rows}
     for name, is_met in met.items():
         figure = found[name]
-        assert is_met == (figure.value > figure.target and figure.value > figure.null)
+        assert is_met == (figure.value > figure.target and figure.value > figure.null.value)
     assert met["steering/force_rate"]
     assert met["steering/suppress_rate"]
-    assert found["map/outcome"].value == f"{sum(met.values())} of 4 met"
+    assert found["summary/outcome"].value == f"{sum(met.values())} of 4 met"
 
 
 def test_no_refusal_is_honoured_by_every_later_step() -> None:
     model = planted_model()
     with torch.no_grad():
         model.hf.get_output_embeddings().weight[model.template.tokenizer("R")["input_ids"][0]] = 0
-    found = by_name(method("map", max_new_tokens=4).run(model, planted_prompts(), planted_judge(), seed=0))
+    found = reported(composed(*MAP, max_new_tokens=4), model, planted_prompts())
     for step in ("behaviour", "direction", "steering"):
         assert found[f"{step}/outcome"].value == "no_refusal_behaviour"
     assert np.isnan(found["steering/force_rate"].value)
     assert found["direction/separation"].value > 2
-    assert found["map/outcome"].value.endswith("of 4 met")
+    figures = [one for one in found.values() if isinstance(one, Scalar)]
+    outcome = by_name(summary(figures))["summary/outcome"]
+    assert outcome.value == f"{sum(bool(one.met) for one in figures)} of 4 met"
+    assert "force rate" in outcome.because
 
 
 @pytest.mark.slow

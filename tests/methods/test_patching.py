@@ -12,11 +12,12 @@ import torch
 from rcm.execution.components import Component
 from rcm.execution.engine import engine_of
 from rcm.execution.recording import cache_components
+from rcm.judges.behaviour import RefusalBehaviour
 from rcm.models import LoadedModel
 from rcm.prompts import Part, Prompt, Split
 from rcm.record.results import Outcome
 from tests.conftest import tiny_model
-from tests.planted import by_name, known, method, planted_direction, planted_judge, planted_model, planted_prompts
+from tests.planted import composed, known, method, planted_direction, planted_model, planted_prompts, reported
 
 LAYER, HEADS = 3, 12  # the planted head is in the layer before, the first of two
 PLANTED = "2.0"
@@ -68,8 +69,8 @@ def patched(model: LoadedModel, prompts: Split, seed: int = 0, gate: Outcome | N
     """The results of patching alone, the direction being known."""
     tokens = settings.pop("refusal_tokens", tuple(model.template.tokenizer("R")["input_ids"]))
     vector = torch.nn.functional.pad(planted_direction(), (0, model.d_model - 32))
-    found = known(model, 5 * vector, LAYER, tokens)
-    return by_name(brief().model_copy(update=settings).patch(model, prompts, seed, found, gate))
+    found, gates = known(model, 5 * vector, LAYER, tokens), [RefusalBehaviour(gate)] if gate else []
+    return reported(brief().model_copy(update=settings), model, prompts, None, found, *gates, seed=seed)
 
 
 @cache
@@ -87,7 +88,7 @@ def patching_names(found: dict) -> set[str]:
 
 @pytest.fixture(scope="module")
 def planted() -> dict:
-    return by_name(brief().run(weak_model(), planted_prompts(sizes=(12, 12, 12)), planted_judge(), seed=0))
+    return reported(composed("direction", "patching", **BRIEF), weak_model(), planted_prompts(sizes=(12, 12, 12)))
 
 
 @pytest.fixture(scope="module")
@@ -147,7 +148,7 @@ def test_held_out_the_critical_heads_do_all_and_random_sets_little(planted: dict
         assert scalar.n == 12
         assert scalar.interval[0] <= scalar.value <= scalar.interval[1]
         assert scalar.value == pytest.approx(1, abs=0.1)
-        assert scalar.value > 4 * scalar.null
+        assert scalar.value > 4 * scalar.null.value
 
 
 def test_the_stream_holds_the_decision_from_the_planted_layer_on(planted: dict) -> None:
@@ -247,7 +248,7 @@ def test_a_random_set_of_heads_rarely_exceeds_the_null_of_random_sets() -> None:
     exceeded = []
     for seed in range(40):
         heads = [Component("head", layer, int(h)) for layer in (0, 1) for h in draw.choice(8, 2, replace=False)]
-        exceeded += [one.value > one.null for one in settings._together(engine, pairs, heads, found, seed)]
+        exceeded += [one.value > one.null.value for one in settings._together(engine, pairs, heads, found, seed)]
     assert len(exceeded) == 80
     assert 0 < np.mean(exceeded) <= 0.1
 

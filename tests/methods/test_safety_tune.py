@@ -10,7 +10,7 @@ from rcm.prompts import texts
 from rcm.record.identity import prompt_digest
 from rcm.record.storage import Run, Store
 from tests.conftest import save
-from tests.planted import UNUSED_AXIS, WIDTH, by_name, method, planted_judge, planted_model, planted_prompts
+from tests.planted import UNUSED_AXIS, WIDTH, by_name, method, planted_model, planted_prompts, reported
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def tuned():
     settings = method(
         "safety_tune", refusals=["RRRR"], max_new_tokens=4, epochs=12, batch=8, learning_rate=1e-2, checkpoints=2
     )
-    results = list(settings.run(model, planted_prompts(), planted_judge(), seed=0))
+    results = list(reported(settings, model, planted_prompts()).values())
     return model, before, results
 
 
@@ -71,7 +71,7 @@ def test_strength_weakens_what_was_learnt(tuned) -> None:
     settings = method(
         "safety_tune", refusals=["RRRR"], max_new_tokens=4, epochs=12, batch=8, learning_rate=1e-2, strength=0.01
     )
-    found = by_name(settings.run(model, planted_prompts(), planted_judge(), seed=0))
+    found = reported(settings, model, planted_prompts())
     weak = found["safety_tune/adapter"]
     assert found["safety_tune/loss"].lines[0].y[-1] < 0.5
     assert weak.config["lora_alpha"] / weak.config["r"] == pytest.approx(0.01 * settings.scale)

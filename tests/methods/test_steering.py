@@ -17,6 +17,7 @@ from rcm.execution.likelihood import Text, kl_divergences
 from rcm.execution.passes import read_residuals
 from rcm.execution.shared_prefix import shared_tokens
 from rcm.judges import Verdict
+from rcm.judges.named import named
 from rcm.methods.steering import _conclusion
 from rcm.prompts import Part, Prompt, Split, texts
 from rcm.record.results import Line
@@ -31,7 +32,7 @@ from rcm.steering.runner import SteeringRunner
 from tests.planted import (
     LAYERS,
     WIDTH,
-    by_name,
+    composed,
     known,
     method,
     opening_judge,
@@ -39,25 +40,25 @@ from tests.planted import (
     planted_judge,
     planted_model,
     planted_prompts,
+    reported,
 )
 
 QUICK: dict[str, Any] = {
     "max_new_tokens": 4,
     "kl_tokens": 4,
-    "null_directions": 3,
     "kl_prompts": 6,
     "compared_prompts": 6,
     "plain_texts": 2,
-    "positions": [-1],
 }
+LAST: dict[str, Any] = {"null_directions": 3, "positions": [-1]}  # of the direction
 STRENGTHS = [0.05, 1.0, 2.0]
 
 
 @pytest.fixture(scope="module")
 def steered() -> dict:
-    settings = method("steering", **QUICK, strengths=STRENGTHS)
-    judge = planted_judge().model_copy(update={"second": "gcg"})
-    return by_name(settings.run(planted_model(), planted_prompts(), judge, seed=0))
+    settings = composed("direction", "steering", **QUICK, **LAST, strengths=STRENGTHS)
+    judge = planted_judge().model_copy(update={"second": named("gcg")})
+    return reported(settings, planted_model(), planted_prompts(), judge)
 
 
 def points(steered: dict, **condition: Any) -> list[dict[str, Any]]:
@@ -81,8 +82,8 @@ def test_setting_the_projection_does_as_well(steered: dict) -> None:
 
 
 def test_controls_do_not(steered: dict) -> None:
-    assert steered["steering/force_rate"].null < 0.3
-    assert steered["steering/suppress_rate"].null < 0.3
+    assert steered["steering/force_rate"].null.value < 0.3
+    assert steered["steering/suppress_rate"].null.value < 0.3
     assert steered["steering/outcome"].value == "steered"
     assert steered["steering/outcome"].because.endswith("No control does as well.")
     assert all(row["flipped"] == 0 for row in points(steered, strength=1.0, direction="random"))
@@ -93,7 +94,7 @@ def test_a_second_judge_reads_the_same_replies(steered: dict) -> None:
     """GCG's list knows no `R`: it says that nothing is ever refused, which suits suppressing and not forcing."""
     assert steered["steering/force_rate_second_judge"].value == 0
     assert steered["steering/suppress_rate_second_judge"].value == 1
-    assert steered["steering/suppress_rate_second_judge"].null > 0.8  # under controls too
+    assert steered["steering/suppress_rate_second_judge"].null.value > 0.8  # under controls too
     assert steered["steering/judge_agreement"].value == 0
     assert steered["steering/judge_agreement"].n == 12 * (2 * 3 * 3 + 3)
 
@@ -155,7 +156,7 @@ def test_transcripts_hold_every_row_and_no_unrefused_harm(steered: dict) -> None
 def test_batched_rows_say_what_single_ones_say(steered: dict) -> None:
     """Every strength in shared batches against one prompt and one strength at a time."""
     model, prompts = planted_model(), planted_prompts()
-    tensor = by_name(method("direction").run(model, prompts, planted_judge(), seed=0))["direction/directions"].tensors
+    tensor = reported(method("direction"), model, prompts)["direction/directions"].tensors
     vector = tensor["mean_difference"][-1, 3]
     rows = steered["steering/transcripts"].rows
     ours = [row for row in rows if row["operation"] == "add" and row["direction"] == OURS][:36]
@@ -172,7 +173,7 @@ def test_what_is_not_the_cause_is_told_apart() -> None:
     idle[:4] = 0
     settings = method("steering", **QUICK, strengths=[0.5, 1.0])
     found = known(model, idle, 3, controls=3)
-    results = by_name(settings.steer(model, prompts, planted_judge(), 0, found))
+    results = reported(settings, model, prompts, None, found)
     assert results["steering/force_rate"].value == 0
     assert results["steering/force_trend_p"].value == 1
     assert results["steering/outcome"].value == "unspecific"
@@ -228,9 +229,7 @@ def test_only_what_there_is_to_turn_over_counts() -> None:
     split = Split(prompts.train, prompts.validation, mixed, template="chat", paired=False)
     settings = method("steering", **QUICK, strengths=[1.0])
     model = planted_model()
-    results = by_name(
-        settings.steer(model, split, planted_judge(), 0, known(model, 5 * planted_direction(), 3, controls=3))
-    )
+    results = reported(settings, model, split, None, known(model, 5 * planted_direction(), 3, controls=3))
     assert results["steering/suppress_rate"].n == 5
     assert results["steering/force_rate"].n == 12
 
@@ -240,9 +239,9 @@ def test_nothing_to_turn_over_is_told() -> None:
     prompts = planted_prompts()
     answered = Part(prompts.test.harmless[:3], prompts.test.harmless)
     split = Split(prompts.train, prompts.validation, answered, template="chat", paired=False)
-    settings = method("steering", **{**QUICK, "null_directions": 1}, strengths=[1.0])
+    settings = method("steering", **QUICK, strengths=[1.0])
     found = known(planted_model(), 5 * planted_direction(), 3, controls=1)
-    results = by_name(settings.steer(planted_model(), split, planted_judge(), 0, found))
+    results = reported(settings, planted_model(), split, None, found)
     assert results["steering/suppress_rate"].n == 0
     assert "No harmful prompt was refused before, so there was none to suppress." in results["steering/outcome"].because
 
@@ -255,8 +254,8 @@ def test_ends_of_turn_end_replies() -> None:
 
 
 def test_without_direction_nothing_is_steered() -> None:
-    settings = method("steering", **QUICK, max_kl=0.0)
-    found = by_name(settings.run(planted_model(), planted_prompts(), planted_judge(), seed=0))
+    settings = composed("direction", "steering", **QUICK, max_kl=0.0)
+    found = reported(settings, planted_model(), planted_prompts())
     assert found["steering/outcome"].value == "none"
     assert np.isnan(found["steering/force_rate"].value)
     assert "steering/transcripts" not in found
@@ -266,7 +265,7 @@ def test_redaction_of_suppressed_prompts() -> None:
     model, prompts = planted_model(), planted_prompts()
     never = opening_judge("never")
     settings = method("behaviour", max_new_tokens=40, floor=0.0)
-    rows = by_name(settings.run(model, prompts, never, seed=0))["behaviour/transcripts"].rows
+    rows = reported(settings, model, prompts, never)["behaviour/transcripts"].rows
     assert all(len(row["completion"].split(" ")) <= 9 for row in rows if row["kind"] == "harmful")
 
 
@@ -306,7 +305,7 @@ def some_rows(operation: Any, kind: Any, strengths: Sequence[float]) -> list[lis
 @pytest.mark.parametrize("kind", ["harmless", "harmful"])
 def test_kl_and_replies_are_those_of_one_row_at_a_time(operation: str, kind: str) -> None:
     rows = some_rows(operation, kind, (0.3, -1.0))
-    kl, replies = runner().kl(rows), iter(runner().replies([row for own in rows for row in own]))
+    kl, steered = runner().kl(rows), iter(runner().replies([row for own in rows for row in own]))
     model = runner().model
     for i, own in enumerate(rows):
         asked = own[0].prompt.text
@@ -317,7 +316,7 @@ def test_kl_and_replies_are_those_of_one_row_at_a_time(operation: str, kind: str
             both = type(push)(*(_beside_nothing(value) for value in vars(push).values()))
             slow = kl_divergences(model, [text], 2, [both], shared_tokens(model, [100]))[0, 1]
             assert kl[i, j] == pytest.approx(slow.item(), rel=1e-3, abs=1e-5)
-            assert next(replies).completion == replies(model, [asked], 3, [push])[0]
+            assert next(steered).completion == replies(model, [asked], 3, [push])[0]
     assert kl.max() > 0.01
 
 

@@ -23,7 +23,7 @@ from rcm.transplant.activations import WRITTEN_KINDS, Donor, kept_activations
 from rcm.transplant.mapping import like_depth, mapped
 from tests import planted
 from tests.conftest import tiny_model
-from tests.planted import by_name, method, planted_judge, planted_model, planted_prompts
+from tests.planted import MAP, composed, method, planted_model, planted_prompts, reported
 
 PLACE = (2, 0)  # of the planted head, which writes the direction
 
@@ -45,33 +45,39 @@ def deaf() -> LoadedModel:
 QUICK = {"max_new_tokens": 3, "kl_prompts": 2, "compared_prompts": 2, "plain_texts": 2, "strengths": [1.0]}
 
 
-def run_of(model: LoadedModel, folder: Path, name: str = "tuned", job: str = "direction") -> Path:
+def run_of(model: LoadedModel, folder: Path, name: str = "tuned", job: tuple[str, ...] = ("direction",)) -> Path:
     """A finished run of this model."""
-    run = Run(name[:8], folder / name, {"model": name, "method": job}, {"model": {"name": name}}, {"started": name})
+    run = Run(
+        name[:8],
+        folder / name,
+        {"model": name, "method": ",".join(job)},
+        {"model": {"name": name}, "method": dict.fromkeys(job)},
+        {"started": name},
+    )
     run.directory.mkdir(parents=True)
-    settings = method(job, **QUICK | {"pairs": 6, "random_sets": 10} if job == "map" else {})
+    methods = composed(*job, **QUICK | {"pairs": 6, "random_sets": 10} if job == MAP else {})
     with Store(run) as store:
-        for result in settings.run(model, planted_prompts(), planted_judge(), seed=0):
+        for result in reported(methods, model, planted_prompts()).values():
             store.save(result)
     return run.directory
 
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run_of(planted_model(), tmp_path_factory.mktemp("runs"), job="map")
+    return run_of(planted_model(), tmp_path_factory.mktemp("runs"), job=MAP)
 
 
 def transplanted(source: Path, model: LoadedModel, of_seed: int = 0, **overrides: Any) -> dict[str, Any]:
     """On prompts of this seed."""
     settings = method("transplant", source=str(source), max_new_tokens=3, random_sets=10, **overrides)
-    return by_name(settings.run(model, planted_prompts(of_seed), planted_judge(), seed=0))
+    return reported(settings, model, planted_prompts(of_seed))
 
 
 def test_a_direction_forces_where_refusing_waits_for_it(tuned: Path) -> None:
     found = transplanted(tuned, headless())
     force = found["transplant/force_rate_from_tuned"]
     assert force.value == 1
-    assert force.null < force.interval[0]
+    assert force.null.value < force.interval[0]
     assert np.isnan(found["transplant/suppress_rate_from_tuned"].value)
     assert found["transplant/outcome_from_tuned"].value == "forces"
 
@@ -86,7 +92,7 @@ def test_the_planted_head_alone_restores_refusal(tuned: Path) -> None:
     assert found["transplant/last_token_from_tuned"].value == pytest.approx(1, abs=1e-3)
     together = found["transplant/critical_heads_from_tuned"]
     assert together.value == pytest.approx(1, abs=0.05)
-    assert together.null < 0.1
+    assert together.null.value < 0.1
 
 
 def test_at_home_a_direction_steers_and_nothing_is_patched(tuned: Path) -> None:
@@ -165,7 +171,7 @@ def test_the_cosine_stands_out_from_shuffled_labels_or_does_not() -> None:
 
 
 def test_what_is_no_source_is_told_before_anything_is_loaded(tmp_path: Path, tuned: Path) -> None:
-    behaved = run_of(planted_model(), tmp_path / "elsewhere", "behaved", "behaviour")
+    behaved = run_of(planted_model(), tmp_path / "elsewhere", "behaved", ("behaviour",))
     for source, why in (
         (None, r"method\.source=null names no run"),
         (tmp_path / "missing", "There is no folder"),

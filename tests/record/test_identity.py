@@ -9,8 +9,8 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from rcm.record.identity import content_digest
-from rcm.running.identity import id_of
 from rcm.record.provenance import provenance
+from rcm.running.identity import id_of
 
 SETTINGS: dict[str, Any] = {
     "model": {"_target_": "rcm.models.hub.Hub", "name": "gpt2", "adapter": None},

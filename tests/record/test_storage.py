@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from rcm.errors import InputError
-from rcm.record.results import Adapter, Heatmap, Result, Scalar, Table, Tensors, Transcripts
+from rcm.record.results import SHUFFLED_LABELS, Adapter, Heatmap, Null, Result, Scalar, Table, Tensors, Transcripts
 from rcm.record.storage import Run, Store, clear, flat, stored_run, stored_runs
 from tests import stubs
 
@@ -101,7 +101,7 @@ def test_files_are_named_after_the_last_part(tmp_path: Path) -> None:
 def test_a_scalar_that_tells_n_always_has_its_four_companions() -> None:
     companions = {"x_low": None, "x_high": None, "x_n": 3, "x_null": None}
     assert flat(Scalar("x", float("nan"), n=3)) == {"x": None} | companions
-    assert flat(Scalar("x", 1.0, null=0.5)) == {"x": 1.0, "x_null": 0.5}
+    assert flat(Scalar("x", 1.0, null=Null(0.5, SHUFFLED_LABELS))) == {"x": 1.0, "x_null": 0.5}
 
 
 def test_two_methods_in_one_run_may_both_have_transcripts(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from rcm.record.results import Transcripts
 from rcm.report import write
 from tests.browser import CHROMIUM, Page, browsing
-from tests.report.test_report import a_run, base, store, tuned
+from tests.report.samples import a_run, base, lens, store, tuned
 
 pytestmark = [
     pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium"),
@@ -20,6 +20,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     for name, stage, results in (("base", "base", base()), ("tuned", "safety", tuned())):
         store(a_run(folder, name, stage), results)
+    for name in ("base", "tuned"):
+        store(a_run(folder, name, "chat", ["logit_lens"]), lens())
     return write(folder, folder / "page")[0]
 
 
@@ -29,10 +31,21 @@ def opened(browser: Page, page: Path, width: int = 1280, dark: bool = False) -> 
 
 
 def unfold(browser: Page) -> None:
-    """Open all transcripts, and wait until the page has noticed."""
-    each = "[...document.querySelectorAll('details.transcripts')].map"
+    """Open all transcripts and tables, and wait until the page has noticed."""
+    each = "[...document.querySelectorAll('details')].map"
     noticed = "d => new Promise(done => { d.addEventListener('toggle', () => setTimeout(done)); d.open = true; })"
     browser.value(f"Promise.all({each}({noticed})).then(() => null)")
+
+
+def lay_out_everything(browser: Page) -> None:
+    """All of it, not only what is near: what lies out of sight is neither laid out nor able to stick out."""
+    rule = "* { content-visibility: visible !important }"
+    style = f"Object.assign(document.createElement('style'), {{ textContent: '{rule}' }})"
+    browser.value(f"void document.head.append({style})")
+
+
+CUT = """[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWidth > box.clientWidth + 1)
+  .map((box) => box.textContent.trim().slice(0, 60))"""
 
 
 def test_a_reader_finds_values_and_filters_replies(page: Path, tmp_path: Path) -> None:
@@ -56,12 +69,19 @@ def test_a_reader_finds_values_and_filters_replies(page: Path, tmp_path: Path) -
         assert browser.value(f"{tip}.hidden")
 
         unfold(browser)
-        shown = "[...document.querySelector('details.transcripts .said').tBodies[0].rows].filter(r => !r.hidden).length"
+        shown = (
+            "[...document.querySelector('details.transcripts .replies').tBodies[0].rows].filter(r => !r.hidden).length"
+        )
         every = browser.value(shown)
-        replies = [len(one.rows) for results in (base(), tuned()) for one in results if isinstance(one, Transcripts)]
+        replies = [
+            len(one.rows)
+            for results in (base(), tuned(), lens(), lens())
+            for one in results
+            if isinstance(one, Transcripts)
+        ]
         assert every == replies[0]
-        assert browser.value("document.querySelectorAll('.said tbody tr').length") == sum(replies)
-        assert browser.value("document.querySelectorAll('.said tbody :not(tr, td, span.tag)').length") == 0
+        assert browser.value("document.querySelectorAll('.replies tbody tr').length") == sum(replies)
+        assert browser.value("document.querySelectorAll('.replies tbody :not(tr, td, span.tag)').length") == 0
         assert browser.value("document.querySelector('main').textContent.includes('<script>alert(1)</script>')")
         browser.value(
             "(() => { const s = document.querySelector('details.transcripts input[type=search]');"
@@ -77,11 +97,27 @@ def test_nothing_is_wider_than_a_phone(page: Path, tmp_path: Path, dark: bool) -
     with browsing(tmp_path) as browser:
         opened(browser, page, width=390, dark=dark)
         unfold(browser)
-        # All of it, not only what is near: what lies out of sight is neither laid out nor able to stick out.
-        rule = "* { content-visibility: visible !important }"
-        style = f"Object.assign(document.createElement('style'), {{ textContent: '{rule}' }})"
-        browser.value(f"void document.head.append({style})")
+        lay_out_everything(browser)
         assert browser.value("document.documentElement.scrollWidth") <= 390
         grounds = browser.value("getComputedStyle(document.body).backgroundColor")
         assert (sum(map(int, grounds.strip("rgb()").split(","))) < 200) == dark
         assert browser.complaints == []
+
+
+def test_no_table_is_cut_on_a_desk(page: Path, tmp_path: Path) -> None:
+    with browsing(tmp_path) as browser:
+        opened(browser, page, width=1280)
+        unfold(browser)
+        lay_out_everything(browser)
+        assert browser.value(CUT) == []
+        assert browser.value("document.documentElement.scrollWidth") <= 1280
+
+
+def test_wide_tables_scroll_inside_their_boxes_on_a_phone(page: Path, tmp_path: Path) -> None:
+    with browsing(tmp_path) as browser:
+        opened(browser, page, width=390)
+        unfold(browser)
+        lay_out_everything(browser)
+        assert browser.value(CUT) != []
+        outside = "[...document.querySelectorAll('table')].filter((one) => !one.closest('.scroll')).length"
+        assert browser.value(outside) == 0

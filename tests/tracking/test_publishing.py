@@ -16,10 +16,10 @@ from rcm.record.storage import Run, Store, stored_runs
 from rcm.running.run import alone_in
 from rcm.tracking.__main__ import main
 from rcm.tracking.tracker import Wandb
-from rcm.tracking.wandb_file import Recorded, content
+from rcm.tracking.wandb_file import OfflineRun, content
 from tests import stubs
 from tests.test_launch import command, kill_once, wait_for
-from tests.tracking.test_tracking import OFFLINE, a_run, recorded, track
+from tests.tracking.test_tracking import BARE, FOUND, OFFLINE, a_run, recorded, track
 from tests.wandb_server import Fault, WandbServer
 from tests.wandb_server.state import Artifact
 from tests.wandb_server.state import Run as Arrived
@@ -36,7 +36,7 @@ def sync(run: Run) -> int:
     return main(["sync", str(run.directory.parent)])
 
 
-def has_everything(arrived: Arrived, found: Recorded) -> bool:
+def has_everything(arrived: Arrived, found: OfflineRun) -> bool:
     """Every row once and in order, every figure, the bytes of every file and of every artifact."""
     assert [row["_step"] for row in arrived.history] == list(range(len(found.rows)))
     assert list(map(content, arrived.history)) == list(map(content, found.rows))
@@ -54,7 +54,7 @@ def has_everything(arrived: Arrived, found: Recorded) -> bool:
     return True
 
 
-def files_of(artifacts: dict[str, Any], found: Recorded) -> Iterator[tuple[str, Path]]:
+def files_of(artifacts: dict[str, Any], found: OfflineRun) -> Iterator[tuple[str, Path]]:
     """What lies in the run directory, of the artifacts that hold files of it."""
     for one in artifacts.values():
         for name, path in one.files.items():
@@ -68,18 +68,24 @@ def test_an_online_run_has_arrived_when_it_ends(wandb_server: WandbServer, run: 
     arrived = wandb_server.run("rcm", run.id)
     assert has_everything(arrived, recorded(run))
     assert (arrived.state, arrived.group, arrived.job_type) == ("finished", "tiny/demo", "chat")
-    assert (arrived.display_name, set(arrived.tags)) == ("tiny-chat/pairs/map", {"map", "pairs", "prefix"})
-    assert len(arrived.logged) == 5
+    assert arrived.display_name == "tiny-chat/pairs/behaviour,direction"
+    assert set(arrived.tags) == {"behaviour", "direction", "pairs", "prefix"}
+    assert len(arrived.logged) == 7  # with the tables of figures and conclusions
     assert (run.directory / "wandb/data").is_dir()
 
 
-def test_an_offline_run_is_published_later_and_only_once(wandb_server: WandbServer, run: Run) -> None:
+def test_an_offline_run_is_published_later_and_only_once(
+    wandb_server: WandbServer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     track(OFFLINE, run, stubs.one_of_each())
     assert wandb_server.requests == 0
     for _ in range(2):
         assert sync(run) == 0
         assert has_everything(wandb_server.run("rcm", run.id), recorded(run))
-    assert len(wandb_server.artifacts) == 5
+    assert len(wandb_server.artifacts) == 7
+    assert not list(Path.cwd().iterdir())  # the client's logs lie with the run
 
 
 def test_what_did_not_arrive_is_told(wandb_server: WandbServer, run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -89,8 +95,8 @@ def test_what_did_not_arrive_is_told(wandb_server: WandbServer, run: Run, caplog
     staged.rename(staged.with_name("elsewhere"))  # as when the run directory was moved
     with caplog.at_level("INFO"):
         assert sync(run) == 1
-    assert "NOT all arrived: 6/6 rows, 3/3 figures" in caplog.text
-    assert "2/5 artifacts" in caplog.text
+    assert "NOT all arrived: 7/7 rows, 3/3 figures" in caplog.text
+    assert "2/7 artifacts" in caplog.text
     staged.with_name("elsewhere").rename(staged)
     assert sync(run) == 0
     assert has_everything(wandb_server.run("rcm", run.id), recorded(run))
@@ -108,6 +114,26 @@ def test_a_changed_result_follows_what_is_there(wandb_server: WandbServer, run: 
         (2, "stub_other"),
     ]
     assert arrived.summary["stub_other"]["sha256"] == recorded(run).rows[1]["stub_other"]["sha256"]
+
+
+def test_the_figures_of_a_failed_attempt_are_followed_by_all_of_the_next(wandb_server: WandbServer, run: Run) -> None:
+    def breaks() -> None:
+        with OFFLINE.open(run) as track:
+            track(FOUND)
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        breaks()
+    assert sync(run) == 0
+    first = wandb_server.run("rcm", run.id)
+    assert (first.state, len(first.history)) == ("failed", 1)
+    track(OFFLINE, run, [FOUND, BARE])
+    for _ in range(2):
+        assert sync(run) == 0
+        arrived = wandb_server.run("rcm", run.id)
+        assert (arrived.state, [row["_step"] for row in arrived.history]) == ("finished", [0, 1])
+        assert arrived.summary["figures"]["sha256"] == recorded(run).rows[0]["figures"]["sha256"]
+        assert arrived.summary["figures"]["nrows"] == 2
 
 
 def test_lineage_is_joined_once_its_ends_are_there(
@@ -159,8 +185,8 @@ def test_no_server_costs_a_run_its_data(
             store.save(result)
             track(result)
     found = recorded(run)
-    assert (found.exit_code, len(found.rows), len(found.artifacts)) == (0, 6, 5)
-    assert len(wandb_server.artifacts) < 5 or fault is not None
+    assert (found.exit_code, len(found.rows), len(found.artifacts)) == (0, 7, 7)
+    assert len(wandb_server.artifacts) < 7 or fault is not None
     monkeypatch.setenv("WANDB_BASE_URL", wandb_server.url)
     wandb_server.fault = None
     assert sync_again(run) == 0
@@ -193,7 +219,7 @@ def test_a_multirun_arrives_and_goes_on_where_it_was_killed(wandb_server: WandbS
         assert arrived.state == "finished"
         assert arrived.settings["config"]["seed"] == run.config["seed"]
         assert arrived.summary["stub/random"] == run.metrics["stub/random"]
-    assert len(committed(wandb_server)) == 10
+    assert len(committed(wandb_server)) == 16  # five of the stub's results, targets, figures, conclusions
 
 
 def committed(server: WandbServer) -> list[Artifact]:
@@ -202,5 +228,5 @@ def committed(server: WandbServer) -> list[Artifact]:
 
 
 def is_half_way(record: Path) -> bool:
-    found = Recorded.of(record)
+    found = OfflineRun.of(record)
     return (len(found.rows), len(found.artifacts)) == (6, 5)

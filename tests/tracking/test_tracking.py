@@ -10,12 +10,23 @@ import numpy as np
 import pytest
 
 from rcm.errors import InputError
-from rcm.record.results import Adapter, Curve, Heatmap, Line, Result, Tensors
+from rcm.record.results import (
+    Adapter,
+    Curve,
+    Heatmap,
+    Line,
+    Null,
+    Outcome,
+    Result,
+    Scalar,
+    Tensors,
+    colour_limits,
+)
 from rcm.record.storage import Run, Store
 from rcm.tracking import figures as plots
 from rcm.tracking.tracker import Disk, Wandb
 from rcm.tracking.views import show
-from rcm.tracking.wandb_file import Recorded, offline_records, records, rewritten
+from rcm.tracking.wandb_file import OfflineRun, messages, offline_files, rewritten
 from tests import stubs
 from tests.wandb_server import WandbServer
 
@@ -28,10 +39,12 @@ def run(tmp_path: Path, wandb_home: Path) -> Run:
 
 
 def a_run(directory: Path, **settings: Any) -> Run:
-    choices = {"model": "tiny-chat", "dataset": "pairs", "method": "map", "judge": "prefix", "experiment": "demo"}
-    config = {"model": {"family": "tiny", "stage": "chat", "layers": 7, **settings}, "seed": 0}
+    methods = {"behaviour": {"floor": 0.3}, "direction": {"max_kl": 0.1}}
+    choices = {"model": "tiny-chat", "dataset": "pairs", "method": ",".join(methods), "judge": "prefix"}
+    config = {"model": {"family": "tiny", "stage": "chat", "layers": 7, **settings}, "method": methods, "seed": 0}
     directory.mkdir(parents=True, exist_ok=True)
-    return Run(directory.name, directory, choices, config, {"git": None, "started": "2026-01-01T00:00:00+00:00"})
+    provenance = {"git": None, "started": "2026-01-01T00:00:00+00:00"}
+    return Run(directory.name, directory, choices | {"experiment": "demo"}, config, provenance, "aaaa0000", "bbbb0000")
 
 
 def track(tracker: Wandb | Disk, run: Run, results: Sequence[Result]) -> None:
@@ -41,17 +54,17 @@ def track(tracker: Wandb | Disk, run: Run, results: Sequence[Result]) -> None:
             track(result)
 
 
-def recorded(run: Run) -> Recorded:
-    """The only record of the run, once it is whole."""
-    (path,) = offline_records(run.directory)
+def recorded(run: Run) -> OfflineRun:
+    """The only `.wandb` file of the run, once it is whole."""
+    (path,) = offline_files(run.directory)
     end = time.monotonic() + 5
-    while (found := Recorded.of(path)).exit_code is None:  # finish() may return before it is written
+    while (found := OfflineRun.of(path)).exit_code is None:  # finish() may return before it is written
         assert time.monotonic() < end
         time.sleep(0.02)
     return found
 
 
-def history(found: Recorded) -> dict[str, Any]:
+def history(found: OfflineRun) -> dict[str, Any]:
     return {key: value for row in found.rows for key, value in row.items()}
 
 
@@ -65,10 +78,13 @@ def test_an_offline_run_holds_all_that_was_reported(run: Run) -> None:
     track(OFFLINE, run, stubs.one_of_each())
     found = recorded(run)
     assert (found.id, found.exit_code) == (run.id, 0)
-    (about,) = messages(found, "run")
-    assert (about.display_name, about.run_group, about.job_type) == ("tiny-chat/pairs/map", "tiny/demo", "chat")
-    assert set(about.tags) == {"map", "pairs", "prefix"}
-    assert found.config["model"] == "tiny-chat"
+    (about,) = messages_of(found, "run")
+    name = "tiny-chat/pairs/behaviour,direction"
+    assert (about.display_name, about.run_group, about.job_type) == (name, "tiny/demo", "chat")
+    assert set(about.tags) == {"behaviour", "direction", "pairs", "prefix"}
+    assert (found.config["model"], found.config["method"]) == ("tiny-chat", "behaviour,direction")
+    assert (found.config["weights"], found.config["data"]) == ("aaaa0000", "bbbb0000")
+    assert found.config["config"]["method"]["direction"]["max_kl"] == 0.1
     assert found.config["config"] == run.config
     assert {"stub/verdict": "circuit_found", "stub/nothing_n": 0}.items() <= found.summary.items()
     logged = history(found)
@@ -81,18 +97,106 @@ def test_an_offline_run_holds_all_that_was_reported(run: Run) -> None:
     }
 
 
-def file(found: Recorded, logged: dict[str, Any]) -> Any:
+def file(found: OfflineRun, logged: dict[str, Any]) -> Any:
     return json.loads((found.path.parent / "files" / logged["path"]).read_text())
 
 
-def contents(found: Recorded) -> dict[str, dict[str, str]]:
+def contents(found: OfflineRun) -> dict[str, dict[str, str]]:
     """The local file of each file of each artifact."""
-    artifacts = messages(found, "artifact")
+    artifacts = messages_of(found, "artifact")
     return {one.name: {part.path: part.local_path for part in one.manifest.contents} for one in artifacts}
 
 
-def messages(found: Recorded, kind: str) -> list[Any]:
-    return [getattr(one, kind) for one in records(found.path) if one.WhichOneof("record_type") == kind]
+def messages_of(found: OfflineRun, kind: str) -> list[Any]:
+    return [getattr(one, kind) for one in messages(found.path) if one.WhichOneof("record_type") == kind]
+
+
+FOUND = Scalar(
+    "probe/accuracy",
+    0.9,
+    (0.8, 0.95),
+    20,
+    Null(0.6, "shuffled labels", 100, p=0.01),
+    target=0.8,
+    label="accuracy of the probe",
+    unit="share",
+    hint="of replies that it had not seen",
+    good="high",
+    counts="replies",
+)
+UNKNOWN = Scalar("probe/strength", float("nan"), target=1.0, label="add", unit="nats", row="needed strength")
+BARE = Scalar("probe/layer", 3)
+LOCALISED = Outcome("probe/outcome", "localised", "One layer is enough.", hint="or: spread")
+
+
+def test_what_figures_mean_arrives_with_them(run: Run) -> None:
+    track(OFFLINE, run, [FOUND, UNKNOWN, LOCALISED, BARE])
+    logged = history(recorded(run))
+    figures = file(recorded(run), logged["figures"])
+    found, unknown, bare = (dict(zip(figures["columns"], row, strict=True)) for row in figures["data"])
+    assert found == {
+        "figure": "probe/accuracy",
+        "label": "accuracy of the probe",
+        "value": 0.9,
+        "unit": "share",
+        "low": 0.8,
+        "high": 0.95,
+        "n": 20,
+        "counts": "replies",
+        "null": 0.6,
+        "null_of": "shuffled labels",
+        "null_draws": 100,
+        "p": 0.01,
+        "target": 0.8,
+        "met": True,
+        "good": "high",
+        "hint": "of replies that it had not seen",
+    }
+    assert (unknown["label"], unknown["unit"], unknown["value"]) == ("needed strength: add", "nats", None)
+    assert (unknown["target"], unknown["met"], unknown["null"]) == (1.0, False, None)
+    assert {key for key, value in bare.items() if value not in (None, "")} == {"figure", "label", "value"}
+    assert bare["label"] == "probe/layer"  # there is no other name for it
+    conclusions = file(recorded(run), logged["conclusions"])
+    (concluded,) = (dict(zip(conclusions["columns"], row, strict=True)) for row in conclusions["data"])
+    assert concluded == {
+        "conclusion": "probe/outcome",
+        "label": "outcome",
+        "value": "localised",
+        "because": "One layer is enough.",
+        "complete": True,
+        "hint": "or: spread",
+    }
+
+
+def test_what_came_before_a_failure_is_told_too(run: Run) -> None:
+    def breaks() -> None:
+        with OFFLINE.open(run) as track:
+            track(FOUND)
+            raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError):
+        breaks()
+    found = recorded(run)
+    assert found.exit_code == 1
+    assert [row[0] for row in file(found, history(found)["figures"])["data"]] == ["probe/accuracy"]
+    assert len(found.rows) == 1
+
+
+def test_tables_of_figures_say_no_number_that_is_none(run: Run) -> None:
+    """Infinity and NaN are not JSON."""
+    track(OFFLINE, run, [Scalar("probe/ratio", float("inf")), UNKNOWN])
+    found = recorded(run)
+    assert [row[2] for row in file(found, history(found)["figures"])["data"]] == [None, None]
+
+
+def test_figures_have_their_labels_for_titles() -> None:
+    lines = (Line("a", (1.0,)),)
+    titled = Curve("probe/curve", (0.0,), lines, "x", "y", label="what it shows")
+    plain = Curve("probe/curve", (0.0,), lines, "x", "y")
+    assert plots.figure(titled).layout.title.text == "what it shows"
+    assert plots.figure(plain).layout.title.text == "probe/curve"
+    grid = Heatmap("probe/map", np.zeros((1, 1)), ["0"], ["0"], "layer", "head", label="which heads")
+    assert plots.figure(grid).layout.title.text == "which heads"
 
 
 def test_a_curve_is_rows_against_its_axis(run: Run) -> None:
@@ -109,7 +213,7 @@ def test_a_curve_is_rows_against_its_axis(run: Run) -> None:
         {"layer": 1, f"{by_layer}/AUROC_of_it_low": 0.25, f"{by_layer}/kl": 2},
         {"layer": 2, f"{by_layer}/AUROC_of_it": 0.75, f"{by_layer}/AUROC_of_it_low": 0.5, f"{by_layer}/kl": 4},
     ]
-    axes = [(axis.glob_name, axis.step_metric) for axis in messages(recorded(run), "metric")]
+    axes = [(axis.glob_name, axis.step_metric) for axis in messages_of(recorded(run), "metric")]
     assert (f"{by_layer}/*", "layer") in axes
 
 
@@ -157,9 +261,7 @@ def test_what_was_read_of_an_earlier_run_is_recorded(run: Run) -> None:
     name = f"stub_adapter-{run.id}"
     (read,) = recorded(reader).config["inputs"]
     assert read == {"name": name, "digest": recorded(run).artifacts[name], "run": run.id}
-    own = [
-        record.artifact for record in records(recorded(reader).path) if record.WhichOneof("record_type") == "artifact"
-    ]
+    own = messages_of(recorded(reader), "artifact")
     assert all(json.loads(artifact.metadata)["inputs"] == [read] for artifact in own)
     assert recorded(run).config["inputs"] == []
 
@@ -182,25 +284,25 @@ def test_the_disk_tracker_adds_nothing(run: Run) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 32768 - 7 - 7, 32768 - 7 - 3, 100_000])
-def test_a_record_written_anew_says_what_was_written(run: Run, length: int) -> None:
+def test_a_file_written_anew_says_what_was_written(run: Run, length: int) -> None:
     """Lengths around the ends of blocks."""
     track(OFFLINE, run, stubs.one_of_each())
     path, again = recorded(run).path, run.directory / "again.wandb"
-    assert list(records(rewritten(path, again, lambda record: True))) == list(records(path))
+    assert list(messages(rewritten(path, again, lambda message: True))) == list(messages(path))
 
-    def with_notes(record: Any) -> bool:
-        record.run.notes = "x" * length
+    def with_notes(message: Any) -> bool:
+        message.run.notes = "x" * length
         return True
 
-    written = [len(record.run.notes) for record in records(rewritten(path, again, with_notes))]
-    assert written == [length] * len(list(records(path)))
+    written = [len(message.run.notes) for message in messages(rewritten(path, again, with_notes))]
+    assert written == [length] * len(list(messages(path)))
     again.write_bytes(again.read_bytes()[:-1])  # as a kill leaves it
-    assert len(list(records(again))) == len(written) - 1
+    assert len(list(messages(again))) == len(written) - 1
 
 
 @pytest.mark.parametrize(("center", "ends"), [(0.0, (-4.0, 4.0)), (1.0, (-2.0, 4.0)), (None, (-2.0, 4.0))])
 def test_the_colour_scale_is_even_around_its_center(center: float | None, ends: tuple[float, float]) -> None:
-    assert plots.limits(np.array([[4.0, -2.0], [np.nan, 0.0]]), center) == ends
+    assert colour_limits(np.array([[4.0, -2.0], [np.nan, 0.0]]), center) == ends
 
 
 def test_figures_are_drawn_whatever_is_missing() -> None:

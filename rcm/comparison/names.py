@@ -1,0 +1,16 @@
+"""The results that conclusions rest on, and the words in them; everything else a method may name as it likes."""
+
+BEHAVIOUR, DIRECTION, TRANSPLANT = "behaviour", "direction", "transplant"
+MEASURING = (BEHAVIOUR, DIRECTION)  # a run of one of these methods measured a model, and may stand beside others
+SUMMARY = "summary"  # what the run itself adds after its methods
+
+BEHAVIOUR_OUTCOME, REFUSES = "behaviour/outcome", "refusal"
+REPLIES = "behaviour/transcripts"
+REFUSING = ("refusal", "partial")  # verdicts of a judge
+SEEN_IN_TRAINING = "behaviour/seen_in_training"
+
+DIRECTION_OUTCOME, SELECTED = "direction/outcome", "selected"
+DIRECTIONS, HELD_OUT = "direction/directions", "direction/held_out"
+POSITION, LAYER, SEPARATION = "direction/position", "direction/layer", "direction/separation"
+
+MATRIX, NOTHING = "transplant/matrix", "nothing"  # a row for each source; what a source does that steers nowhere

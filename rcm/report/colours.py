@@ -1,0 +1,11 @@
+"""The colours of maps, on the page and in print."""
+
+from matplotlib import colormaps
+from matplotlib.colors import Colormap
+
+GREY = "0.8"  # cells that were not computed
+
+
+def colours(center: float | None) -> Colormap:
+    """Red above and blue below a center; one ramp where there is none."""
+    return colormaps["viridis" if center is None else "RdBu_r"].with_extremes(bad=GREY)

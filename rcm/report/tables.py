@@ -1,0 +1,84 @@
+"""Tables as they are shown: those that runs stored, and those of the comparison.
+
+A stored table says which of its columns and rows pages show. Columns that speak of another one (its interval, n, null
+and p) stand in its cells.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rcm.comparison.names import MATRIX, SUMMARY
+from rcm.comparison.reading import Reading, method_of
+from rcm.record.results import Column, Table
+from rcm.record.storage import file_names
+from rcm.report import cells
+from rcm.report.cells import Cell
+from rcm.report.pictures import title_and_hint, titles, why_missing
+
+MOST, MOST_CHOSEN = 12, 24  # rows on a page; where the table says itself which ones to show
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table; `note` goes before it."""
+
+    title: str
+    note: str
+    columns: Sequence[Column]
+    rows: Sequence[Sequence[Cell]]
+
+
+@dataclass(frozen=True)
+class Sheets:
+    """The same table of several runs. `folded`: too long to be shown before someone asks for it."""
+
+    title: str
+    hint: str
+    sheets: Sequence[Sheet]
+    folded: bool = False
+
+
+def tables(readings: Sequence[Reading]) -> list[Sheets]:
+    """Every table that any of the runs stored, but for those that are drawn elsewhere."""
+    names = dict.fromkeys(table.name for reading in readings for table in reading.every(Table))
+    return [_side_by_side(name, readings) for name in names if name != MATRIX and method_of(name) != SUMMARY]
+
+
+def _side_by_side(name: str, readings: Sequence[Reading]) -> Sheets:
+    stored = [table for reading in readings if (table := reading.table(name))]
+    sheets = [
+        sheet(title, reading, table, MOST_CHOSEN if table.only else MOST)
+        if table
+        else Sheet(title, why_missing(name, reading), (), ())
+        for title, reading in zip(titles(readings), readings, strict=True)
+        for table in [reading.table(name)]
+    ]
+    return Sheets(*title_and_hint(stored), sheets, folded=any(not t.only and len(t.rows) > MOST for t in stored))
+
+
+def sheet(title: str, reading: Reading, table: Table, most: int | None = None) -> Sheet:
+    """A stored table, at most so many rows of it."""
+    columns = shown_columns(table)
+    every = reading.rows(table.name)
+    shown = [row for row in every if not table.only or row.get(table.only) is True]
+    note = _note(
+        len(every), len(shown) if table.only else None, most if most is not None and len(shown) > most else None
+    )
+    where = f"All {len(every)} rows: {reading.run.id}/{file_names(table)[0]}."
+    note = f"{note} {where}" if note else ""
+    return Sheet(title, note, columns, [[cells.of_column(one, row) for one in columns] for row in shown[:most]])
+
+
+def _note(every: int, chosen: int | None, first: int | None) -> str:
+    """Which rows are shown; empty where all are."""
+    if chosen is None:
+        return f"The first {first} rows." if first else ""
+    return f"{chosen or 'None'} of {every} rows{f', here the first {first}' if first else ''}."
+
+
+def shown_columns(table: Table) -> list[Column]:
+    """Those that the table says to show, or else every column that does not speak of another, under its own name."""
+    if table.shown:
+        return [column for column in table.shown if column.name in table.columns]
+    beside = {f"{name}_{part}" for name in table.columns for part in cells.FOLDED}
+    return [Column(name) for name in table.columns if name not in beside and name != table.only]

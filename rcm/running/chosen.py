@@ -1,0 +1,118 @@
+"""The settings of a run, checked, as objects: the only place that instantiates what the config names."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple, cast
+
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pydantic import Field, ValidationError
+
+from rcm.errors import InputError
+from rcm.judges import Judge
+from rcm.judges.named import named
+from rcm.methods import Method
+from rcm.models import Model
+from rcm.models.devices import Device
+from rcm.prompts import Dataset
+from rcm.running.order import in_order
+from rcm.settings import Settings
+from rcm.tracking.tracker import Tracker
+
+
+class Chosen(NamedTuple):
+    """The settings of each group, checked, and the seed."""
+
+    model: Model
+    dataset: Dataset
+    methods: Mapping[str, Method]
+    judge: Judge
+    device: Device
+    tracker: Tracker
+    seed: int
+
+
+class Whole(Settings):
+    """The settings that belong to no group. `seed`: NumPy takes 32 bits."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    rerun: bool
+
+
+def chosen_settings(cfg: DictConfig) -> Chosen:
+    """The settings of all groups; raises one InputError that names everything that is wrong in any of them."""
+    problems: list[str] = []
+    seed = _seed(cfg, problems)
+    single = [group for group in Chosen._fields if group not in ("methods", "judge", "seed")]
+    groups = {group: _part(cfg.get(group), group, problems) for group in single}
+    groups["judge"] = _judge(cfg.get("judge"), problems)
+    methods = _methods(cfg.get("method"), problems)
+    if problems:
+        several = f"{len(problems)} settings cannot work:\n  " if len(problems) > 1 else ""
+        raise InputError(several + "\n  ".join(problems))
+    return Chosen(**groups, methods=in_order(methods), seed=seed)
+
+
+def _seed(cfg: DictConfig, problems: list[str]) -> int:
+    try:
+        return Whole(seed=cfg.get("seed"), rerun=cfg.get("rerun")).seed
+    except ValidationError as error:
+        problems += _sentences("", error)
+        return 0
+
+
+def _part(node: DictConfig | None, group: str, problems: list[str]) -> Any:
+    """The object that the group's settings describe; adds to `problems` what is wrong with them."""
+    if node is None:
+        problems.append(f"{group} was taken away; choose an option with {group}=NAME, as --help lists them")
+        return None
+    if missing := sorted(map(str, OmegaConf.missing_keys(node))):  # full names
+        problems += [f"{key} has no value; give it one: {key}=VALUE" for key in missing]
+        return None
+    try:
+        return instantiate(node, _convert_="all")
+    except InstantiationException as error:
+        if not isinstance(error.__cause__, ValidationError):
+            raise
+        problems += _sentences(group, error.__cause__)
+        return None
+
+
+def _methods(node: DictConfig | None, problems: list[str]) -> dict[str, Any]:
+    """Each method by the name under which its settings stand."""
+    if not node:
+        problems.append("method was taken away; choose one or several with method=[NAME,NAME], as --help lists them")
+        return {}
+    if "_target_" in node:
+        problems.append(f"the option of {node._target_} must open with the line '# @package method.NAME', its name")
+        return {}
+    # An experiment may have settings for others, too.
+    composed = [str(name) for name in node if isinstance(node[name], DictConfig) and "_target_" in node[name]]
+    return {name: _part(node[name], f"method.{name}", problems) for name in composed}
+
+
+def _judge(node: DictConfig | None, problems: list[str]) -> Any:
+    """The judge, and the second one that it names by its option."""
+    second = node.get("second") if node is not None else None
+    if node is None or not isinstance(second, str):
+        return _part(node, "judge", problems)
+    judge = _part(cast(DictConfig, OmegaConf.merge(node, {"second": None})), "judge", problems)
+    try:
+        return judge and judge.model_copy(update={"second": named(second)})
+    except InputError as error:
+        problems.append(f"judge.second={second}: {error}")
+        return None
+
+
+def _sentences(place: str, error: ValidationError) -> list[str]:
+    """One for each problem: which value, where, and what would be right."""
+    return [
+        f"{'.'.join([place, *map(str, problem['loc'])]).strip('.')}{_given(problem['input'])}: "
+        + problem["msg"].removeprefix("Value error, ")  # pydantic's prefix to what our own validators say
+        for problem in error.errors()
+    ]
+
+
+def _given(value: object) -> str:
+    """The value as on the command line; nothing where it is a whole group of settings."""
+    return "" if isinstance(value, dict) else f"={'null' if value is None else value}"

@@ -1,0 +1,53 @@
+"""In which order the methods of a run go: each after those whose findings it takes."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import rcm.methods
+from rcm.errors import InputError
+from rcm.methods import Method
+
+
+def in_order(methods: Mapping[str, Method]) -> dict[str, Method]:
+    """The methods by name, as given as far as findings allow; raises InputError where a finding that one needs is given
+    by none of them, or where some wait for each other."""
+    for name, method in methods.items():
+        for need in method.needs:
+            if not any(other.gives is need for other in methods.values()):
+                raise InputError(_missing(name, need, methods))
+    waiting, ordered = dict(methods), dict[str, Method]()
+    while waiting:
+        ready = next((name for name, method in waiting.items() if not _awaits(method, name, waiting)), None)
+        if ready is None:
+            raise InputError(f"method=[{','.join(waiting)}] wait for each other's findings; leave one of them away.")
+        ordered[ready] = waiting.pop(ready)
+    return ordered
+
+
+def _awaits(method: Method, name: str, waiting: Mapping[str, Method]) -> bool:
+    """Whether a finding that it takes is still to come."""
+    taken = (*method.needs, *method.uses)
+    return any(other.gives in taken for place, other in waiting.items() if place != name)
+
+
+def _missing(name: str, need: type, methods: Mapping[str, Method]) -> str:
+    givers = sorted(set(_givers(need)))
+    if not givers:
+        return f"method={name} needs a {need.__name__}, which no method gives."
+    cures = (f"method=[{','.join([giver, *methods])}]" for giver in givers)
+    return f"method={name} needs a {need.__name__}, which {' or '.join(givers)} gives; run {' or '.join(cures)}."
+
+
+def _givers(need: type) -> Iterator[str]:
+    """The options of all methods, ours and those loaded from elsewhere, that give a finding."""
+    for module in pkgutil.iter_modules(rcm.methods.__path__):
+        importlib.import_module(f"rcm.methods.{module.name}")
+    yield from (kind.__module__.rpartition(".")[2] for kind in _subclasses(Method) if kind.gives is need)
+
+
+def _subclasses(kind: Any) -> Iterator[type[Method]]:
+    for sub in kind.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)

@@ -1,0 +1,43 @@
+"""What W&B calls the things that a run reports: views log under these names, the workspace shows them."""
+
+import re
+from collections.abc import Mapping
+
+from rcm.record.results import Curve, Heatmap, Line, Result, Scalar, Table, Transcripts
+
+FIGURES, CONCLUSIONS = "figures", "conclusions"  # the tables of what every scalar and every outcome means
+
+
+def title(result: Result) -> str:
+    """For people; the name, where the method that reports it gave no label."""
+    label = result.label or result.name
+    return f"{result.row}: {label}" if isinstance(result, Scalar) and result.row else label
+
+
+def table(result: Table | Transcripts) -> str:
+    return _without_slash(result)
+
+
+def cells(heatmap: Heatmap) -> str:
+    """The table of a heatmap's cells; the picture itself has the result's name."""
+    return f"{_without_slash(heatmap)}_values"
+
+
+def _without_slash(result: Result) -> str:
+    """W&B names a table's artifact after its key, and would add a random suffix to one with a slash."""
+    return result.name.replace("/", "_")
+
+
+def axis(curve: Curve) -> str:
+    """What a curve's points are drawn against; curves over the same thing share it."""
+    return _word(curve.x_label.partition(",")[0])  # without the unit
+
+
+def lines(curve: Curve) -> Mapping[str, Line]:
+    """Every line under the name of its metric."""
+    return {f"{curve.name}/{_word(line.label)}": line for line in curve.lines}
+
+
+def _word(label: str) -> str:
+    """As W&B wants the last part of a metric's name."""
+    return re.sub(r"\W+", "_", label).strip("_")

@@ -1,0 +1,68 @@
+"""Every result that a method of ours reports says what it means: real ones, of tiny models, rendered on the page."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rcm.record.results import Adapter, Curve, Heatmap, Outcome, Result, Scalar, Table, Tensors, Transcripts
+from rcm.record.storage import Run, Store
+from rcm.report import write
+from tests.methods.test_transplant import run_of
+from tests.planted import MAP, method, planted_map, planted_model, planted_prompts, reported
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
+    """What all methods report: the main job, another model's direction in this one, tuning."""
+    folder = tmp_path_factory.mktemp("runs")
+    run_of(planted_model(), folder, "other", MAP)
+    transplant = method("transplant", source=str(folder), prompts=4, max_new_tokens=3, random_sets=5)
+    tune = method("safety_tune", epochs=1, batch=16, max_new_tokens=4, target_tokens=4, rank=1, checkpoints=1)
+    results: dict[str, Any] = {result.name: result for result in planted_map()}
+    results |= reported(transplant, planted_model(4), planted_prompts())
+    return results | reported(tune, planted_model(), planted_prompts(sizes=(4, 4, 4)))
+
+
+@pytest.mark.slow
+def test_every_result_has_a_label(real: dict[str, Result]) -> None:
+    assert {type(result) for result in real.values()} == {
+        *(Scalar, Outcome, Heatmap, Curve, Table, Transcripts, Tensors, Adapter)
+    }
+    without = [name for name, result in real.items() if not result.label and not isinstance(result, Adapter)]
+    assert not without
+
+
+@pytest.mark.slow
+def test_every_figure_says_what_it_counts_and_what_its_null_is(real: dict[str, Result]) -> None:
+    figures = [result for result in real.values() if isinstance(result, Scalar)]
+    assert len(figures) > 50
+    assert all(figure.counts for figure in figures)
+    nulls = [figure.null for figure in figures if figure.null is not None]
+    assert len(nulls) > 10
+    assert all(null.of and 0 < null.level < 1 and (null.draws or 0) > 0 for null in nulls)
+    # A figure with a target or a null is good on one side.
+    assert [one.name for one in figures if (one.target or one.null) and not one.good and "cosine" not in one.name] == []
+
+
+@pytest.mark.slow
+def test_the_page_shows_each_by_its_label(real: dict[str, Result], tmp_path: Path) -> None:
+    run = Run(
+        "0a1b2c3d",
+        tmp_path / "runs" / "0a1b2c3d",
+        {"model": "tiny", "dataset": "planted", "method": ",".join(MAP), "judge": "planted"},
+        {"model": {"family": "tiny", "stage": "chat"}, "dataset": {}, "method": {name: {} for name in MAP}, "seed": 0},
+        {"started": "2026-01-01T00:00:00+00:00"},
+    )
+    run.directory.mkdir(parents=True)
+    with Store(run) as store:
+        for result in real.values():
+            store.save(result)
+    page, twin = write(tmp_path / "runs", tmp_path / "page")
+    drawn, plain = page.read_text(encoding="utf-8"), twin.read_text(encoding="utf-8")
+    for result in real.values():
+        if isinstance(result, Heatmap | Curve):
+            assert result.label in drawn, result.name
+        if isinstance(result, Scalar):
+            assert (result.row or result.label) in drawn, result.name
+            assert (result.row or result.label) in plain, result.name
