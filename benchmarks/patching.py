@@ -1,54 +1,38 @@
 """How long exact patching of every component takes: rows in one pass, beside one forward pass for each component.
 
-    python benchmarks/patching.py                               # the embedded tuned model, one pair, heads
-    python benchmarks/patching.py --count 32 --kinds all
-    python benchmarks/patching.py --model gpt2 --pairs X.json --json FILE
-    python benchmarks/patching.py --shape pythia-410m --count 32 --dtype bfloat16 --device cuda
-    python benchmarks/patching.py --shape llama-7b --count 4 --dtype bfloat16 --device cuda
+    python -m benchmarks.patching                               # the embedded tuned model, one pair, heads
+    python -m benchmarks.patching --count 32 --kinds all
+    python -m benchmarks.patching --model gpt2 --pairs X.json --json FILE
+    python -m benchmarks.patching --shape pythia-410m --count 32 --dtype bfloat16 --device cuda
+    python -m benchmarks.patching --shape llama-7b --count 4 --dtype bfloat16 --device cuda
 
-In one process, in turn: TransformerLens' own loop, a bare loop of hooks on the Hugging Face model, ours, and one plain
-forward pass over as many tokens as ours has rows. All prompts have one length, so that the loops, too, can take them as
-one batch. The loops run on a sample of the components and are scaled up; logits are compared. Prints a table.
+In one process, in turn and several times over: TransformerLens' own loop, a bare loop of hooks on the Hugging Face
+model, ours, and one plain forward pass over as many tokens as ours has rows. All prompts have one length, so that the
+loops, too, can take them as one batch. The loops run on a sample of the components and are scaled up; logits are
+compared. Prints a table of medians.
 """
 
 import argparse
 import json
-import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from benchmarks.shared import SHAPES, interleaved, medians, model_of, prompts_of, random_model, settings
 from rcm.execution import loop, rows
-from rcm.execution.components import COMPONENT_KINDS, Component, Rows
+from rcm.execution.components import COMPONENT_KINDS, Component, Kind, Rows
+from rcm.execution.engine import TOKENS_PER_PROMPT, Engine
+from rcm.execution.metric import LogOdds
 from rcm.execution.recording import ComponentCache, cache_components
 from rcm.models import LoadedModel
-from rcm.record import identity  # noqa: F401 (registers the resolver that the config names its directory with)
 
-SHAPES = {
-    "pythia-410m": {
-        "architecture": "gpt_neox",
-        "hidden_size": 1024,
-        "num_hidden_layers": 24,
-        "num_attention_heads": 16,
-        "intermediate_size": 4096,
-        "vocab_size": 50304,
-    },
-    "llama-7b": {
-        "architecture": "llama",
-        "hidden_size": 4096,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "intermediate_size": 14336,
-        "vocab_size": 128256,
-    },
-}
+METRIC = LogOdds((5, 7))  # of any two tokens: it is the work that counts, not what is found
 ACTIVATIONS = {
     "head": "z",
     "attention": "attn_out",
@@ -57,81 +41,115 @@ ACTIVATIONS = {
 }  # TransformerLens' names
 
 
+@dataclass(frozen=True)
+class Task:
+    """The same components of the same pairs, patched in several ways. All prompts have one length."""
+
+    model: LoadedModel
+    base_ids: list[list[int]]
+    source_ids: list[list[int]]
+    kinds: Sequence[Kind]
+
+    @cached_property
+    def base(self) -> ComponentCache:
+        return cache_components(self.model, self.base_ids)
+
+    @cached_property
+    def source(self) -> ComponentCache:
+        return cache_components(self.model, self.source_ids)
+
+    @cached_property
+    def patches(self) -> Rows:
+        return Rows.each(self.kinds, self.base.shape)
+
+    @property
+    def length(self) -> int:
+        return len(self.base_ids[0])
+
+    def sample(self, size: int) -> Tensor:
+        """So many of the components, of all kinds and layers."""
+        return torch.linspace(0, len(self.patches) - 1, min(size, len(self.patches))).long().unique()
+
+    def by_rows(self, tokens: int) -> Tensor:
+        """Recordings and rows, a pass of so many tokens at a time: all that a user waits for."""
+        count = len(self.base_ids)
+        both = cache_components(self.model, self.base_ids + self.source_ids)
+        donors = [both[:count].at(-1), both[count:].at(-1)]
+        return self._engine("rows", tokens).measure(both[:count], donors, self.patches, METRIC)
+
+    def by_loop(self, sample: Tensor, tokens: int) -> Tensor:
+        """One pass for each component of the sample. What it needs of recordings is there before the clock starts, and
+        logits are read as rarely as those of rows, so that a GPU need not wait after each pass."""
+        donors = [self.base.at(-1), self.source.at(-1)]
+        return self._engine("loop", tokens).measure(self.base, donors, self.patches[sample], METRIC)
+
+    @torch.inference_mode()
+    def plainly(self, tokens: int) -> Tensor:
+        """As many tokens as there are rows, in prompts of the same length, and no patching: what rows could cost."""
+        vocabulary, draw = self.model.hf.config.vocab_size, torch.Generator().manual_seed(0)
+        n = max(1, len(self.patches) * len(self.base_ids) // self.length)
+        ids = torch.randint(10, vocabulary, (n, self.length), generator=draw).to(self.model.device)
+        parts = ids.split(max(1, tokens // self.length))
+        return torch.cat([self.model.hf(part, use_cache=False, logits_to_keep=1).logits[:, -1] for part in parts])
+
+    def error(self, sample: Tensor) -> tuple[float, float]:
+        """The largest difference of a logit between rows and loop, and the largest logit."""
+        donors, some = [self.base.at(-1), self.source.at(-1)], self.patches[sample]
+        some = some[some.first_layer.argsort(stable=True)]
+        slow = loop.patched_logits(self.model, self.base, donors, some)
+        fast = rows.patched_logits(self.model, self.base, donors, some)
+        return (slow - fast).abs().max().item(), slow.abs().max().item()
+
+    def _engine(self, path: Literal["rows", "loop"], tokens: int) -> Engine:
+        model = replace(self.model, batch_size=max(1, tokens // TOKENS_PER_PROMPT))
+        return Engine(model, path, "the benchmark wants it so", None)
+
+
 def main() -> None:
     options = parsed()
     model = loaded(options)
-    draw = torch.Generator().manual_seed(0)
-    vocabulary, count = model.hf.config.vocab_size, options.count
-    base_ids, source_ids = (
-        torch.randint(10, vocabulary, (2, count, options.length), generator=draw).tolist()
-        if options.shape
-        else pairs(options, model)
-    )
-    length = len(base_ids[0])
-    kinds = COMPONENT_KINDS if options.kinds == "all" else ("head",)
-    base, source = cache_components(model, base_ids), cache_components(model, source_ids)
-    components = base.shape.components(kinds)
-    patches = Rows.each(kinds, base.shape)
-    sample = torch.linspace(0, len(patches) - 1, options.sample).long().unique()
-    scale = len(patches) / len(sample)
-    at_once = max(1, options.tokens // count)
-    order = patches.first_layer.argsort(stable=True)
-
-    def ours() -> Tensor:
-        """Recordings and rows: all that a user waits for. Logits of a chunk are read and dropped."""
-        both = cache_components(model, base_ids + source_ids)
-        donors = [both[:count].at(-1), both[count:].at(-1)]
-        figures = torch.empty(count, len(patches), 2)
-        for chosen in order.split(at_once):
-            logits = rows.patched_logits(model, both[:count], donors, patches[chosen])[:, :, 0]
-            figures[:, chosen] = torch.stack([logits[..., 5] - logits[..., 7], logits.logsumexp(-1)], -1).float().cpu()
-        return figures
-
-    def hooks() -> Tensor:
-        logits = loop.patched_logits(model, base, [base.at(-1), source.at(-1)], patches[sample])[:, :, 0]
-        return torch.stack([logits[..., 5] - logits[..., 7], logits.logsumexp(-1)], -1).cpu()
-
-    @torch.inference_mode()
-    def plain() -> Tensor:
-        """As many tokens as there are rows, in prompts of the same length."""
-        n = max(1, len(patches) * count // length)
-        ids = torch.randint(10, vocabulary, (n, length), generator=draw).to(model.device)
-        return torch.cat([model.hf(part, use_cache=False).logits[:, -1] for part in ids.split(at_once // length + 1)])
-
-    @torch.inference_mode()
-    def transformer_lens() -> Tensor:
-        return theirs(model, base, source, [components[i] for i in sample])
-
-    ours()  # warm
-    seconds = {"rows": timed(ours, options.repeats)}
-    seconds["plain forward, as many tokens"] = timed(plain, options.repeats)
-    seconds["hook loop"] = timed(hooks, 1) * scale
-    error = (ours()[:, sample] - hooks()).abs().max().item()
+    ids = random_ids(model, options.count, options.length) if options.shape else pairs(options, model)
+    kinds: Sequence[Kind] = COMPONENT_KINDS if options.kinds == "all" else ("head",)
+    task = Task(model, *ids, kinds)
+    sample = task.sample(options.sample)
+    works: dict[str, Callable[[], Tensor]] = {
+        "rows": lambda: task.by_rows(options.tokens),
+        "plain forward, as many tokens": lambda: task.plainly(options.tokens),
+        "hook loop": lambda: task.by_loop(sample, options.tokens),
+    }
     if not options.no_transformer_lens:
-        model.bridge  # noqa: B018 (boots it)
-        seconds["TransformerLens loop"] = timed(transformer_lens, 1) * scale
-    report(options, len(patches), length, seconds, error)
+        works["TransformerLens loop"] = lambda: theirs(task, sample)
+    error, _ = task.error(sample)
+    for work in works.values():
+        work()  # warm
+    *_, seconds = interleaved(works, options.repeats)
+    scale = len(task.patches) / len(sample)
+    typical = {name: value * (scale if "loop" in name else 1) for name, value in medians(seconds).items()}
+    report(options, task, typical, error)
 
 
-def theirs(model: LoadedModel, base: ComponentCache, source: ComponentCache, cells: list[Component]) -> Tensor:
+@torch.inference_mode()
+def theirs(task: Task, sample: Tensor) -> Tensor:
     """TransformerLens' generic_activation_patch over the same cells, at the last token."""
     import pandas as pd
     from transformer_lens import patching
     from transformer_lens.utilities import get_act_name
 
-    position, figures = base.batch.input_ids.shape[1] - 1, []
+    bridge, components = task.model.bridge, task.base.shape.components(task.kinds)
+    cells: list[Component] = [components[i] for i in sample]
     needed = {get_act_name(ACTIVATIONS[cell.kind], cell.layer) for cell in cells}
-    _, cache = model.bridge.run_with_cache(source.batch.input_ids, names_filter=needed.__contains__)
+    _, cache = bridge.run_with_cache(task.source.batch.input_ids, names_filter=needed.__contains__)
+    figures = []
     for kind in dict.fromkeys(cell.kind for cell in cells):
-        index = [(cell.layer, position, cell.head) for cell in cells if cell.kind == kind]
+        index = [(cell.layer, task.length - 1, cell.head) for cell in cells if cell.kind == kind]
         frame = pd.DataFrame(index, columns=["layer", "pos", "head"])
         heads = kind == "head"
         figures.append(
             patching.generic_activation_patch(
-                model.bridge,
-                base.batch.input_ids,
+                bridge,
+                task.base.batch.input_ids,
                 cache,
-                lambda logits: (logits[:, -1, 5] - logits[:, -1, 7]).float().mean(),
+                lambda logits: METRIC(logits[:, None, -1:]).mean(),
                 patching.layer_pos_head_vector_patch_setter if heads else patching.layer_pos_patch_setter,
                 ACTIVATIONS[kind],
                 index_df=frame if heads else frame[["layer", "pos"]],
@@ -140,38 +158,27 @@ def theirs(model: LoadedModel, base: ComponentCache, source: ComponentCache, cel
     return torch.cat([figure.flatten().cpu() for figure in figures])
 
 
-def timed(work: Callable[[], Tensor], repeats: int) -> float:
-    """Seconds of the fastest of some runs, the device's queue emptied before and after."""
-    fastest = float("inf")
-    for _ in range(repeats):
-        settle()
-        start = time.perf_counter()
-        work()
-        settle()
-        fastest = min(fastest, time.perf_counter() - start)
-    return fastest
-
-
-def settle() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def report(options: argparse.Namespace, cells: int, length: int, seconds: dict[str, float], error: float) -> None:
+def report(options: argparse.Namespace, task: Task, seconds: dict[str, float], error: float) -> None:
+    cells = len(task.patches)
     print(f"{options.shape or options.model}, {options.dtype or 'its dtype'}, {options.device}: {cells} components of ")
-    print(f"{options.count} pairs of {length} tokens; loops on {options.sample} components, scaled up")
+    print(f"{options.count} pairs of {task.length} tokens; loops on {options.sample} components, scaled up")
     for name, value in seconds.items():
         print(f"  {name:32s} {value:9.3f} s   {value / seconds['rows']:8.2f} x rows")
-    print(f"  largest difference to the hook loop: {error:.1e}")
+    print(f"  largest difference of a logit to the hook loop: {error:.1e}")
     if options.json:
-        figures = {"options": vars(options), "components": cells, "seconds": seconds, "error": error}
+        figures: dict[str, Any] = {"options": vars(options), "components": cells, "seconds": seconds, "error": error}
         Path(options.json).write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def random_ids(model: LoadedModel, count: int, length: int) -> list[list[list[int]]]:
+    """Two sets of prompts of random tokens."""
+    draw = torch.Generator().manual_seed(0)
+    return torch.randint(10, model.hf.config.vocab_size, (2, count, length), generator=draw).tolist()
 
 
 def pairs(options: argparse.Namespace, model: LoadedModel) -> list[list[list[int]]]:
     """Harmful and harmless prompts as tokens, all of the commonest length."""
-    chosen = ["dataset=file", f"dataset.path={options.pairs}"] if options.pairs else ["dataset=pairs"]
-    split = instantiate(settings(chosen)["dataset"], _convert_="all").load()
+    split = prompts_of(settings(*(["dataset=file", f"dataset.path={options.pairs}"] if options.pairs else [])))
     tokens = [
         [model.template.tokens(prompt.text) for prompt in pair]
         for part in (split.test, split.validation, split.train)
@@ -186,28 +193,11 @@ def pairs(options: argparse.Namespace, model: LoadedModel) -> list[list[list[int
     ]
 
 
-def settings(overrides: list[str]) -> DictConfig:
-    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
-        return compose("config", overrides=overrides)
-
-
 def loaded(options: argparse.Namespace) -> LoadedModel:
     """A model by the name of its option, or random weights of a shape."""
-    chosen = OmegaConf.to_container(settings([f"model={'random' if options.shape else options.model}"])["model"])
     if options.shape:
-        size = dict(SHAPES[options.shape])
-        chosen |= {"architecture": size.pop("architecture"), "size": size}
-    if options.dtype:
-        chosen |= {"dtype": options.dtype}
-    model = instantiate(chosen, _convert_="all").load(
-        torch.device(options.device), "plain" if options.shape else "chat", 32
-    )
-    if options.shape:
-        with torch.inference_mode():  # as they come, every token attends to all alike, and nothing matters
-            for parameter in model.hf.parameters():
-                if parameter.ndim > 1:
-                    parameter.mul_(2)
-    return model
+        return random_model(options.shape, options.device, getattr(torch, options.dtype or "float32"))
+    return model_of(settings(f"model={options.model}"), "chat", options.device, dtype=options.dtype)
 
 
 def parsed() -> argparse.Namespace:

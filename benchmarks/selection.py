@@ -1,9 +1,9 @@
 """How long choosing the refusal direction takes: ours, beside the published procedure written down plainly.
 
-    python benchmarks/selection.py --positions 1 --prompts 8            # both whole, so that the choices are compared
-    python benchmarks/selection.py --plain 12                           # plain on 12 candidates, scaled up to all
-    python benchmarks/selection.py --plain 12 --exhaustive
-    python benchmarks/selection.py --model qwen2.5-0.5b-instruct --device cuda --batch-size 128 --plain 12
+    python -m benchmarks.selection --positions 1 --prompts 8            # both whole, so that the choices are compared
+    python -m benchmarks.selection --plain 12                           # plain on 12 candidates, scaled up to all
+    python -m benchmarks.selection --plain 12 --exhaustive
+    python -m benchmarks.selection --model qwen2.5-0.5b-instruct --device cuda --batch-size 128 --plain 12
 
 Plain is Arditi et al. 2024, appendix C: for every position and layer three sweeps over the validation prompts, whole,
 padded on the left, in batches, with hooks at every block's input, attention and MLP. Both get the same candidates and
@@ -13,26 +13,20 @@ table and, as the last line, JSON.
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from benchmarks.shared import model_of, prompts_of, settings, timed
 from rcm.directions.causal import Cell, Scorer, Scores, Search
 from rcm.directions.refusal_tokens import refusal_openings
 from rcm.directions.selection import select
 from rcm.execution.passes import Residuals, read_residuals
-from rcm.methods.direction import Direction
 from rcm.models import LoadedModel
 from rcm.prompts import Part, Split, texts
-from rcm.record import identity  # noqa: F401 (registers the resolver that the config names its directory with)
 from rcm.stats.metrics import kl_divergence, refusal_log_odds
 
 FIGURES = ("bypass", "induce", "kl")
@@ -40,9 +34,8 @@ FIGURES = ("bypass", "induce", "kl")
 
 def main() -> None:
     options = parsed()
-    method, model, prompts = loaded(options)
+    limits, model, prompts = loaded(options)
     scorer, vectors = candidates(model, prompts, options)
-    limits = {"max_kl": method.max_kl, "min_induce": method.min_induce, "max_depth": method.max_depth}
     search, shape = Search(scorer, vectors, **limits), vectors.shape[:2]
     cells = list(np.ndindex(*shape))
     sample = [cells[i] for i in np.linspace(0, len(cells) - 1, options.plain or len(cells)).round().astype(int)]
@@ -138,22 +131,15 @@ def candidates(model: LoadedModel, prompts: Split, options: argparse.Namespace) 
     return Scorer(model, *agreeing, tokens), vectors.float()
 
 
-def timed(work: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
-def loaded(options: argparse.Namespace) -> tuple[Direction, LoadedModel, Split]:
+def loaded(options: argparse.Namespace) -> tuple[dict[str, float], LoadedModel, Split]:
+    """What a candidate must keep to, the model and the prompts."""
     overrides = [f"model={options.model}", "method=direction", f"dataset.train={options.train}"]
     if options.max_kl is not None:
-        overrides.append(f"method.max_kl={options.max_kl}")
-    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
-        config = compose("config", overrides=overrides)
-    parts = [OmegaConf.to_container(config[group]) for group in ("method", "model", "dataset")]
-    method, model, dataset = (instantiate(part, _convert_="all") for part in parts)
-    prompts = dataset.load()
-    return method, model.load(torch.device(options.device), prompts.template, options.batch_size), prompts
+        overrides.append(f"method.direction.max_kl={options.max_kl}")
+    config = settings(*overrides)
+    limits = {name: float(config.method.direction[name]) for name in ("max_kl", "min_induce", "max_depth")}
+    prompts = prompts_of(config)
+    return limits, model_of(config, prompts.template, options.device, options.batch_size), prompts
 
 
 def parsed() -> argparse.Namespace:

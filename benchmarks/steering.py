@@ -1,7 +1,7 @@
 """How long a dose-response takes: prompts and strengths in shared batches, beside one prompt and strength at a time.
 
-    python benchmarks/steering.py                                       # the tuned model, 48 prompts, 8 strengths
-    python benchmarks/steering.py --prompts 8 --strengths 4 --sample 8  # a minute
+    python -m benchmarks.steering                                       # the tuned model, 48 prompts, 8 strengths
+    python -m benchmarks.steering --prompts 8 --strengths 4 --sample 8  # a minute
 
 In one process: ours, and transformers' own greedy `generate` under the same hooks on a sample of the rows, scaled up.
 The direction is the mean difference of the training prompts at one layer. Texts are compared; where rounding makes two
@@ -11,22 +11,17 @@ last line, JSON.
 
 import argparse
 import json
-import time
-from pathlib import Path
 
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
-from omegaconf import OmegaConf
 from torch import Tensor
 
+from benchmarks.shared import model_of, prompts_of, settings, timed
 from rcm.directions.fit import mean_difference
 from rcm.execution.decoding import reply_tokens
 from rcm.execution.interventions import Add, applied
 from rcm.execution.passes import read_residuals
 from rcm.models import LoadedModel
 from rcm.prompts import Split, texts
-from rcm.record import identity  # noqa: F401 (registers the resolver that the config names its directory with)
 
 TIED = 1e-3  # of a logit
 
@@ -50,14 +45,12 @@ def main() -> None:
 
     reply_tokens(model, asked[:2], 2, [pushes.rows([0, 1])])  # warm
     one(0)
-    seconds, said = {}, {}
-    start = time.perf_counter()
-    ours = reply_tokens(model, asked, options.tokens, [pushes])
-    seconds["shared batches"] = time.perf_counter() - start
-    start = time.perf_counter()
-    for row in sample:
-        said[row] = one(row)
-    seconds["one at a time"] = (time.perf_counter() - start) * len(asked) / len(sample)
+    # Half of the sample before ours and half after, so that a machine that grows busier meanwhile slows down both.
+    before, first = timed(lambda: {row: one(row) for row in sample[::2]})
+    together, ours = timed(lambda: reply_tokens(model, asked, options.tokens, [pushes]))
+    after, second = timed(lambda: {row: one(row) for row in sample[1::2]})
+    seconds = {"shared batches": together, "one at a time": (before + after) * len(asked) / len(sample)}
+    said = first | second
     apart = [margin(model, asked[row], pushes.rows([row]), said[row], ours[row]) for row in sample]
     report(options, len(asked), seconds, [gap for gap in apart if gap is not None])
 
@@ -84,12 +77,9 @@ def report(options: argparse.Namespace, rows: int, seconds: dict[str, float], ga
 
 
 def loaded(options: argparse.Namespace) -> tuple[LoadedModel, Split]:
-    overrides = [f"model={options.model}", f"dataset.test={options.prompts}"]
-    with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
-        config = compose("config", overrides=overrides)
-    settings = (instantiate(OmegaConf.to_container(config[group]), _convert_="all") for group in ("model", "dataset"))
-    model, dataset = settings
-    return model.load(torch.device(options.device), "chat", options.batch_size), dataset.load()
+    config = settings(f"model={options.model}", f"dataset.test={options.prompts}")
+    prompts = prompts_of(config)
+    return model_of(config, prompts.template, options.device, options.batch_size), prompts
 
 
 def parsed() -> argparse.Namespace:
