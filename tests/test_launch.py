@@ -17,7 +17,8 @@ from omegaconf import DictConfig
 
 from rcm.errors import InputError
 from rcm.models.devices import Device
-from rcm.record.storage import Run, StoredRun, stored_run, stored_runs
+from rcm.record.run import Run
+from rcm.record.stored import StoredRun, stored_run, stored_runs
 from rcm.running.chosen import chosen_settings
 from rcm.running.run import perform
 from tests import stubs

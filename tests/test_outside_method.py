@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from rcm.record.storage import stored_runs
+from rcm.record.stored import stored_runs
 from rcm.tracking.wandb_file import OfflineRun, offline_files
 from tests import stubs
 

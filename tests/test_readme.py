@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rcm.record.storage import stored_runs
+from rcm.record.stored import stored_runs
 
 ROOT = Path(__file__).parents[1]
 

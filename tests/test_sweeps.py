@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rcm.record.storage import stored_runs
+from rcm.record.stored import stored_runs
 from tests import stubs
 from tests.wandb_server import WandbServer
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from rcm.comparison import compare
 from rcm.comparison.comparison_json import as_text
 from rcm.errors import InputError
-from rcm.record.storage import stored_runs, whole
+from rcm.record.storage import whole
+from rcm.record.stored import stored_runs
 
 log = logging.getLogger("rcm.comparison")
 

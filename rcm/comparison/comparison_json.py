@@ -26,7 +26,7 @@ from rcm.comparison.transplants import Transplanted
 from rcm.comparison.tunings import Pair, Tuning
 from rcm.comparison.verdict import Verdict
 from rcm.record.results import Curve
-from rcm.record.storage import StoredRun
+from rcm.record.stored import StoredRun
 
 SCHEMA = 1
 

@@ -18,7 +18,7 @@ from rcm.comparison.reading import Reading
 from rcm.comparison.transplants import Transplanted, all_transplants, latest_transplants
 from rcm.comparison.tunings import Tuning, tunings
 from rcm.comparison.warnings import warnings
-from rcm.record.storage import StoredRun
+from rcm.record.stored import StoredRun
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,8 @@ from rcm.comparison.emergence import Checkpoints
 from rcm.comparison.identity import conditions_of, data_of, seed_of, started, weights_of
 from rcm.comparison.names import MEASURING, SUMMARY
 from rcm.comparison.reading import Reading
-from rcm.record.storage import StoredRun
-
-STAGES = ("base", "sft", "chat", "safety")  # as training goes
+from rcm.record.run import STAGES
+from rcm.record.stored import StoredRun
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from rcm.comparison.names import DIRECTIONS
 from rcm.errors import InputError
 from rcm.record.results import Outcome, Result, Scalar, Table
-from rcm.record.storage import StoredRun
+from rcm.record.stored import StoredRun
 
 NOT_RUN, NOT_REPORTED = "It was not run.", "The run did not report it."
 R = TypeVar("R", bound=Result)

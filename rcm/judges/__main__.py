@@ -16,7 +16,7 @@ from rcm.judges import Judge, Verdict, agreement
 from rcm.judges.named import named
 from rcm.judges.redaction import is_cut
 from rcm.record.results import Transcripts
-from rcm.record.storage import stored_run
+from rcm.record.stored import stored_run
 from rcm.record.transcripts import by_condition
 
 log = logging.getLogger("rcm.judges")

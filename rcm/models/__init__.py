@@ -23,6 +23,7 @@ from rcm.models.adapter import check_adapter, merged, trained_on
 from rcm.models.loaded import LoadedModel, longest_prompt
 from rcm.models.template import Kind, Template
 from rcm.packaged import located
+from rcm.record.run import Stage
 from rcm.settings import Settings
 
 __all__ = ["LoadedModel", "Model", "Template", "Weights"]
@@ -46,7 +47,7 @@ class Model(Settings):
     """
 
     family: str
-    stage: Literal["base", "sft", "chat", "safety"]
+    stage: Stage
     dtype: Literal["float32", "bfloat16"]
     adapter: str | None
     refusal_tokens: tuple[int | str, ...] | None

@@ -14,19 +14,20 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
 from rcm.errors import InputError
+from rcm.record.encoding import ADAPTER_CONFIG, WEIGHTS
 
 LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
 
 
 def check_adapter(path: Path, config: PretrainedConfig, name: str) -> None:
     """Raise InputError unless the adapter at `path` is whole and fits a model of this config, called `name`."""
-    for needed in ("adapter_config.json", "adapter_model.safetensors"):
+    for needed in (ADAPTER_CONFIG, WEIGHTS):
         if not (path / needed).is_file():
             raise InputError(f"The adapter {path} has no {needed}; model.adapter wants a folder that peft saved.")
     try:
-        json.loads((path / "adapter_config.json").read_text())
+        json.loads((path / ADAPTER_CONFIG).read_text())
     except ValueError as error:
-        raise InputError(f"{path / 'adapter_config.json'} is damaged ({error}); make or copy it again.") from error
+        raise InputError(f"{path / ADAPTER_CONFIG} is damaged ({error}); make or copy it again.") from error
     with torch.device("meta"):
         base = AutoModelForCausalLM.from_config(config)
     widths = {
@@ -52,7 +53,7 @@ def _targets(path: Path) -> dict[str, tuple[int, int]]:
     shapes: dict[str, list[int]] = {}
     damaged = "The adapter file in {} is damaged ({}); make or copy it again."
     try:
-        with safe_open(path / "adapter_model.safetensors", "pt") as file:
+        with safe_open(path / WEIGHTS, "pt") as file:
             for key in file.keys():  # noqa: SIM118 (not a dict)
                 shapes[key] = file.get_slice(key).get_shape()
     except SafetensorError as error:

@@ -21,7 +21,7 @@ from pathlib import Path
 from rcm.comparison import compare
 from rcm.comparison.comparison_json import as_text
 from rcm.errors import InputError
-from rcm.record.storage import stored_runs
+from rcm.record.stored import stored_runs
 from rcm.report.html import page as html_page
 from rcm.report.markdown import page as markdown_page
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rcm.comparison import Comparison
 from rcm.comparison.reading import Reading
+from rcm.record.encoding import file_names
 from rcm.record.results import Transcripts
-from rcm.record.storage import file_names
 from rcm.record.transcripts import cell, condition_names
 from rcm.record.units import TIED
 from rcm.report import changes, emergence, provenance, transcripts, transplants

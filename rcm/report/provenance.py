@@ -7,7 +7,7 @@ from typing import Any
 
 from rcm.comparison.reading import Reading
 from rcm.record.provenance import commit_of
-from rcm.record.storage import StoredRun
+from rcm.record.stored import StoredRun
 from rcm.report.formatting import cut, duration
 
 UNKNOWN, NOT_RUN = "unknown", "not run"

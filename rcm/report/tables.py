@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from rcm.comparison.names import MATRIX, SUMMARY
 from rcm.comparison.reading import Reading, method_of
+from rcm.record.encoding import file_names
 from rcm.record.results import Column, Table
-from rcm.record.storage import file_names
 from rcm.report import cells
 from rcm.report.cells import Cell
 from rcm.report.pictures import title_and_hint, titles, why_missing

@@ -22,10 +22,12 @@ from rcm.errors import InputError
 from rcm.methods import Method, Study, run_in_turn
 from rcm.packaged import CONF
 from rcm.prompts import Split
+from rcm.record.encoding import file_names
 from rcm.record.identity import data_digest, weights_digest
 from rcm.record.provenance import provenance
 from rcm.record.results import Outcome, Result, Scalar
-from rcm.record.storage import Run, Store, file_names
+from rcm.record.run import Run
+from rcm.record.storage import Store
 from rcm.running.chosen import Chosen, chosen_settings
 from rcm.running.identity import id_of, plain
 from rcm.running.summary import as_text, in_brackets, summary

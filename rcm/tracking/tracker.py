@@ -14,7 +14,7 @@ from pydantic import NonNegativeFloat
 from rcm.errors import InputError
 from rcm.record.identity import sweep_agent
 from rcm.record.results import Result
-from rcm.record.storage import Run
+from rcm.record.run import Run
 from rcm.settings import Settings
 from rcm.tracking import client
 from rcm.tracking.lineage import inputs

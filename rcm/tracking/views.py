@@ -15,8 +15,9 @@ from contextlib import contextmanager
 from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
+from rcm.record.encoding import flat
 from rcm.record.results import Adapter, Curve, Heatmap, Outcome, Result, Scalar, Table, Tensors, Transcripts
-from rcm.record.storage import Run, flat
+from rcm.record.run import Run
 from rcm.tracking import figures, keys
 from rcm.tracking.lineage import artifact, inputs
 

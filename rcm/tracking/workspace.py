@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from rcm.errors import InputError
 from rcm.record.results import Curve, Heatmap, Outcome, Result, Scalar, Table, Transcripts
-from rcm.record.storage import StoredRun, stored_runs
+from rcm.record.stored import StoredRun, stored_runs
 from rcm.tracking import keys
 
 if TYPE_CHECKING:

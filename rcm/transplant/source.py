@@ -14,7 +14,8 @@ from rcm.directions.fit import Vector
 from rcm.errors import InputError
 from rcm.models import LoadedModel
 from rcm.record.results import Table, Tensors
-from rcm.record.storage import RECORD, StoredRun, stored_run, stored_runs
+from rcm.record.storage import RECORD
+from rcm.record.stored import StoredRun, stored_run, stored_runs
 
 log = logging.getLogger(__name__)
 DIRECTIONS, HARMLESS = "direction/directions", "direction/harmless"

@@ -14,7 +14,9 @@ from rcm.comparison.transplants import all_transplants
 from rcm.comparison.verdict import Verdict, verdict
 from rcm.methods.transplant import COLUMNS as TRANSPLANT
 from rcm.record.results import Null, Outcome, Result, Scalar, Table, Tensors, Transcripts
-from rcm.record.storage import Run, Store, stored_run
+from rcm.record.run import Run
+from rcm.record.storage import Store
+from rcm.record.stored import stored_run
 
 N = 48
 MEASURED: Mapping[str, Any] = {"behaviour": {"max_new_tokens": 24}, "direction": {"max_kl": 0.1}}

@@ -8,7 +8,9 @@ import pytest
 from rcm.comparison import compare
 from rcm.comparison.comparison_json import as_json
 from rcm.errors import InputError
-from rcm.record.storage import Run, Store, stored_runs
+from rcm.record.run import Run
+from rcm.record.storage import Store
+from rcm.record.stored import stored_runs
 from tests.comparison.made import a_run, measured, twins
 
 

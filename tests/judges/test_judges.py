@@ -21,7 +21,8 @@ from rcm.judges.models import filled, parsed
 from rcm.judges.named import named
 from rcm.packaged import located
 from rcm.record.results import Scalar, Transcripts
-from rcm.record.storage import Run, Store
+from rcm.record.run import Run
+from rcm.record.storage import Store
 from tests.conftest import ROOT, save, tiny_model
 
 LABELS = ROOT.parent / "shared/data/judge"
@@ -410,10 +411,12 @@ def test_a_second_judge_gives_the_same_rates_beside():
     first = judge("xstest").model_copy(update={"second": named("markers")})
 
     def rates(by: Judge, verdicts: Sequence[Verdict]) -> list[Scalar]:
-        return [Scalar("a/rate", sum(verdict.refuses for verdict in verdicts) / 3, kappa=by.kappa, target=0.5)]
+        return [
+            Scalar("a/rate", sum(verdict.refuses for verdict in verdicts) / 3, kappa=by.kappa, target=0.5, label="rate")
+        ]
 
     share, agreed = second_opinion("a", first, first.verdicts(said, said), said, said, rates)
-    assert share == Scalar("a/rate_second_judge", 2 / 3, kappa=judge("markers").kappa)
+    assert share == Scalar("a/rate_second_judge", 2 / 3, kappa=judge("markers").kappa, label="rate, second judge")
     assert (agreed.name, agreed.value, agreed.n) == ("a/judge_agreement", pytest.approx(0.4), 3)
     assert not list(second_opinion("a", judge("xstest"), verdicts_of("rcc"), said, said, rates))
 

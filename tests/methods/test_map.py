@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from rcm.record.results import Scalar
-from rcm.record.storage import stored_runs
+from rcm.record.stored import stored_runs
 from rcm.running.summary import summary
 from tests.conftest import commit
 from tests.planted import MAP, by_name, composed, planted_map, planted_model, planted_prompts, reported

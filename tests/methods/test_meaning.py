@@ -1,22 +1,38 @@
 """Every result that a method of ours reports says what it means: real ones, of tiny models, rendered on the page."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rcm.record.results import Adapter, Curve, Heatmap, Outcome, Result, Scalar, Table, Tensors, Transcripts
-from rcm.record.storage import Run, Store
+from rcm.record.run import Run
+from rcm.record.storage import Store
 from rcm.report import write
-from tests.methods.test_transplant import run_of
 from tests.planted import MAP, method, planted_map, planted_model, planted_prompts, reported
+
+
+def stored(directory: Path, results: Iterable[Result]) -> None:
+    """These results as a finished run."""
+    run = Run(
+        directory.name,
+        directory,
+        {"model": "tiny", "dataset": "planted", "method": ",".join(MAP), "judge": "planted"},
+        {"model": {"family": "tiny", "stage": "chat"}, "dataset": {}, "method": {name: {} for name in MAP}, "seed": 0},
+        {"started": "2026-01-01T00:00:00+00:00"},
+    )
+    directory.mkdir(parents=True)
+    with Store(run) as store:
+        for result in results:
+            store.save(result)
 
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
     """What all methods report: the main job, another model's direction in this one, tuning."""
     folder = tmp_path_factory.mktemp("runs")
-    run_of(planted_model(), folder, "other", MAP)
+    stored(folder / "other", planted_map())
     transplant = method("transplant", source=str(folder), prompts=4, max_new_tokens=3, random_sets=5)
     tune = method("safety_tune", epochs=1, batch=16, max_new_tokens=4, target_tokens=4, rank=1, checkpoints=1)
     results: dict[str, Any] = {result.name: result for result in planted_map()}
@@ -47,17 +63,7 @@ def test_every_figure_says_what_it_counts_and_what_its_null_is(real: dict[str, R
 
 @pytest.mark.slow
 def test_the_page_shows_each_by_its_label(real: dict[str, Result], tmp_path: Path) -> None:
-    run = Run(
-        "0a1b2c3d",
-        tmp_path / "runs" / "0a1b2c3d",
-        {"model": "tiny", "dataset": "planted", "method": ",".join(MAP), "judge": "planted"},
-        {"model": {"family": "tiny", "stage": "chat"}, "dataset": {}, "method": {name: {} for name in MAP}, "seed": 0},
-        {"started": "2026-01-01T00:00:00+00:00"},
-    )
-    run.directory.mkdir(parents=True)
-    with Store(run) as store:
-        for result in real.values():
-            store.save(result)
+    stored(tmp_path / "runs" / "0a1b2c3d", real.values())
     page, twin = write(tmp_path / "runs", tmp_path / "page")
     drawn, plain = page.read_text(encoding="utf-8"), twin.read_text(encoding="utf-8")
     for result in real.values():

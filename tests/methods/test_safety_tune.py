@@ -8,7 +8,8 @@ from rcm.models.adapter import check_adapter, merged, trained_on
 from rcm.models.loaded import LoadedModel
 from rcm.prompts import texts
 from rcm.record.identity import prompt_digest
-from rcm.record.storage import Run, Store
+from rcm.record.run import Run
+from rcm.record.storage import Store
 from tests.conftest import save
 from tests.planted import UNUSED_AXIS, WIDTH, by_name, method, planted_model, planted_prompts, reported
 

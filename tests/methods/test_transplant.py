@@ -18,7 +18,8 @@ from rcm.methods.transplant import _cosine
 from rcm.models import LoadedModel
 from rcm.prompts import texts
 from rcm.record.identity import prompt_digest
-from rcm.record.storage import Run, Store
+from rcm.record.run import Run
+from rcm.record.storage import Store
 from rcm.transplant.activations import WRITTEN_KINDS, Donor, kept_activations
 from rcm.transplant.mapping import like_depth, mapped
 from tests import planted

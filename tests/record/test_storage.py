@@ -13,8 +13,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from rcm.errors import InputError
+from rcm.record.encoding import flat
 from rcm.record.results import SHUFFLED_LABELS, Adapter, Heatmap, Null, Result, Scalar, Table, Tensors, Transcripts
-from rcm.record.storage import Run, Store, clear, flat, stored_run, stored_runs
+from rcm.record.run import Run
+from rcm.record.storage import Store, clear
+from rcm.record.stored import stored_run, stored_runs
 from tests import stubs
 
 

@@ -28,7 +28,8 @@ from rcm.record.results import (
     Tensors,
     Transcripts,
 )
-from rcm.record.storage import Run, Store
+from rcm.record.run import Run
+from rcm.record.storage import Store
 
 NAN = float("nan")
 LAYERS = 30

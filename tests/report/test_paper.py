@@ -9,7 +9,7 @@ import pytest
 
 from rcm.comparison import compare
 from rcm.record.results import Curve, Heatmap, Result, Scalar
-from rcm.record.storage import stored_runs
+from rcm.record.stored import stored_runs
 from rcm.report import matplotlib_figures
 from rcm.report.__main__ import main
 from rcm.report.paper import latex, pictures, stem, write

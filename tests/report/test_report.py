@@ -14,7 +14,7 @@ from rcm.comparison import Comparison, compare
 from rcm.comparison.changes import Change
 from rcm.errors import InputError
 from rcm.record.results import Column, Null, Outcome, Result, Scalar, Table
-from rcm.record.storage import stored_runs
+from rcm.record.stored import stored_runs
 from rcm.report import write
 from rcm.report.__main__ import main
 from rcm.report.changes import sheets

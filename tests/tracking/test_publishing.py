@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from rcm.record.results import Adapter, Table, Tensors
-from rcm.record.storage import Run, Store, stored_runs
+from rcm.record.run import Run
+from rcm.record.storage import Store
+from rcm.record.stored import stored_runs
 from rcm.running.run import alone_in
 from rcm.tracking.__main__ import main
 from rcm.tracking.tracker import Wandb

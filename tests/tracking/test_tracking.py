@@ -22,7 +22,8 @@ from rcm.record.results import (
     Tensors,
     colour_limits,
 )
-from rcm.record.storage import Run, Store
+from rcm.record.run import Run
+from rcm.record.storage import Store
 from rcm.tracking import figures as plots
 from rcm.tracking.tracker import Disk, Wandb
 from rcm.tracking.views import show

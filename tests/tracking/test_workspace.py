@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rcm.record.results import Curve, Heatmap, Line, Outcome, Result, Scalar, Table, Transcripts
-from rcm.record.storage import Run, Store
+from rcm.record.run import Run
+from rcm.record.storage import Store
 from rcm.tracking import workspace as dashboard
 from rcm.tracking.workspace import finished_runs, workspace
 from tests import stubs

@@ -1,0 +1,95 @@
+"""Runs read back from disk, by the page and by later runs."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from rcm.errors import InputError
+from rcm.record.encoding import decoded
+from rcm.record.identity import METRICS
+from rcm.record.results import (
+    Adapter,
+    Result,
+    Tensors,
+)
+from rcm.record.run import Run, Status
+from rcm.record.storage import RECORD, records
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredRun(Run):
+    """A run read back. `metrics` is empty unless it finished; `started` is an ISO time (UTC)."""
+
+    status: Status
+    metrics: Mapping[str, int | float | str | None]
+    started: str
+    seconds: float
+    error: str | None
+
+    def results(self) -> list[Result]:
+        """What the run reported, in order, but for tensors and adapters: those are read one at a time."""
+        return [decoded(record) for record in records(self.directory) if record["kind"] not in ("tensors", "adapter")]
+
+    def files(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Kind and files of the tensors and adapters that the run reported, by name."""
+        kept = [record for record in records(self.directory) if record["kind"] in ("tensors", "adapter")]
+        return {record["name"]: (record["kind"], tuple(record["files"])) for record in kept}
+
+    def tensors(self, name: str) -> Tensors:
+        """The tensors that the run reported under this name; raises InputError where it reported none."""
+        record = self._record_of(name, "tensors")
+        path = self.directory / record["files"][0]
+        return Tensors(name, load_file(path), _metadata(path))
+
+    def metadata(self, name: str) -> dict[str, str]:
+        """What stands beside those tensors, without reading them."""
+        return dict(self._record_of(name, "tensors")["metadata"])
+
+    def adapter(self, name: str) -> Adapter:
+        """The adapter that the run reported under this name; raises InputError where it reported none."""
+        record = self._record_of(name, "adapter")
+        return Adapter(name, load_file(self.directory / record["files"][0]), record["config"], record["card"])
+
+    def _record_of(self, name: str, kind: str) -> dict[str, Any]:
+        named = {record["name"]: record for record in records(self.directory) if record["kind"] == kind}
+        if name not in named:
+            has = ", ".join(named) or "none"
+            raise InputError(f"The run in {self.directory} has no {kind} called {name}; it has: {has}.")
+        return named[name]
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
+
+
+def stored_runs(folder: Path) -> list[StoredRun]:
+    """The runs right below a folder, in the order in which they started; what is no run is passed over."""
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}; give the one that holds the runs, such as runs/.")
+    runs = [stored_run(path.parent) for path in folder.glob(f"*/{RECORD}")]
+    return sorted(runs, key=lambda run: (run.started, run.id))
+
+
+def stored_run(directory: Path) -> StoredRun:
+    """The run in this directory, finished or not; raises InputError where there is none."""
+    if not (directory / RECORD).is_file():
+        raise InputError(f"There is no run in {directory}; a run's directory has a {RECORD}.")
+    record = json.loads((directory / RECORD).read_text())
+    metrics = directory / METRICS
+    return StoredRun(
+        **record | {"status": _status(record["status"], metrics)},
+        directory=directory,
+        metrics=json.loads(metrics.read_text()) if metrics.exists() else {},
+        started=record["provenance"]["started"],
+    )
+
+
+def _status(recorded: Status, metrics: Path) -> Status:
+    """A run that was killed between its record and its metrics has not finished."""
+    return "started" if recorded == "finished" and not metrics.exists() else recorded
