@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rcm.comparison.identity import NOT_WEIGHTS, data_of, judge_of, seed_of, started, without
+from rcm.comparison.identity import data_of, judge_of, seed_of, started, without
 from rcm.comparison.names import BEHAVIOUR_OUTCOME, DIRECTION_OUTCOME, REFUSES, SELECTED, SEPARATION
 from rcm.comparison.reading import Reading
+from rcm.record.identity import NOT_WEIGHTS
 
 STEP = re.compile(r"step-?0*(\d+)/?$")
 Steps = dict[int, list[Reading]]  # the runs of each, as they started

@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rcm.comparison.reading import Reading
-
-NOT_WEIGHTS = ("family", "stage", "refusal_tokens")  # of a model's settings
-SIZES = ("train", "validation", "test")  # of a data set's: how many of its prompts are used
+from rcm.record.identity import NOT_WEIGHTS, SIZES
 
 
 def weights_of(reading: Reading) -> str:

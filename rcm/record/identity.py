@@ -24,6 +24,8 @@ PATH_KEYS = ("path", "adapter", "harmful", "harmless")
 RUNS_KEY = "source"
 METRICS = "metrics.json"  # written last: that it exists means that the run finished
 MIB = 2**20
+NOT_WEIGHTS = ("family", "stage", "refusal_tokens")  # of a model's settings
+SIZES = ("train", "validation", "test")  # of a data set's: how many of its prompts are used
 
 
 def run_id(settings: Mapping[str, Any]) -> str:
@@ -33,12 +35,12 @@ def run_id(settings: Mapping[str, Any]) -> str:
 
 def weights_digest(model: Mapping[str, Any]) -> str:
     """Eight hex digits that name what a model's settings load: the same for the same weights under another name."""
-    return _digest({key: value for key, value in model.items() if key not in ("family", "stage", "refusal_tokens")})
+    return _digest({key: value for key, value in model.items() if key not in NOT_WEIGHTS})
 
 
 def data_digest(dataset: Mapping[str, Any]) -> str:
     """Eight hex digits that name a data set; how many of its prompts are used does not count."""
-    return _digest({key: value for key, value in dataset.items() if key not in ("train", "validation", "test")})
+    return _digest({key: value for key, value in dataset.items() if key not in SIZES})
 
 
 def _digest(settings: Any) -> str:
