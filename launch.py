@@ -15,9 +15,9 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+import rcm.running.identity  # noqa: F401 (registers ${rcm.run_id:}, the name of the run directory)
 from rcm.errors import InputError
 from rcm.record import identity
-from rcm.running import identity as _  # noqa: F401 (registers ${rcm.run_id:}, the name of the run directory)
 
 log = logging.getLogger("rcm")
 

@@ -2,7 +2,7 @@
 # # Three things in five lines each
 # Find the circuit, extract the direction, steer: in memory, on the small model that comes along, in a minute or two.
 # Runs under `python docs/tour.py`, and cell by cell in any editor that knows `# %%`. What a run of `launch.py` adds are
-# the nulls, the intervals, the targets and the cache_components; trust those, and use this to look around.
+# the nulls, the intervals, the targets and the record; trust those, and use this to look around.
 
 # %%
 from rcm.directions.refusal_tokens import refusal_openings
@@ -42,8 +42,8 @@ pairs = [(model.template.tokens(a), model.template.tokens(b)) for a, b in zip(ha
 engine = engine_of(
     model, cache_components(model, [pairs[0][0]], tail=2), cache_components(model, [pairs[0][1]], tail=2), seed
 )
-study = interchange(engine, pairs, Rows.each(["head"], engine.shape), LogOdds(tuple(tokens)))
-shares = (study.necessity / study.gap[:, None]).median(0).values
+exchanged = interchange(engine, pairs, Rows.each(["head"], engine.shape), LogOdds(tuple(tokens)))
+shares = (exchanged.necessity / exchanged.gap[:, None]).median(0).values
 
 # %%
 heads = engine.shape.components(["head"])

@@ -38,10 +38,12 @@ def imported(path: Path, modules: Mapping[str, Path]) -> Iterator[str]:
     """The modules that a file imports, wherever in it the import stands."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module:
+        if isinstance(node, ast.ImportFrom):
+            assert node.module is not None, path
+            assert not node.level, f"{path}: an import that is relative hides where it leads"
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             names = [name if name in modules else node.module for name in names]
-        yield from (name for name in names)
+        yield from names
 
 
 def between_files() -> dict[str, set[str]]:

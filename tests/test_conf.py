@@ -9,8 +9,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.utils import get_class, instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from rcm.errors import InputError
 from rcm.running.chosen import chosen_settings
-from rcm.running.identity import id_of, plain  # importing it registers the resolver that conf/config.yaml uses
+from rcm.running.identity import id_of, plain_settings  # importing it registers the resolver that conf/config.yaml uses
 from rcm.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -48,9 +49,14 @@ def test_a_method_has_its_settings_at_one_path_in_every_composition() -> None:
 
 def test_what_an_experiment_sets_of_methods_that_are_left_away_does_not_count() -> None:
     alone = composed("experiment=smoke", "method=[behaviour]")
-    assert list(plain(alone)["method"]) == ["behaviour"]
+    assert list(plain_settings(alone)["method"]) == ["behaviour"]
     assert id_of(alone) == id_of(composed("experiment=smoke", "method=behaviour", "method.steering.plain_texts=9"))
     assert id_of(alone) != id_of(composed("experiment=smoke", "method=behaviour", "method.behaviour.floor=0.9"))
+
+
+def test_settings_of_a_method_that_there_is_not_are_told() -> None:
+    with pytest.raises(InputError, match=r"^method\.diretion: there is no method diretion; choose one of behaviour, "):
+        chosen_settings(composed("experiment=smoke", "method=direction", "+method.diretion.max_kl=9"))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

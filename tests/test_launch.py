@@ -64,7 +64,8 @@ def test_a_run_leaves_its_figures_its_files_and_its_circumstances(home: Path) ->
     low = {"": 0.25, "_low": 0.1, "_high": 0.4, "_n": 20, "_null": 0.3}
     assert {f"stub/low{part}": value for part, value in low.items()}.items() <= run.metrics.items()
     assert run.metrics["stub/random_null"] is None
-    assert (run.directory / "candidates.csv").read_text().splitlines() == ["layer,text,score", '1,"a, b",', "2,ü,0.125"]
+    table = (run.directory / "stub_candidates.csv").read_text().splitlines()
+    assert table == ["layer,text,score", '1,"a, b",', "2,ü,0.125"]
 
 
 def test_the_summary_says_which_targets_were_met(home: Path) -> None:

@@ -22,7 +22,7 @@ import numpy as np
 from rcm.comparison.changes import Change
 from rcm.comparison.conclusions import Comparison
 from rcm.comparison.emergence import Series
-from rcm.comparison.transplants import Transplanted
+from rcm.comparison.transplants import Transplant
 from rcm.comparison.tunings import Pair, Tuning
 from rcm.comparison.verdict import Verdict
 from rcm.record.results import Curve
@@ -97,7 +97,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
     return {"value": verdict.value, "agreed": verdict.agreed, "evidence": list(verdict.evidence)}
 
 
-def _transplant(one: Transplanted) -> dict[str, Any]:
+def _transplant(one: Transplant) -> dict[str, Any]:
     figures = {name: _plain(value) for name, value in one.row.items() if name not in ("source", "run")}
     ends = {"source": one.source, "source_run": one.source_run, "target": one.target.name, "run": one.target.run.id}
     return ends | {"seed": one.target.setting("seed")} | figures

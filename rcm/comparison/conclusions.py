@@ -15,7 +15,7 @@ from rcm.comparison.families import (
     without_reruns,
 )
 from rcm.comparison.reading import Reading
-from rcm.comparison.transplants import Transplanted, all_transplants, latest_transplants
+from rcm.comparison.transplants import Transplant, all_transplants, latest_transplants
 from rcm.comparison.tunings import Tuning, tunings
 from rcm.comparison.warnings import warnings
 from rcm.record.stored import StoredRun
@@ -32,7 +32,7 @@ class Comparison:
     unfinished: Sequence[StoredRun]
     tunings: Sequence[Tuning]
     emergence: Sequence[Series]
-    transplants: Sequence[Transplanted]
+    transplants: Sequence[Transplant]
     left_out: Sequence[LeftOut]
     warnings: Sequence[str]
 

@@ -118,7 +118,7 @@ def checkpoints(readings: Sequence[Reading]) -> Checkpoints:
         if step is None:
             continue
         if adapter:
-            training = Training("adapter", _base(reading, "adapter"), Path(adapter).parent.name)
+            training = Training("adapter", _base(reading, "adapter"), str(Path(adapter).parent))
         elif reading.setting("model", "revision"):
             training = Training("revision", _base(reading, "revision"))
         else:  # no revision is the finished model, so this is a step 0 of adapters alone

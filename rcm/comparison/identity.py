@@ -1,8 +1,8 @@
 """When two runs measured the same model, on the same prompts, in the same way.
 
 By the digests that runs record of their weights and prompts, never by the names of options: of one option there may be
-many weights (folders, revisions, adapters), and of one set of weights many names. A run that recorded none (made by
-hand, or by an earlier rcm) goes by its option and its settings instead.
+many weights (folders, revisions, adapters), and of one set of weights many names. A run that recorded none, being
+made by hand, goes by its option and its settings instead.
 """
 
 import json

@@ -8,13 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rcm.comparison.identity import data_of, seed_of, started, weights_of
+from rcm.comparison.identity import conditions_of, data_of, seed_of, started, weights_of
 from rcm.comparison.names import MATRIX
 from rcm.comparison.reading import Reading
 
 
 @dataclass(frozen=True)
-class Transplanted:
+class Transplant:
     """A source's direction in a target. `source`: the source's name for people; `source_run`: the id of the run that it
     was taken from, and `source_weights` which model that run measured, empty where the run is not at hand; `target`:
     the run that brought it in; `row`: what it did there, by column of `transplant/matrix`."""
@@ -26,32 +26,33 @@ class Transplanted:
     row: Mapping[str, Any]
 
 
-def all_transplants(readings: Sequence[Reading]) -> list[Transplanted]:
+def all_transplants(readings: Sequence[Reading]) -> list[Transplant]:
     """Of all these runs, as they started."""
     weights = {reading.run.id: weights_of(reading) for reading in readings}
     return [
-        Transplanted(str(row["source"]), id, weights.get(id, ""), reading, row)
+        Transplant(str(row["source"]), id, weights.get(id, ""), reading, row)
         for reading in sorted(readings, key=started)
         for row in reading.rows(MATRIX)
         for id in [str(row.get("run", ""))]
     ]
 
 
-def latest_transplants(found: Sequence[Transplanted]) -> list[Transplanted]:
-    """Of each source in each target the latest."""
+def latest_transplants(found: Sequence[Transplant]) -> list[Transplant]:
+    """Of each source in each target, transplanted with equal settings, the latest."""
     latest = {
         (
             one.source_weights or one.source_run or one.source,
             weights_of(one.target),
             data_of(one.target),
             seed_of(one.target),
+            conditions_of(one.target),
         ): one
         for one in found
     }
     return sorted(latest.values(), key=lambda one: (one.source, one.target.name, started(one.target), one.source_run))
 
 
-def transplanted(source: Reading, target: Reading, found: Sequence[Transplanted]) -> Transplanted | None:
+def transplanted(source: Reading, target: Reading, found: Sequence[Transplant]) -> Transplant | None:
     """From one run's model into another's, on the other's prompts and with its seed: the latest from this very run, or
     else from any run of its model."""
     into = [one for one in found if _where(one.target) == _where(target)]

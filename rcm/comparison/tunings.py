@@ -14,7 +14,7 @@ from rcm.comparison.identity import seed_of
 from rcm.comparison.pairing import Pairing
 from rcm.comparison.reading import Reading
 from rcm.comparison.settings import differing, listed, shortened
-from rcm.comparison.transplants import Transplanted
+from rcm.comparison.transplants import Transplant
 from rcm.comparison.unpaired import unpaired
 from rcm.comparison.verdict import Verdict, overall, verdict
 from rcm.errors import InputError
@@ -73,7 +73,7 @@ class Tuning:
         return self.pairs[0].cosines
 
 
-def tunings(families: Sequence[Family], brought: Sequence[Transplanted]) -> tuple[list[Tuning], list[LeftOut]]:
+def tunings(families: Sequence[Family], brought: Sequence[Transplant]) -> tuple[list[Tuning], list[LeftOut]]:
     """Of all families; and why runs of families with several stages are compared with none."""
     found: list[Tuning] = []
     left_out: list[LeftOut] = []
@@ -86,7 +86,7 @@ def tunings(families: Sequence[Family], brought: Sequence[Transplanted]) -> tupl
     return found, left_out
 
 
-def _pair(before: Reading, after: Reading, brought: Sequence[Transplanted]) -> Pair:
+def _pair(before: Reading, after: Reading, brought: Sequence[Transplant]) -> Pair:
     notes = list(_differences(before, after))
     found = changes(before, after)
     try:

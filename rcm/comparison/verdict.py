@@ -22,7 +22,7 @@ from rcm.comparison.changes import HARMFUL_REFUSED, Change
 from rcm.comparison.names import DIRECTION_OUTCOME, LAYER, NOTHING, SELECTED, SEPARATION
 from rcm.comparison.reading import Reading
 from rcm.comparison.settings import listed
-from rcm.comparison.transplants import Transplanted, transplanted
+from rcm.comparison.transplants import Transplant, transplanted
 from rcm.record.results import Curve, Scalar
 from rcm.record.units import interval, known, percent, plain, sigmas
 
@@ -54,7 +54,7 @@ class Verdict:
 
 
 def verdict(
-    before: Reading, after: Reading, found: Sequence[Change], alike: Curve | None, brought: Sequence[Transplanted]
+    before: Reading, after: Reading, found: Sequence[Change], alike: Curve | None, brought: Sequence[Transplant]
 ) -> Verdict:
     """Of an earlier and a later run of a family; among `brought` there may be transplants between their models."""
     refused = next((one for one in found if one.label == HARMFUL_REFUSED), None)
@@ -74,16 +74,23 @@ def verdict(
 
 
 def overall(verdicts: Mapping[str, Verdict]) -> Verdict:
-    """Of all pairs of runs; each under a name for people, such as "runs a and b (seed 0)"."""
-    (first_name, first), *others = verdicts.items()
+    """Of all pairs of runs; each under a name for people, such as "runs a and b (seed 0)".
+
+    A pair of which too little was measured contradicts none: it is named, and has no say.
+    """
+    settled = {name: one for name, one in verdicts.items() if one.value != OPEN} or verdicts
+    silent = [name for name in verdicts if name not in settled]
+    left_out = [f"Too little was measured in {listed(silent)} to say."] if silent else []
+    (first_name, first), *others = settled.items()
     if not others:
-        return first
+        return Verdict(first.value, [*first.evidence, *left_out])
     if all(one.value == first.value for _, one in others):
-        agreement = f"All {len(verdicts)} pairs of runs say so; the figures that follow are those of {first_name}."
-        return Verdict(first.value, [agreement, *first.evidence])
-    values = list(dict.fromkeys(one.value for one in verdicts.values()))
-    names = {value: [name for name, one in verdicts.items() if one.value == value] for value in values}
-    return Verdict(OPEN, [f"{value.capitalize()}: {listed(names[value])}." for value in values], agreed=False)
+        agreement = f"All {len(settled)} pairs of runs say so; the figures that follow are those of {first_name}."
+        return Verdict(first.value, [agreement, *first.evidence, *left_out])
+    values = list(dict.fromkeys(one.value for one in settled.values()))
+    names = {value: [name for name, one in settled.items() if one.value == value] for value in values}
+    said_by = [f"{value.capitalize()}: {listed(names[value])}." for value in values]
+    return Verdict(OPEN, [*said_by, *left_out], agreed=False)
 
 
 def _of_refusing(change: Change) -> str:
@@ -105,7 +112,7 @@ def _separates(separation: Scalar) -> tuple[bool, str]:
 
 
 def _same_direction(
-    before: Reading, after: Reading, alike: Curve | None, brought: Sequence[Transplanted]
+    before: Reading, after: Reading, alike: Curve | None, brought: Sequence[Transplant]
 ) -> tuple[bool | None, list[str]]:
     """Whether the base's direction is the one that decides; None where nothing tells. And what tells it."""
     there, back = transplanted(before, after, brought), transplanted(after, before, brought)
@@ -126,7 +133,7 @@ def _same_direction(
     return cosine > null, sentences
 
 
-def _rates(one: Transplanted) -> str:
+def _rates(one: Transplant) -> str:
     verbs = (("forces", "force"), ("suppresses", "suppress"))
     parts = [
         f"{verb} {percent(one.row[name])} (p = {plain(one.row[f'{name}_p'])} against controls)"

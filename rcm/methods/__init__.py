@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar, cast, get_args
 
 from rcm.errors import InputError
+from rcm.execution.seeding import seed_generators
 from rcm.judges import Judge
 from rcm.models import LoadedModel
 from rcm.prompts import Split
-from rcm.record.results import Result
+from rcm.record.results import SUMMARY, Result
 from rcm.settings import Settings
 
 Finding = TypeVar("Finding")
@@ -38,9 +39,9 @@ class Study:
         """A finding that the method uses; None where no method of the run gives it."""
         return cast(Finding | None, self.findings.get(kind))
 
-    def having(self, finding: Any) -> "Study":
+    def having(self, kind: type[Finding], finding: Finding) -> "Study":
         """The same with one more finding."""
-        return replace(self, findings={**self.findings, type(finding): finding})
+        return replace(self, findings={**self.findings, kind: finding})
 
 
 class Method(Settings):
@@ -62,12 +63,19 @@ class Method(Settings):
 def run_in_turn(methods: Mapping[str, Method], study: Study) -> Generator[Result, None, Study]:
     """Every result of every method; each finds in the study what those before it found. Return the study at the end.
 
-    Raises InputError where a method yields what is no result.
+    Each begins with the same seed, so that its figures do not depend on who drew before it. Raises InputError where a
+    method yields what is no result, or does not return the finding that it says it gives.
     """
     for name, method in methods.items():
+        seed_generators(study.seed)
         found = yield from _only_results(name, method.run(study))
-        if found is not None:
-            study = study.having(found)
+        if method.gives is not None:
+            if not isinstance(found, method.gives):
+                raise InputError(
+                    f"The method {name} says that it gives a {method.gives.__name__}, and returns a "
+                    f"{type(found).__name__}; return one, also where nothing was found."
+                )
+            study = study.having(method.gives, found)
     return study
 
 
@@ -80,6 +88,8 @@ def _only_results(name: str, step: Generator[Any, None, Returned]) -> Generator[
         if not isinstance(result, Result):
             kinds = ", ".join(kind.__name__ for kind in get_args(Result))
             raise InputError(f"The method {name} yields a {type(result).__name__}; a method yields results: {kinds}.")
+        if result.name.startswith(f"{SUMMARY}/"):
+            raise InputError(f"The method {name} yields {result.name}, a name of the run's own; call it {name}/...")
         yield result
 
 

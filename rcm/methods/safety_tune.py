@@ -213,7 +213,7 @@ def _adapter(peft_model: nn.Module, config: dict[str, Any], name: str, card: dic
     tensors = {
         key: value.detach().to("cpu", torch.bfloat16) for key, value in get_peft_model_state_dict(peft_model).items()
     }
-    return Adapter(name, tensors, config, card)
+    return Adapter(name, tensors, config, card, "LoRA adapter")
 
 
 def _plain(config: dict[str, Any]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from rcm.errors import InputError
 from rcm.record.results import (
     Adapter,
     Column,
@@ -32,16 +33,17 @@ WEIGHTS, ADAPTER_CONFIG, CARD = "adapter_model.safetensors", "adapter_config.jso
 
 def file_names(result: Result) -> tuple[str, ...]:
     """The result's files, relative to the run directory."""
-    stem = result.name.rsplit("/", 1)[-1]
+    stem = result.name.replace("/", "_")  # the whole name: two methods may each have a table of heads
     match result:
         case Table():
             return (f"{stem}.csv",)
         case Transcripts():
-            return (f"{result.name.replace('/', '_')}.jsonl",)  # one run may have several kinds of transcripts
+            return (f"{stem}.jsonl",)
         case Tensors():
             return (f"{stem}.safetensors",)
         case Adapter():
-            return tuple(f"{stem}/{name}" for name in (WEIGHTS, ADAPTER_CONFIG, CARD))
+            folder = result.name.rsplit("/", 1)[-1]
+            return tuple(f"{folder}/{name}" for name in (WEIGHTS, ADAPTER_CONFIG, CARD))
         case _:
             return ()
 
@@ -76,9 +78,9 @@ def encoded(result: Result) -> dict[str, Any]:
     record: dict[str, Any] = {"kind": type(result).__name__.lower(), "name": result.name}
     match result:
         case Tensors(tensors=tensors, metadata=metadata):
-            record |= {"shapes": _shapes(tensors), "metadata": dict(metadata)}
+            record |= {"label": result.label, "shapes": _shapes(tensors), "metadata": dict(metadata)}
         case Adapter(tensors=tensors, config=config, card=card):
-            record |= {"shapes": _shapes(tensors), "config": dict(config), "card": dict(card)}
+            record |= {"label": result.label, "shapes": _shapes(tensors), "config": dict(config), "card": dict(card)}
         case _:
             record |= plain(asdict(result))
     return record | {"files": file_names(result)}
@@ -124,8 +126,12 @@ def _band(values: Sequence[int | float | None] | None) -> tuple[float, ...] | No
     return None if values is None else _figures(values)
 
 
-def _null(fields: Mapping[str, Any] | None) -> Null | None:
-    return None if fields is None else Null(**{**fields, "value": _figure(fields["value"])})
+def _null(fields: Any) -> Null | None:
+    if fields is None:
+        return None
+    if not isinstance(fields, Mapping):
+        raise InputError("It was written by an earlier rcm, whose nulls are bare numbers; run it again.")
+    return Null(**{**fields, "value": _figure(fields["value"])})
 
 
 def _cell(value: Any) -> Any:

@@ -19,6 +19,7 @@ from rcm.errors import InputError
 from rcm.record.units import Unit
 
 Good = Literal["high", "low"]
+SUMMARY = "summary"  # what a run says of all its methods; no method's own name
 RANDOM_DIRECTIONS, SHUFFLED_LABELS, RANDOM_HEADS = "random directions", "shuffled labels", "random sets of heads"
 
 
@@ -75,7 +76,7 @@ class Scalar:
         met."""
         if self.target is None:
             return None
-        null = -math.inf if self.null is None or math.isnan(self.null.value) else self.null.value
+        null = -math.inf if self.null is None else self.null.value
         return self.value > self.target and self.value > null
 
 
@@ -219,7 +220,6 @@ class Tensors:
     tensors: Mapping[str, Tensor]
     metadata: Mapping[str, str]
     label: str = ""
-    hint: str = ""
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,6 @@ class Adapter:
     config: Mapping[str, Any]
     card: Mapping[str, Any] = field(default_factory=dict[str, Any])
     label: str = ""
-    hint: str = ""
 
 
 Result = Scalar | Outcome | Heatmap | Curve | Table | Transcripts | Tensors | Adapter

@@ -3,9 +3,8 @@
     run.json        what was run: id, choices, settings, provenance; status, seconds, and the error if there was one
     results.jsonl   every result in the order it came, one JSON object a line; of tensors, what they are and their file
     metrics.json    the figures and outcomes, flat; written last, so that its presence means that the run finished
-    files           tables as CSV, tensors as safetensors, adapters as peft's folders: named after the last part of the
-                    result's name, so that `direction/candidates` is candidates.csv; transcripts as JSONL, after all of
-                    it: steering_transcripts.jsonl
+    files           tables as CSV, tensors as safetensors, transcripts as JSONL, named after their results:
+                    `direction/candidates` is direction_candidates.csv; adapters as peft's folders, after the last part
 
 Every file is written under a temporary name, then renamed; results.jsonl is flushed line by line. So whatever a killed
 run leaves is whole, but for the last line of results.jsonl, which counts only with its newline.

@@ -40,11 +40,16 @@ class StoredRun(Run):
         kept = [record for record in records(self.directory) if record["kind"] in ("tensors", "adapter")]
         return {record["name"]: (record["kind"], tuple(record["files"])) for record in kept}
 
+    def labelled_files(self) -> list[tuple[str, str]]:
+        """What those tensors and adapters are, and the first file of each."""
+        kept = [record for record in records(self.directory) if record["kind"] in ("tensors", "adapter")]
+        return [(record.get("label") or record["name"], record["files"][0]) for record in kept]
+
     def tensors(self, name: str) -> Tensors:
         """The tensors that the run reported under this name; raises InputError where it reported none."""
         record = self._record_of(name, "tensors")
         path = self.directory / record["files"][0]
-        return Tensors(name, load_file(path), _metadata(path))
+        return Tensors(name, load_file(path), _metadata(path), record.get("label", ""))
 
     def metadata(self, name: str) -> dict[str, str]:
         """What stands beside those tensors, without reading them."""
@@ -53,7 +58,8 @@ class StoredRun(Run):
     def adapter(self, name: str) -> Adapter:
         """The adapter that the run reported under this name; raises InputError where it reported none."""
         record = self._record_of(name, "adapter")
-        return Adapter(name, load_file(self.directory / record["files"][0]), record["config"], record["card"])
+        weights = load_file(self.directory / record["files"][0])
+        return Adapter(name, weights, record["config"], record["card"], record.get("label", ""))
 
     def _record_of(self, name: str, kind: str) -> dict[str, Any]:
         named = {record["name"]: record for record in records(self.directory) if record["kind"] == kind}

@@ -5,23 +5,26 @@ from collections.abc import Mapping
 from rcm.record.results import Transcripts
 from rcm.record.units import plain
 
-CONDITION = ("kind", "operation", "strength", "direction")
-Said = Mapping[str, str | float]
+REPLY = ("prompt", "completion", "verdict")  # what a row tells of; its other columns tell under which condition
+MOST_VALUES = 40  # a column with more of them numbers the rows rather than sorting them
+Row = Mapping[str, str | float]
 
 
-def cell(row: Said, column: str) -> str:
+def cell(row: Row, column: str) -> str:
     value = row.get(column, "")
     return value if isinstance(value, str) else plain(value)
 
 
 def condition_names(transcripts: Transcripts) -> list[str]:
-    return [name for name in CONDITION if any(name in row for row in transcripts.rows)]
+    """The columns that tell conditions apart, in the order in which they came; categories sort prompts instead."""
+    names = dict.fromkeys(key for row in transcripts.rows for key in row if key not in (*REPLY, "category"))
+    return [name for name in names if len({cell(row, name) for row in transcripts.rows}) <= MOST_VALUES]
 
 
-def by_condition(transcripts: Transcripts) -> dict[tuple[str, ...], list[Said]]:
+def by_condition(transcripts: Transcripts) -> dict[tuple[str, ...], list[Row]]:
     """The rows under each condition, in the order in which the conditions came."""
     names = condition_names(transcripts)
-    found: dict[tuple[str, ...], list[Said]] = {}
+    found: dict[tuple[str, ...], list[Row]] = {}
     for row in transcripts.rows:
         found.setdefault(tuple(cell(row, name) for name in names), []).append(row)
     return found

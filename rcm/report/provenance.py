@@ -48,6 +48,7 @@ def _facts(reading: Reading, methods: Sequence[str]) -> dict[str, str]:
         "started (UTC)": run.started,
         "wall time": duration(run.seconds),
         "command": str(run.provenance.get("command", UNKNOWN)),
+        "tensors and adapters": "; ".join(f"{label}: {file}" for label, file in run.labelled_files()) or "none",
     }
 
 

@@ -5,10 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rcm.record.results import Transcripts
-from rcm.record.transcripts import CONDITION, by_condition, cell
+from rcm.record.transcripts import by_condition, cell, condition_names
 from rcm.report.formatting import visible
 
-FILTERS = ("kind", "verdict", "operation", "direction", "strength", "category")
 TEXTS = ("prompt", "completion")
 LAST = (*TEXTS, "verdict")
 VERDICTS = ("refusal", "partial", "compliance", "invalid")
@@ -30,7 +29,7 @@ def replies(transcripts: Transcripts) -> str:
 def columns(transcripts: Transcripts) -> list[str]:
     """Conditions first, then prompt and reply, then anything else."""
     names = list(dict.fromkeys(key for row in transcripts.rows for key in row))
-    first = [name for name in (*CONDITION, "category", *LAST) if name in names]
+    first = [name for name in (*condition_names(transcripts), "category", *LAST) if name in names]
     return [*first, *(name for name in names if name not in first)]
 
 
@@ -42,7 +41,8 @@ def rows(transcripts: Transcripts) -> list[list[str]]:
 
 def choices(transcripts: Transcripts) -> dict[str, list[str]]:
     """For each column worth filtering by, its values."""
-    values = {name: list(dict.fromkeys(cell(row, name) for row in transcripts.rows)) for name in FILTERS}
+    filters = [*condition_names(transcripts), "verdict", "category"]
+    values = {name: list(dict.fromkeys(cell(row, name) for row in transcripts.rows)) for name in filters}
     return {name: sorted(options) for name, options in values.items() if len(options) > 1}
 
 

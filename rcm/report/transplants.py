@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from rcm.comparison.names import MATRIX
-from rcm.comparison.transplants import Transplanted
+from rcm.comparison.transplants import Transplant
 from rcm.record.results import Column
 from rcm.report import cells
 from rcm.report.tables import Sheet, shown_columns
@@ -11,7 +11,7 @@ from rcm.report.tables import Sheet, shown_columns
 SOURCE, TARGET = Column("source", "direction of"), Column("target", "in")
 
 
-def sheet(transplants: Sequence[Transplanted]) -> Sheet | None:
+def sheet(transplants: Sequence[Transplant]) -> Sheet | None:
     """None where nothing was transplanted."""
     stored = [table for one in transplants if (table := one.target.table(MATRIX))]
     if not stored:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple, cast
 
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -14,6 +15,7 @@ from rcm.judges.named import named
 from rcm.methods import Method
 from rcm.models import Model
 from rcm.models.devices import Device
+from rcm.packaged import CONF
 from rcm.prompts import Dataset
 from rcm.running.order import in_order
 from rcm.settings import Settings
@@ -86,9 +88,20 @@ def _methods(node: DictConfig | None, problems: list[str]) -> dict[str, Any]:
     if "_target_" in node:
         problems.append(f"the option of {node._target_} must open with the line '# @package method.NAME', its name")
         return {}
-    # An experiment may have settings for others, too.
     composed = [str(name) for name in node if isinstance(node[name], DictConfig) and "_target_" in node[name]]
+    options = _options()
+    # An experiment may have settings for methods that are left away here, but not for methods that there are not.
+    for name in map(str, node):
+        if name not in composed and name not in options:
+            problems.append(f"method.{name}: there is no method {name}; choose one of {', '.join(options)}")
     return {name: _part(node[name], f"method.{name}", problems) for name in composed}
+
+
+def _options() -> list[str]:
+    """The methods that there are: ours, and those that Hydra finds elsewhere."""
+    ours = [path.stem for path in (CONF / "method").glob("*.yaml")]
+    hydra = GlobalHydra.instance().hydra if GlobalHydra.instance().is_initialized() else None
+    return sorted({*ours, *(hydra.config_loader.get_group_options("method") if hydra else ())})
 
 
 def _judge(node: DictConfig | None, problems: list[str]) -> Any:

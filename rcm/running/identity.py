@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from rcm.record.identity import IDENTITY, run_id
 
 
-def plain(cfg: DictConfig, groups: list[str] | None = None) -> dict[str, Any]:
+def plain_settings(cfg: DictConfig, groups: list[str] | None = None) -> dict[str, Any]:
     """All groups of a composed config, or some.
 
     An experiment has settings for methods that may have been left away on the command line: they do not count.
@@ -27,7 +27,7 @@ def plain(cfg: DictConfig, groups: list[str] | None = None) -> dict[str, Any]:
 
 def id_of(cfg: DictConfig) -> str:
     """The id of the run that a composed config describes."""
-    return run_id(plain(cfg, [group for group in IDENTITY if group in cfg]))
+    return run_id(plain_settings(cfg, [group for group in IDENTITY if group in cfg]))
 
 
 def _resolve(*, _root_: DictConfig) -> str:

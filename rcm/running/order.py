@@ -3,11 +3,15 @@
 import importlib
 import pkgutil
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 import rcm.methods
 from rcm.errors import InputError
 from rcm.methods import Method
+from rcm.packaged import CONF
 
 
 def in_order(methods: Mapping[str, Method]) -> dict[str, Method]:
@@ -15,7 +19,7 @@ def in_order(methods: Mapping[str, Method]) -> dict[str, Method]:
     by none of them, or where some wait for each other."""
     for name, method in methods.items():
         for need in method.needs:
-            if not any(other.gives is need for other in methods.values()):
+            if not any(other.gives is need for place, other in methods.items() if place != name):
                 raise InputError(_missing(name, need, methods))
     waiting, ordered = dict(methods), dict[str, Method]()
     while waiting:
@@ -44,7 +48,16 @@ def _givers(need: type) -> Iterator[str]:
     """The options of all methods, ours and those loaded from elsewhere, that give a finding."""
     for module in pkgutil.iter_modules(rcm.methods.__path__):
         importlib.import_module(f"rcm.methods.{module.name}")
-    yield from (kind.__module__.rpartition(".")[2] for kind in _subclasses(Method) if kind.gives is need)
+    targets = {yaml.safe_load(path.read_text())["_target_"]: path.stem for path in _options()}
+    for kind in _subclasses(Method):
+        if kind.gives is need:
+            place = f"{kind.__module__}.{kind.__qualname__}"
+            yield targets.get(place, place)  # an option that lies outside is known by its class
+
+
+def _options() -> Iterator[Path]:
+    """Our YAML files of single methods."""
+    return (path for path in (CONF / "method").glob("*.yaml") if "_target_:" in path.read_text())
 
 
 def _subclasses(kind: Any) -> Iterator[type[Method]]:

@@ -5,20 +5,18 @@ methods yield it.
 """
 
 import logging
-import random
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import torch
 from filelock import FileLock, Timeout
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rcm.errors import InputError
+from rcm.execution.seeding import seed_everything
 from rcm.methods import Method, Study, run_in_turn
 from rcm.packaged import CONF
 from rcm.prompts import Split
@@ -29,7 +27,7 @@ from rcm.record.results import Outcome, Result, Scalar
 from rcm.record.run import Run
 from rcm.record.storage import Store
 from rcm.running.chosen import Chosen, chosen_settings
-from rcm.running.identity import id_of, plain
+from rcm.running.identity import id_of, plain_settings
 from rcm.running.summary import as_text, in_brackets, summary
 
 log = logging.getLogger(__name__)
@@ -69,7 +67,8 @@ def run(cfg: DictConfig) -> None:
     """Run it, in the directory that Hydra made; raises InputError for what the user can mend."""
     directory = Path(HydraConfig.get().runtime.output_dir)
     with alone_in(directory):
-        perform(chosen_settings(cfg), run_of(cfg, directory))
+        chosen = chosen_settings(cfg)
+        perform(chosen, run_of(cfg, directory, list(chosen.methods)))
 
 
 @contextmanager
@@ -86,12 +85,13 @@ def alone_in(directory: Path) -> Generator[None, None, None]:
         lock.release()
 
 
-def run_of(cfg: DictConfig, directory: Path) -> Run:
-    """The run in plain values, for the disk and the tracker."""
-    config = plain(cfg)
+def run_of(cfg: DictConfig, directory: Path, methods: Sequence[str]) -> Run:
+    """The run in plain values, for the disk and the tracker; `methods` in the order in which they go."""
+    config = plain_settings(cfg)
+    config["method"] = {name: config["method"][name] for name in methods}
     options = HydraConfig.get().runtime.choices
     choices = {group: options[group] for group in NAMED if options.get(group)}  # without an experiment it is None
-    choices["method"] = ",".join(config["method"])  # of which Hydra has no entry where there are several
+    choices["method"] = ",".join(methods)  # of which Hydra has no entry where there are several
     return Run(
         id=id_of(cfg),
         directory=directory,
@@ -128,15 +128,6 @@ def _results(methods: Mapping[str, Method], study: Study, scalars: list[Scalar])
             scalars.append(result)
         yield result
     yield from summary(scalars)
-
-
-def seed_everything(seed: int) -> None:
-    """Equal seeds, equal numbers: on one kind of device, with one version of PyTorch."""
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-    # As use_deterministic_algorithms(True, warn_only=True), which would first import a compiler for 1.5 seconds.
-    torch.set_deterministic_debug_mode("warn")
 
 
 def described(result: Result) -> str:

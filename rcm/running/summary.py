@@ -5,7 +5,7 @@ A figure is met if it exceeds its target *and* its null.
 
 from collections.abc import Iterator, Sequence
 
-from rcm.record.results import Column, Outcome, Result, Scalar, Table
+from rcm.record.results import SUMMARY, Column, Outcome, Result, Scalar, Table
 
 COLUMNS = ("figure", "value", "low", "high", "n", "null", "target", "met")
 
@@ -20,10 +20,10 @@ def summary(scalars: Sequence[Scalar]) -> Iterator[Result]:
         for f in figures
     ]
     shown = [Column("figure"), Column("value"), Column("target"), Column("met")]
-    yield Table("summary/targets", COLUMNS, rows, "targets", "What a good analysis shows.", shown)
+    yield Table(f"{SUMMARY}/targets", COLUMNS, rows, "targets", "What a good analysis shows.", shown)
     missed = [f.label or f.name for f in figures if not f.met]
     because = f"Not met: {', '.join(missed)}." if missed else f"{_listed([f.label or f.name for f in figures])} met."
-    yield Outcome("summary/outcome", f"{len(figures) - len(missed)} of {len(figures)} met", because)
+    yield Outcome(f"{SUMMARY}/outcome", f"{len(figures) - len(missed)} of {len(figures)} met", because)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -68,7 +68,7 @@ class _Search:
 def strengths(
     runner: SteeringRunner, way: Way, harmless: Sequence[Prompt], budget: float, most: float
 ) -> dict[str, Reached]:
-    """For each direction on the runner, the strength at which steering so costs the budget on harmless prompts."""
+    """For each direction of the runner, the strength at which steering so costs the budget on harmless prompts."""
     names = list(runner.directions)
 
     def measured(which: Sequence[int], at: Sequence[float]) -> list[float]:

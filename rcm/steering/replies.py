@@ -26,7 +26,7 @@ class SteeredReply:
 
     @property
     def can_flip(self) -> bool:
-        """SteeredReply by the unsteered model: whether there is a behaviour to turn over."""
+        """Of a reply by the unsteered model: whether there is a behaviour to turn over."""
         return self.verdict is Verdict.COMPLIANCE if self.trial.kind == "harmless" else self.verdict.refuses
 
 

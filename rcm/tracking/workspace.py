@@ -208,7 +208,8 @@ def _hints(results: Iterable[Result]) -> list[Any]:
     """One panel that says how to read them; none where nothing is said."""
     import wandb_workspaces.reports.v2 as wr
 
-    lines = [f"- **{keys.title(one)}** (`{one.name}`): {one.hint}" for one in results if one.hint]
+    with_hint = ((one, getattr(one, "hint", "")) for one in results)  # tensors and adapters have none
+    lines = [f"- **{keys.title(one)}** (`{one.name}`): {hint}" for one, hint in with_hint if hint]
     return [wr.MarkdownPanel(markdown="\n".join(lines))] if lines else []
 
 

@@ -65,7 +65,7 @@ class Source:
         if position not in self.positions:
             raise InputError(
                 f"{self.label} looked for directions at positions {self.positions}, not at {position}; run it again "
-                f"with method.positions=[{position}]."
+                f"with method.direction.positions=[{position}]."
             )
         return self.vectors[self.positions.index(position), layer].double().numpy()
 

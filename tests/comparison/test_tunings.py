@@ -186,7 +186,7 @@ def test_a_transplant_of_the_same_seed_decides(tmp_path: Path) -> None:
 @pytest.mark.parametrize("side", [0, 1])
 def test_damaged_directions_cost_the_cosines_alone(tmp_path: Path, side: int) -> None:
     runs = base(tmp_path), tuned(tmp_path)
-    (runs[side].run.directory / "directions.safetensors").write_bytes(b"no tensors")
+    (runs[side].run.directory / "direction_directions.safetensors").write_bytes(b"no tensors")
     (one,) = compared(*runs).tunings
     assert one.cosines is None
     assert one.verdict.value == "open"

@@ -37,7 +37,7 @@ def test_without_figures_the_verdict_is_open(tmp_path: Path) -> None:
 
 def test_one_pair_of_runs_decides_alone() -> None:
     alone = Verdict("coupling", ["It does."])
-    assert overall({"runs a and b (seed 0)": alone}) is alone
+    assert overall({"runs a and b (seed 0)": alone}) == alone
 
 
 def test_pairs_that_agree_are_counted() -> None:
@@ -47,6 +47,13 @@ def test_pairs_that_agree_are_counted() -> None:
         "All 2 pairs of runs say so; the figures that follow are those of runs a and b.",
         "It does.",
     ]
+
+
+def test_a_pair_of_which_too_little_was_measured_contradicts_none() -> None:
+    found = overall({"a": Verdict(OPEN, ()), "b": Verdict("unchanged", ["y"]), "c": Verdict(OPEN, ())})
+    assert (found.value, found.agreed) == ("unchanged", True)
+    assert list(found.evidence) == ["y", "Too little was measured in a and c to say."]
+    assert overall({"a": Verdict(OPEN, ()), "b": Verdict(OPEN, ())}).value == OPEN
 
 
 def test_pairs_that_disagree_leave_it_open() -> None:

@@ -45,7 +45,7 @@ def test_every_result_has_a_label(real: dict[str, Result]) -> None:
     assert {type(result) for result in real.values()} == {
         *(Scalar, Outcome, Heatmap, Curve, Table, Transcripts, Tensors, Adapter)
     }
-    without = [name for name, result in real.items() if not result.label and not isinstance(result, Adapter)]
+    without = [name for name, result in real.items() if not result.label]
     assert not without
 
 

@@ -93,10 +93,10 @@ def test_files_are_named_after_the_last_part(tmp_path: Path) -> None:
     stored(tmp_path, *stubs.one_of_each())
     written = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     peft = {"adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter/card.json"}
-    exported = {"candidates.csv", "stub_transcripts.jsonl", "directions.safetensors"}
+    exported = {"stub_candidates.csv", "stub_transcripts.jsonl", "stub_directions.safetensors"}
     assert written == {"run.json", "results.jsonl", "metrics.json"} | peft | exported
     assert load_file(tmp_path / "adapter/adapter_model.safetensors")["a.lora_A.weight"].dtype == torch.bfloat16
-    with safe_open(tmp_path / "directions.safetensors", "pt") as file:
+    with safe_open(tmp_path / "stub_directions.safetensors", "pt") as file:
         assert file.metadata() == {"layer": "5", "position": "-1"}
     assert json.loads((tmp_path / "stub_transcripts.jsonl").read_text())["completion"] == "hi\nthere"
 
@@ -114,10 +114,17 @@ def test_two_methods_in_one_run_may_both_have_transcripts(tmp_path: Path) -> Non
     assert stored_run(tmp_path).results() == both
 
 
-@pytest.mark.parametrize("second", [Scalar("stub/candidates", 1.0), Table("other/candidates", ("a",), ())])
+@pytest.mark.parametrize("second", [Scalar("stub/candidates", 1.0), Table("stub_candidates", ("a",), ())])
 def test_two_results_must_not_overwrite_each_other(tmp_path: Path, second: Result) -> None:
     with pytest.raises(ValueError, match="would overwrite"):
         stored(tmp_path, Table("stub/candidates", ("a",), ()), second)
+
+
+def test_two_methods_in_one_run_may_both_have_a_table_of_one_name(tmp_path: Path) -> None:
+    both = [Table("stub/candidates", ("a",), ((1,),)), Table("other/candidates", ("a",), ((2,),))]
+    stored(tmp_path, *both)
+    assert stored_run(tmp_path).results() == both
+    assert {path.name for path in tmp_path.glob("*.csv")} == {"stub_candidates.csv", "other_candidates.csv"}
 
 
 def test_a_failed_run_says_why_and_has_no_metrics(tmp_path: Path) -> None:
@@ -135,7 +142,7 @@ def test_only_what_rcm_wrote_is_cleared(tmp_path: Path) -> None:
     mine = {"launch.log", "notes.csv", "adapter/notes.txt"}
     for name in mine:
         (tmp_path / name).write_text("mine")
-    (tmp_path / "directions.safetensors.partial").touch()
+    (tmp_path / "stub_directions.safetensors.partial").touch()
     clear(tmp_path)
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == mine
 
@@ -165,7 +172,7 @@ def test_equal_tensors_are_equal_bytes(tmp_path: Path) -> None:
     tensors = {"b": torch.arange(6.0).view(2, 3), "a": torch.ones(2, dtype=torch.float16)}
     for i in range(10):
         stored(tmp_path / str(i), Tensors("stub/directions", tensors, metadata))
-    assert len({(tmp_path / str(i) / "directions.safetensors").read_bytes() for i in range(10)}) == 1
+    assert len({(tmp_path / str(i) / "stub_directions.safetensors").read_bytes() for i in range(10)}) == 1
     read = stored_run(tmp_path / "0").tensors("stub/directions")
     assert read.metadata == metadata
     assert all(torch.equal(read.tensors[name], tensor) for name, tensor in tensors.items())

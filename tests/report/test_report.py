@@ -253,7 +253,7 @@ def test_a_share_beyond_the_whole_has_room_on_its_scale(tmp_path: Path) -> None:
 
 def test_pages_show_the_rows_that_a_table_chose(written: tuple[str, str]) -> None:
     for text in written:
-        assert "14 of 270 rows. All 270 rows: usalsabdps/heads.csv." in text
+        assert "14 of 270 rows. All 270 rows: usalsabdps/patching_heads.csv." in text
     (rows,) = re.findall(r"\| layer \| head \| necessity .*\n\|.*\n((?:\|.*\n)+)", written[1])
     cells = [line.strip("| ").split(" | ") for line in rows.splitlines()]
     share = "30.0 %; 95 %: 28.0 % to 32.0 % · p = 0.01"
@@ -267,7 +267,7 @@ def test_of_very_many_chosen_rows_pages_show_the_first(tmp_path: Path) -> None:
     store(a_run(tmp_path, "one", "base"), [*base(), heads])
     (found,) = (one for one in tables(compared(tmp_path).compared) if one.title == "critical heads")
     (sheet,) = found.sheets
-    assert sheet.note == "30 of 270 rows, here the first 24. All 270 rows: onebabdps/heads.csv."
+    assert sheet.note == "30 of 270 rows, here the first 24. All 270 rows: onebabdps/patching_heads.csv."
     assert len(sheet.rows) == 24
 
 

@@ -4,6 +4,7 @@ from collections.abc import Generator
 from typing import Any, ClassVar
 
 import pytest
+import torch
 
 from rcm.errors import InputError
 from rcm.methods import Method, Study, run_in_turn
@@ -106,3 +107,45 @@ def test_what_is_no_result_is_told(result: Any) -> None:
 
     with pytest.raises(InputError, match=f"^The method wrong yields a {type(result).__name__}; a method yields"):
         list(run_in_turn({"wrong": Wrong()}, study()))
+
+
+def test_a_method_does_not_give_itself_what_it_needs() -> None:
+    class Refinery(Method):
+        needs: ClassVar = (Gold,)
+        gives: ClassVar = Gold
+
+        def run(self, study: Study) -> Generator[Result, None, Gold]:
+            yield from ()
+            return study[Gold]
+
+    with pytest.raises(InputError, match=r"^method=refinery needs a Gold, which .*Alchemy or .*gives; run"):
+        in_order({"refinery": Refinery()})
+
+
+def test_a_promised_finding_that_is_not_returned_is_told() -> None:
+    class Promise(Method):
+        gives: ClassVar = Gold
+
+        def run(self, study: Study) -> Generator[Result, None, None]:
+            yield Scalar("promise/kept", 0.0)
+
+    with pytest.raises(InputError, match=r"^The method promise says that it gives a Gold, and returns a NoneType; "):
+        list(run_in_turn({"promise": Promise()}, study()))
+
+
+def test_the_names_of_the_run_are_its_own() -> None:
+    class Vain(Method):
+        def run(self, study: Study) -> Generator[Result, None, None]:
+            yield Scalar("summary/best", 1.0)
+
+    with pytest.raises(InputError, match=r"^The method vain yields summary/best, a name of the run's own"):
+        list(run_in_turn({"vain": Vain()}, study()))
+
+
+def test_no_method_draws_from_where_another_stopped() -> None:
+    class Dice(Method):
+        def run(self, study: Study) -> Generator[Result, None, None]:
+            yield Scalar(f"dice/{id(self)}", torch.rand(()).item())
+
+    first, second = run_in_turn({"one": Dice(), "two": Dice()}, study())
+    assert first.value == second.value

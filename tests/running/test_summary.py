@@ -15,7 +15,7 @@ FIGURES = [
 
 def test_a_figure_is_met_above_its_target_and_its_null() -> None:
     assert [figure.met for figure in FIGURES] == [True, False, False, False, None]
-    assert Scalar("b/unknown_null", 0.9, null=Null(NAN, SHUFFLED_LABELS), target=0.7).met
+    assert Scalar("b/unknown_null", 0.9, null=Null(NAN, SHUFFLED_LABELS), target=0.7).met is False
     table, outcome = summary(FIGURES)
     assert table.name == "summary/targets"
     assert [(row[0], row[-1]) for row in table.rows] == [

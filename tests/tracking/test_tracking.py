@@ -94,7 +94,7 @@ def test_an_offline_run_holds_all_that_was_reported(run: Run) -> None:
     assert file(found, logged["stub_transcripts"])["data"] == [["Say “hi”", "hi\nthere", 1.5]]
     assert "adapter_config.json" in contents(found)["stub_adapter-0a1b2c3d"]
     assert contents(found)["stub_directions-0a1b2c3d"] == {
-        "directions.safetensors": str(run.directory / "directions.safetensors")
+        "stub_directions.safetensors": str(run.directory / "stub_directions.safetensors")
     }
 
 
