@@ -157,12 +157,14 @@ def _named_apart(found: Sequence[Series], trainings: Sequence[Training]) -> list
     """Several series of one model say in their names what tells them apart."""
     names = [one.name for one in found]
     return [
-        one if names.count(one.name) == 1 else replace(one, name=f"{one.name} ({_circumstances(one, training.folder)})")
+        one
+        if names.count(one.name) == 1
+        else replace(one, name=f"{one.name} ({_distinction(one, Path(training.folder).name)})")
         for one, training in zip(found, trainings, strict=True)
     ]
 
 
-def _circumstances(one: Series, folder: str) -> str:
+def _distinction(one: Series, folder: str) -> str:
     choices = one.readings[-1].run.choices
     parts = (folder, choices.get("dataset"), f"seed {seed_of(one.readings[-1])}", choices.get("judge"))
     return ", ".join(part for part in parts if part)

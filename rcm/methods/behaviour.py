@@ -89,6 +89,7 @@ class Behaviour(Method):
                 seen,
                 label="test prompts seen in training",
                 hint="by the adapter; above zero, nothing is held out",
+                absent="It has no adapter that lists its training prompts.",
                 good="low",
             )
         yield from _by_category(replies, verdicts)

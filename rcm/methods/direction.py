@@ -73,7 +73,7 @@ MAPS = (
     ("bypass", "bypass", "log-odds", 0.0, "Of refusing harmful ones, the direction ablated. Blue: no longer refused."),
     ("induce", "induce", "log-odds", 0.0, "Of refusing harmless ones, the direction added. Red: refused now."),
     ("kl", "KL", "nats", None, "Harmless ones, the direction ablated: the harm done. Low is good."),
-    ("separation", "separation", "standard deviations", 0.0, "How far apart the classes lie along the direction."),
+    ("separation", "separation", "standard deviations", None, "How far apart the classes lie along the direction."),
     ("auroc", "AUROC", "AUROC", 0.5, "Of the projection; one half is chance."),
     ("probe_accuracy", "probe accuracy", "accuracy", 0.5, "Of a logistic probe; one half is chance."),
 )

@@ -230,7 +230,11 @@ def _headlines(measured: Sequence[Measurement], strength: float, judge: Judge) -
         controls = _controls(measured, kind, operation, at)
         draws = sum(len(control.condition.strengths) for control in controls)
         highest = max((control.flipped.high for control in controls), default=float("nan"))
-        null = Null(highest, f"{RANDOM_DIRECTIONS} or of {SHUFFLED_LABELS}", draws, level=0.975) if controls else None
+        null = (
+            Null(highest, f"{RANDOM_DIRECTIONS} and directions of {SHUFFLED_LABELS}", draws, level=0.975)
+            if controls
+            else None
+        )
         share = rate(name, flipped(replies), null, target, **RATES[kind, operation])
         return replace(share, unscored=_invalid(replies), kappa=judge.kappa)
 

@@ -361,7 +361,7 @@ def _rate(
     ours = of_kind.pop(OURS)
     null = Null(
         max(measurements.share(flipped(given)).high for given in of_kind.values()),
-        f"{RANDOM_DIRECTIONS} or of {SHUFFLED_LABELS}",
+        f"{RANDOM_DIRECTIONS} and directions of {SHUFFLED_LABELS}",
         sum(len(c.strengths) for c in replies if c.kind == kind and c.family != OURS),
         level=0.975,
         p=p,
@@ -373,7 +373,6 @@ def _rate(
         null,
         label=f"{verb} rate, direction of {label}",
         good="high",
-        absent="There was nothing to flip.",
     )
     return replace(share, unscored=int(invalid(ours).sum()), kappa=judge.kappa)
 

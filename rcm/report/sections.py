@@ -58,8 +58,9 @@ def in_short(comparison: Comparison) -> list[tuple[Reading, str]]:
 
 
 def conclusions(reading: Reading) -> list[str]:
-    """What the run concluded: those that conclude a method first; a reason that holds for two stands once."""
-    outcomes = sorted(reading.every(Outcome), key=lambda one: not one.name.endswith(f"/{CONCLUSION}"))
+    """What the run concluded, method by method; a reason that holds for two stands once. Outcomes under other names
+    (by which engine, say) are no conclusions."""
+    outcomes = [one for one in reading.every(Outcome) if one.name.partition("/")[2].startswith(CONCLUSION)]
     return list(dict.fromkeys(outcome.because for outcome in outcomes if outcome.because))
 
 

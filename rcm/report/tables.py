@@ -60,6 +60,8 @@ def sheet(title: str, reading: Reading, table: Table, most: int | None = None) -
     """A stored table, at most so many rows of it."""
     columns = shown_columns(table)
     every = reading.rows(table.name)
+    if not every:
+        return Sheet(title, "It has no rows.", columns, [])
     shown = [row for row in every if not table.only or row.get(table.only) is True]
     note = _note(
         len(every), len(shown) if table.only else None, most if most is not None and len(shown) > most else None

@@ -157,7 +157,7 @@ def _obstacle(source: Source, model: LoadedModel, across_shapes: bool) -> str | 
     if not across_shapes:
         return (
             f"it has {source.n_layers} layers of width {source.d_model}, this model {model.n_layers} of "
-            f"{model.d_model}; method.across_shapes=true maps the one into the other"
+            f"{model.d_model}; method.transplant.across_shapes=true maps the one into the other"
         )
     return None if source.tensors(HARMLESS) else f"it recorded no {HARMLESS}, which a map is fitted on"
 

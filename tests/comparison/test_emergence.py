@@ -94,8 +94,10 @@ def test_series_go_by_base_prompts_seed_judge_and_training(tmp_path: Path) -> No
     ):
         other = checkpoint(tmp_path / str(i), **{"adapter": "runs/a/step-0040", **changed})
         assert not series(first, other)
-    renamed = a_run(tmp_path, "other-option", settings=first.run.config["model"] | {"adapter": "elsewhere/a/step-0060"})
-    assert len(series(first, renamed)) == 1
+    for folder, alike in (("runs/a", 1), ("elsewhere/a", 0)):  # of one name, and yet another training
+        settings = first.run.config["model"] | {"adapter": f"{folder}/step-0060"}
+        renamed = a_run(tmp_path / folder, "other-option", settings=settings)
+        assert len(series(first, renamed)) == alike
 
 
 def test_two_trainings_of_one_base_share_their_beginning(tmp_path: Path) -> None:

@@ -128,14 +128,14 @@ def test_a_contrast_set_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_second_judge_reads_the_same_replies() -> None:
     """GCG's list knows no `R`: it says that nothing is refused, and so agrees by chance alone."""
-    judge = planted_judge().model_copy(update={"second": "gcg"})
+    judge = planted_judge().model_copy(update={"second": named("gcg")})
     found = measured(planted_model(), judge)
     alone = measured(planted_model(), named("gcg"))
     for kind in ("harmful", "harmless"):
         share, same = (
             run[f"behaviour/refusal_rate_{kind}{end}"] for run, end in ((found, "_second_judge"), (alone, ""))
         )
-        assert share == replace(same, name=share.name)
+        assert share == replace(same, name=share.name, label=f"{same.label}, second judge")
         assert share.kappa == named("gcg").kappa
     assert found["behaviour/refusal_rate_harmful"].value == 1
     assert (found["behaviour/judge_agreement"].value, found["behaviour/judge_agreement"].n) == (0, 24)
@@ -156,13 +156,14 @@ def test_rates_by_category_are_those_of_the_category_alone() -> None:
     harmless = tuple(prompt._replace(category="a") for prompt in prompts.test.harmless)
     found = measured(planted_model(), prompts=replace(prompts, test=Part(harmful, harmless)))
     table = found["behaviour/by_category"]
-    assert table.columns == ("category", "kind", "n", "rate", "low", "high")
-    assert [row[:4] for row in table.rows] == [
-        ("a", "harmful", 8, 1.0),
-        ("b", "harmful", 4, 0.0),
-        ("a", "harmless", 12, 0.0),
-    ]
-    assert table.rows[0][4:] == pytest.approx(wilson(8, 8))
+    ends = ("", "_low", "_high", "_n")
+    assert list(table.columns) == ["category", *(f"{kind}{end}" for kind in ("harmful", "harmless") for end in ends)]
+    first, second = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    rates = [(row["category"], row["harmful"], row["harmful_n"]) for row in (first, second)]
+    assert rates == [("a", 1.0, 8), ("b", 0.0, 4)]
+    assert (first["harmless"], first["harmless_n"]) == (0.0, 12)
+    assert (second["harmless"], second["harmless_n"]) == (None, 0)
+    assert (first["harmful_low"], first["harmful_high"]) == pytest.approx(wilson(8, 8))
 
 
 def test_prompts_without_categories_have_no_table() -> None:

@@ -113,7 +113,9 @@ def test_controls_are_as_they_must_be(planted: dict) -> None:
 
 def test_planted_head_leads_every_ranking(planted: dict) -> None:
     heads = table(planted, "patching/heads")
-    assert [(row["layer"], row["head"]) for row in heads] == [(i // 2, i % 2) for i in range(HEADS)]
+    assert sorted((row["layer"], row["head"]) for row in heads) == [(i // 2, i % 2) for i in range(HEADS)]
+    strengths = [abs(row["necessity"]) + abs(row["sufficiency"]) for row in heads]
+    assert strengths == sorted(strengths, reverse=True)
     for column in ("direct", "ablation", "necessity", "sufficiency"):
         first, second = sorted(heads, key=lambda row: -row[column])[:2]
         assert (first["layer"], first["head"]) == (LAYER - 1, 0), column

@@ -174,7 +174,7 @@ def test_the_cosine_stands_out_from_shuffled_labels_or_does_not() -> None:
 def test_what_is_no_source_is_told_before_anything_is_loaded(tmp_path: Path, tuned: Path) -> None:
     behaved = run_of(planted_model(), tmp_path / "elsewhere", "behaved", ("behaviour",))
     for source, why in (
-        (None, r"method\.source=null names no run"),
+        (None, r"method\.transplant\.source=null names no run"),
         (tmp_path / "missing", "There is no folder"),
         (tmp_path, r"No finished run in .* looked for a direction; run one first"),
         (behaved, "did not look for a direction"),
@@ -186,7 +186,9 @@ def test_what_is_no_source_is_told_before_anything_is_loaded(tmp_path: Path, tun
 
 def test_a_source_of_another_shape_is_refused_with_the_cure(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planted, "WIDTH", 48)
-    with pytest.raises(InputError, match=r"6 layers of width 32, this model 6 of 48; method\.across_shapes=true"):
+    with pytest.raises(
+        InputError, match=r"6 layers of width 32, this model 6 of 48; method\.transplant\.across_shapes=true"
+    ):
         transplanted(tuned, planted_model())
 
 
