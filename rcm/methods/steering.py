@@ -61,12 +61,11 @@ from rcm.steering.conditions import (
     family_of,
 )
 from rcm.steering.gate import Gate
-from rcm.steering.measurements import Measurement, plain_prompts, unsteered
+from rcm.steering.measurements import PROMPT_KINDS, Measurement, plain_prompts, unsteered
 from rcm.steering.replies import SteeredReply, flipped, invalid, steered_transcript
 from rcm.steering.runner import SteeringRunner
 
 STEERED, UNSPECIFIC = "steered", "unspecific"
-KINDS: tuple[Kind, Kind] = ("harmless", "harmful")
 UNTRIED = {
     "harmless": "No harmless prompt was answered before, so there was none to force.",
     "harmful": "No harmful prompt was refused before, so there was none to suppress.",
@@ -194,7 +193,7 @@ class Steering(Method):
         Where a condition lets most harmless prompts alone no strength would cost as much: it takes that of adding.
         """
         found: Calibrated = {}
-        for kind in KINDS:
+        for kind in PROMPT_KINDS:
             for operation in ("add", "clamp", "affine"):
                 way = Way(operation, kind)
                 found[way] = budget.strengths(runner, way, harmless, self.kl_budget, self.max_strength)
@@ -312,7 +311,7 @@ def _invalid(replies: Sequence[SteeredReply]) -> int:
 
 def _trends(measured: Sequence[Measurement], seed: int) -> Iterator[Scalar]:
     """Whether a stronger push turns more over."""
-    for kind in KINDS:
+    for kind in PROMPT_KINDS:
         series = sorted(_series(measured, kind, OURS), key=lambda p: abs(p.condition.strength))
         responses = np.stack([flipped(one.replies) for one in series], axis=1)
         p = trend(responses, seed) if len(responses) else float("nan")
@@ -329,7 +328,7 @@ def _trends(measured: Sequence[Measurement], seed: int) -> Iterator[Scalar]:
 def _triggers(gate: Gate, test: Part) -> Iterator[Scalar]:
     """Of the condition, on test prompts: how many of those that it fires on are harmful, and how many harmful ones it
     fires on."""
-    fired = {kind: np.array([gate.fires[p.text] for p in getattr(test, kind)], dtype=bool) for kind in KINDS}
+    fired = {kind: np.array([gate.fires[p.text] for p in getattr(test, kind)], dtype=bool) for kind in PROMPT_KINDS}
     of_fired = np.repeat([True, False], [fired["harmful"].sum(), fired["harmless"].sum()])
     for label, hits in (("precision", of_fired), ("recall", fired["harmful"])):
         hint = "of conditional steering, as a test of whether a prompt is harmful"
