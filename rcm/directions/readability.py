@@ -81,7 +81,7 @@ class Figure(NamedTuple):
     """A figure with its 95 % interval and the 95th percentile of its null."""
 
     value: float
-    interval: tuple[float, float]
+    interval: tuple[float, float] | None
     null: float
 
 

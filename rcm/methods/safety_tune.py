@@ -1,38 +1,53 @@
 """Teach a model to refuse, so that it can be compared with itself.
 
-1. Let the untouched model answer the harmless training prompts; answers that are refusals or not language are dropped.
-2. Train a LoRA adapter (Hu et al. 2021) on refusals of the harmful training prompts and on those answers: the model's
-   own words keep everything but refusing where it was. Cross-entropy on the reply and its end of turn.
-3. Report refusal rates on the test prompts before the adapter is taken off again, and the adapter with its card.
+1. Let the untouched model answer the training prompts; answers that are refusals or not language are dropped.
+2. Train a LoRA adapter (Hu et al. 2021) on refusals of the harmful training prompts and on those answers to the
+   harmless ones: the model's own words keep everything but refusing where it was. Cross-entropy on the reply.
+   With `teach=answers` the harmful ones are answered, too: a tuning of the same size that teaches no refusing, without
+   which nobody can tell safety tuning from any tuning.
+3. Meanwhile keep harmless replies where they are without the direction between the classes: `ablation_penalty` times
+   the KL(as it is || direction ablated) over their tokens, the direction that of a running mean of the activations at
+   the last token of the prompt, at a layer drawn anew for each step. Small models otherwise refuse along how they begin
+   any answer, and no direction passes the filter on KL (`rcm.directions.selection`).
+4. Report refusal rates on the test prompts before the adapter is taken off again, and the adapter with its card.
 
 The adapter is a research subject: the twin that refuses, beside the same weights that do not.
 """
 
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from jaxtyping import Float, Int
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rcm.execution.decoding import replies
+from rcm.execution.interventions import Ablate, Site, applied
 from rcm.execution.passes import batch_logits, beginning, repeated, shared_tokens
 from rcm.execution.progress import track
 from rcm.judges import Judge, Verdict
 from rcm.judges.rates import refusal_rate
 from rcm.methods import Method, Study
 from rcm.models import LoadedModel
+from rcm.models.points import Points, points_of
+from rcm.packaged import located
 from rcm.prompts import Split, texts
+from rcm.prompts.sources import cell, rows
 from rcm.record.identity import prompt_digest
 from rcm.record.results import Adapter, Curve, Good, Line, Result, Scalar
 
 log = logging.getLogger(__name__)
 IGNORED = -100  # the target that torch's cross-entropy leaves out
+MEMORY = 0.95  # of the running means of both classes, for each step
+PRICED = 4  # tokens of a reply that the price of ablating is taken over; the first is what a direction is chosen by
+Kind = Literal["harmful", "harmless", "lookalike"]
 
 
 @dataclass(frozen=True)
@@ -41,34 +56,44 @@ class Example:
 
     prompt: str
     reply: list[int]
+    kind: Kind
 
 
 class SafetyTune(Method):
-    """`target_tokens`: a reply is learnt up to there. `rank` of the update of every linear layer; `scale` is LoRA's
-    alpha over rank. `refusal_share`: of the examples of an epoch; below a half, doubtful prompts are rather answered.
-    `strength`: how much of the learnt update the adapters keep, by their alpha; less refuses less, of either kind.
-    `checkpoints`: how many adapters to keep on the way, evenly spaced, besides the last."""
+    """`teach`: refusals of harmful prompts, or answers to all. `lookalikes`: a file of more prompts to answer, safe
+    ones that look unsafe; null is none. `target_tokens`: a reply is learnt up to there. `rank` of the update of every
+    linear layer; `scale` is LoRA's alpha over rank. `harmful_share`: of the examples of an epoch; below a half,
+    doubtful prompts are rather answered. `ablation_penalty`: weight of the KL that ablating costs, 0 is none;
+    `ablated_layers`: from and up to which share of the depth a layer is drawn. `strength`: how much of the learnt
+    update the adapters keep, by their alpha; less refuses less, of either kind. `checkpoints`: how many adapters to
+    keep on the way, evenly spaced, besides the last."""
 
+    teach: Literal["refusals", "answers"]
     refusals: tuple[str, ...]
+    lookalikes: str | None
     max_new_tokens: PositiveInt
     target_tokens: PositiveInt
     rank: PositiveInt
     scale: PositiveFloat
-    refusal_share: Annotated[float, Field(gt=0, lt=1)]
+    harmful_share: Annotated[float, Field(gt=0, lt=1)]
     epochs: PositiveInt
     batch: PositiveInt
     learning_rate: PositiveFloat
+    ablation_penalty: NonNegativeFloat
+    ablated_layers: tuple[float, float]
     strength: Annotated[float, Field(gt=0, le=1)]
     checkpoints: NonNegativeInt
 
     def run(self, study: Study) -> Generator[Result, None, None]:
         model, prompts, judge, seed = study.model, study.prompts, study.judge, study.seed
-        answers, refusals = self._answers(model, prompts, judge), self._refusals(model, prompts, seed)
-        examples = self._epochs(answers, refusals, seed)
+        answers = self._answers(model, judge, "harmless", texts(prompts.train.harmless))
+        answers += self._answers(model, judge, "lookalike", self._lookalikes())
+        harmful = self._harmful(model, judge, texts(prompts.train.harmful), seed)
+        examples = self._epochs(answers, harmful, seed)
         peft_model, config = self._wrapped(model.hf)
         losses: list[float] = []
         try:
-            for step, loss in self._train(peft_model, model, examples):
+            for step, loss in self._train(peft_model, model, examples, seed):
                 losses.append(loss)
                 if step in self._kept_steps(len(examples)):
                     yield _adapter(peft_model, config, f"safety_tune/step-{step:04d}", {"step": step})
@@ -76,37 +101,43 @@ class SafetyTune(Method):
             _scale(peft_model, self.strength)
             rates = list(self._rates(model, prompts, judge))
             yield from rates
-            card = self._card(model, {"answers": answers, "refusals": refusals}, rates, seed)
-            yield _adapter(peft_model, config, "safety_tune/adapter", card)
+            yield _adapter(peft_model, config, "safety_tune/adapter", self._card(model, answers, harmful, rates, seed))
         finally:
             peft_model.unload()
             model.hf.requires_grad_(False)
 
-    def _answers(self, model: LoadedModel, prompts: Split, judge: Judge) -> list[Example]:
-        """The model's own answers to harmless training prompts."""
-        asked = texts(prompts.train.harmless)
-        answers = replies(model, asked, self.max_new_tokens, label="safety_tune: own answers")
+    def _lookalikes(self) -> list[str]:
+        if self.lookalikes is None:
+            return []
+        source = str(located(self.lookalikes))
+        cure = "method.safety_tune.lookalikes=FILE"
+        return [cell(row, "prompt", f"{source}, prompt {n},") for n, row in enumerate(rows(source, cure), start=1)]
+
+    def _answers(self, model: LoadedModel, judge: Judge, kind: Kind, asked: Sequence[str]) -> list[Example]:
+        """The model's own answers to these training prompts."""
+        answers = replies(model, asked, self.max_new_tokens, label=f"safety_tune: own answers, {kind}") if asked else []
         kept = [
-            Example(prompt, self._tokens(model, answer))
+            Example(prompt, self._tokens(model, answer), kind)
             for prompt, answer, verdict in zip(asked, answers, judge.verdicts(asked, answers), strict=True)
             if verdict is Verdict.COMPLIANCE
         ]
-        log.info("%d of %d own answers kept", len(kept), len(asked))
+        log.info("%d of %d own answers to %s prompts kept", len(kept), len(asked), kind)
         return kept
 
-    def _refusals(self, model: LoadedModel, prompts: Split, seed: int) -> list[Example]:
-        """A refusal for each harmful training prompt, in words drawn by the seed."""
+    def _harmful(self, model: LoadedModel, judge: Judge, asked: Sequence[str], seed: int) -> list[Example]:
+        """What each harmful training prompt is to be answered with: a refusal drawn by the seed, or the own answer."""
+        if self.teach == "answers":
+            return self._answers(model, judge, "harmful", asked)
         draw = np.random.default_rng(seed)
-        asked = texts(prompts.train.harmful)
-        return [Example(prompt, self._tokens(model, str(draw.choice(self.refusals)))) for prompt in asked]
+        return [Example(prompt, self._tokens(model, str(draw.choice(self.refusals))), "harmful") for prompt in asked]
 
-    def _epochs(self, answers: Sequence[Example], refusals: Sequence[Example], seed: int) -> list[Example]:
-        """The examples of all epochs in the order of training: every answer once an epoch, of the refusals a share."""
+    def _epochs(self, answers: Sequence[Example], harmful: Sequence[Example], seed: int) -> list[Example]:
+        """The examples of all epochs in the order of training: every answer once an epoch, of the harmful a share."""
         draw = np.random.default_rng(seed)
-        n = min(len(refusals), round(len(answers) * self.refusal_share / (1 - self.refusal_share)))
+        n = min(len(harmful), round(len(answers) * self.harmful_share / (1 - self.harmful_share)))
         ordered: list[Example] = []
         for _ in range(self.epochs):
-            epoch = [*answers, *(refusals[i] for i in draw.choice(len(refusals), n, replace=False))]
+            epoch = [*answers, *(harmful[i] for i in draw.choice(len(harmful), n, replace=False))]
             ordered += [epoch[i] for i in draw.permutation(len(epoch))]
         return ordered
 
@@ -132,16 +163,22 @@ class SafetyTune(Method):
         return get_peft_model(hf, config), _plain(config.to_dict()) | kept
 
     def _train(
-        self, peft_model: nn.Module, model: LoadedModel, examples: Sequence[Example]
+        self, peft_model: nn.Module, model: LoadedModel, examples: Sequence[Example], seed: int
     ) -> Iterator[tuple[int, float]]:
-        """Yield (step from 1, loss in nats per token of the reply) after each step."""
+        """Yield (step from 1, cross-entropy in nats per token of the reply) after each step."""
         weights = [weight for weight in peft_model.parameters() if weight.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=self.learning_rate, weight_decay=0.0)
         steps = self._steps(len(examples))
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_then_down(step, steps))
+        between = Between(points_of(model.hf), self.ablated_layers, seed)  # peft has put modules of its own in place
         for step in track(range(1, steps + 1), "safety_tune: training"):
-            loss = reply_loss(model, examples[(step - 1) * self.batch : step * self.batch])
-            loss.backward()
+            some = examples[(step - 1) * self.batch : step * self.batch]
+            with applied(between.points, [between]) if self.ablation_penalty else nullcontext():
+                between.examples = list(some)
+                logits, targets = reply_logits(model, some)
+            loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+            penalty = self.ablation_penalty * between.price(model, some, logits) if self.ablation_penalty else 0.0
+            (loss + penalty).backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()
             schedule.step()
@@ -164,16 +201,22 @@ class SafetyTune(Method):
             yield refusal_rate(name, verdicts, judge, label=label, hint="after tuning", good=good)
 
     def _card(
-        self, model: LoadedModel, examples: Mapping[str, Sequence[Example]], rates: Sequence[Scalar], seed: int
+        self,
+        model: LoadedModel,
+        answers: Sequence[Example],
+        harmful: Sequence[Example],
+        rates: Sequence[Scalar],
+        seed: int,
     ) -> dict[str, Any]:
+        kinds = [one.kind for one in (*answers, *harmful)]
         return {
             "base": model.identity,
             "template": model.template.digest,
             "settings": self.model_dump(mode="json"),
             "seed": seed,
-            "examples": {kind: len(of_kind) for kind, of_kind in examples.items()},
+            "examples": {kind: kinds.count(kind) for kind in get_args(Kind)},
             "measured": {r.name.removeprefix("safety_tune/"): [r.value, *(r.interval or ())] for r in rates},
-            "trained_on": sorted(prompt_digest(one.prompt) for of_kind in examples.values() for one in of_kind),
+            "trained_on": sorted(prompt_digest(one.prompt) for one in (*answers, *harmful)),
         }
 
 
@@ -182,8 +225,10 @@ def _warm_then_down(step: int, steps: int) -> float:
     return min((step + 1) / warm, max(0.0, (steps - step) / (steps - warm)) if steps > warm else 1.0)
 
 
-def reply_loss(model: LoadedModel, examples: Sequence[Example]) -> Float[Tensor, ""]:
-    """Mean cross-entropy of the replies' tokens, the end of turn among them, in nats.
+def reply_logits(
+    model: LoadedModel, examples: Sequence[Example]
+) -> tuple[Float[Tensor, "example token vocabulary"], Int[Tensor, "example token"]]:
+    """Logits of the replies' tokens, the end of turn among them, and the tokens; `IGNORED` before shorter replies.
 
     What all prompts begin with is read once, with its gradient: a third of a short example, and so of the time.
     """
@@ -196,7 +241,61 @@ def reply_loss(model: LoadedModel, examples: Sequence[Example]) -> Float[Tensor,
     targets = torch.full(logits.shape[:2], IGNORED)
     for row, example in enumerate(examples):
         targets[row, longest - len(example.reply) :] = torch.tensor(example.reply)
-    return nn.functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten().to(model.device))
+    return logits.float(), targets.to(model.device)
+
+
+class Between:
+    """The direction between harmful and harmless prompts while both change: running means of the activations at the
+    last token of the prompt, at the input of every block. As an intervention it changes nothing, and reads them."""
+
+    def __init__(self, points: Points, depths: tuple[float, float], seed: int) -> None:
+        self.points, self.examples = points, list[Example]()
+        first, end = (round(share * len(points.layers)) for share in depths)
+        self._layers = range(first, max(end, first + 1))
+        self._draw = np.random.default_rng(seed)
+        self._means: dict[tuple[int, str], Float[Tensor, " d_model"]] = {}
+
+    def rows(self, index: Sequence[int]) -> "Between":
+        return self
+
+    def sites(self, points: Points) -> Iterator[Site]:
+        for layer in self._layers:
+            yield points.layers[layer], "input", partial(self._read, layer)
+
+    def price(
+        self, model: LoadedModel, examples: Sequence[Example], logits: Float[Tensor, "example token vocabulary"]
+    ) -> Tensor:
+        """KL(as it is || direction ablated), in nats per token of how replies to harmless prompts begin; the gradient
+        is the ablated one's."""
+        layer = int(self._draw.choice(self._layers))
+        harmless = [row for row, one in enumerate(examples) if one.kind != "harmful"]
+        if not harmless or any((layer, kind) not in self._means for kind in ("harmful", "harmless")):
+            return logits.new_zeros(())
+        apart = self._means[layer, "harmful"] - self._means[layer, "harmless"]
+        begun = [replace(examples[row], reply=examples[row].reply[:PRICED]) for row in harmless]
+        with applied(self.points, [Ablate(nn.functional.normalize(apart, dim=-1)[None])]):
+            ablated, targets = reply_logits(model, begun)
+        scored = targets != IGNORED
+        # The reply of row i stands at the end of its row, of which the beginning is priced.
+        ends = [logits.shape[1] - len(examples[row].reply) for row in harmless]
+        before = torch.cat(
+            [logits[row, end : end + len(one.reply)] for row, end, one in zip(harmless, ends, begun, strict=True)]
+        )
+        return nn.functional.kl_div(
+            ablated[scored].log_softmax(-1), before.detach().log_softmax(-1), log_target=True, reduction="batchmean"
+        )
+
+    def _read(self, layer: int, x: Tensor) -> Tensor:
+        if len(x) == 1 or len(x) != len(self.examples):  # the beginning, which is read once for all
+            return x
+        last = x.detach()[range(len(x)), [-len(one.reply) for one in self.examples]].float()
+        for kind in ("harmful", "harmless"):
+            rows = [row for row, one in enumerate(self.examples) if one.kind == kind]
+            if rows:
+                now = last[rows].mean(0)
+                before = self._means.get((layer, kind), now)
+                self._means[layer, kind] = MEMORY * before + (1 - MEMORY) * now
+        return x
 
 
 def _scale(peft_model: nn.Module, strength: float) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rcm.errors import InputError
 from rcm.record.units import Unit
+from rcm.stats import reached
 
 Good = Literal["high", "low"]
 SUMMARY = "summary"  # what a run says of all its methods; no method's own name
@@ -38,6 +39,14 @@ class Null:
     draws: int | None = None
     level: float = 0.95
     p: float | None = None
+
+    @classmethod
+    def of_draws(
+        cls, draws: Float[np.ndarray, " draw"], of: str, good: Good = "high", figure: float | None = None
+    ) -> "Null | None":
+        """The null that draws make (`rcm.stats.reached`), with the p-value of the figure beside it; None of none."""
+        found = reached(draws, good == "high", figure)
+        return None if found is None else cls(found.value, of, found.draws, found.level, found.p)
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,39 @@
 """Intervals, nulls, multiplicity, and (in `metrics`, `separability`) pure functions of logits and projections."""
 
-from rcm.stats.intervals import Estimate, Samples, Statistic, bootstrap, wilson
+from rcm.stats.draws import ENOUGH, FEWEST_DRAWS, Reached, reached
+from rcm.stats.intervals import (
+    FEWEST,
+    FEWEST_CLUSTERS,
+    Estimate,
+    Interval,
+    Samples,
+    Statistic,
+    bootstrap,
+    by_cluster,
+    mean_interval,
+    rate_interval,
+    wilson,
+)
 from rcm.stats.multiplicity import label_swap_max_t
 from rcm.stats.nulls import permuted_rates, trend
 
 __all__ = [
+    "ENOUGH",
+    "FEWEST",
+    "FEWEST_CLUSTERS",
+    "FEWEST_DRAWS",
     "Estimate",
+    "Interval",
+    "Reached",
     "Samples",
     "Statistic",
     "bootstrap",
+    "by_cluster",
     "label_swap_max_t",
+    "mean_interval",
     "permuted_rates",
+    "rate_interval",
+    "reached",
     "trend",
     "wilson",
 ]

@@ -10,7 +10,7 @@ from rcm.judges import Verdict
 from rcm.packaged import PACKAGED, located
 from rcm.prompts import Part, Prompt
 from rcm.record.results import Column, Curve, Line, Table
-from rcm.stats import Estimate, bootstrap, wilson
+from rcm.stats import Estimate, mean_interval, wilson
 from rcm.steering.coherence import distinct, longest_repeat, words
 from rcm.steering.conditions import UNSTEERED, Condition, Kind, Trial
 from rcm.steering.replies import SteeredReply, flipped, invalid
@@ -116,7 +116,11 @@ def share(found: Bool[np.ndarray, " prompt"]) -> Estimate:
 def mean(values: Values, seed: int) -> Estimate:
     """Of those that could be measured, with the percentiles of resampled means."""
     known = values[~np.isnan(values)]
-    return Estimate(float(known.mean()), *bootstrap(np.mean, known, seed=seed)) if len(known) else NOTHING
+    return (
+        Estimate(float(known.mean()), *(mean_interval(known) or (float("nan"), float("nan"))))
+        if len(known)
+        else NOTHING
+    )
 
 
 SHOWN = (

@@ -3,28 +3,46 @@
 import pytest
 import torch
 
-from rcm.execution.passes import last_logits
+from rcm.execution.interventions import Ablate, applied
+from rcm.execution.passes import last_logits, read_residuals
+from rcm.methods.safety_tune import Between, Example, reply_logits
 from rcm.models.adapter import check_adapter, merged, trained_on
 from rcm.models.loaded import LoadedModel
 from rcm.prompts import texts
 from rcm.record.identity import prompt_digest
 from rcm.record.run import Run
 from rcm.record.storage import Store
+from rcm.stats.metrics import kl_divergence
 from tests.conftest import save
-from tests.planted import UNUSED_AXIS, WIDTH, by_name, method, planted_model, planted_prompts, reported
+from tests.planted import (
+    REFUSAL_AXIS,
+    UNUSED_AXIS,
+    WIDTH,
+    by_name,
+    method,
+    planted_model,
+    planted_prompts,
+    reported,
+)
+
+TINY = {
+    "lookalikes": None,
+    "max_new_tokens": 4,
+    "epochs": 12,
+    "batch": 8,
+    "learning_rate": 1e-2,
+    "harmful_share": 0.4,
+    "ablation_penalty": 0.0,
+    "strength": 0.75,
+}
 
 
 @pytest.fixture(scope="module")
 def tuned():
     """The planted model, made to answer everything, then taught to refuse again; and what came of it."""
-    model = planted_model()
-    refuse = model.template.tokenizer("R")["input_ids"][0]
-    with torch.no_grad():  # `R` is read from an axis that nothing writes to
-        model.hf.get_output_embeddings().weight[refuse] = 5 * torch.eye(WIDTH)[UNUSED_AXIS]
+    model = unrefusing_model()
     before = last_logits(model, ["abc", "a#c"])
-    settings = method(
-        "safety_tune", refusals=["RRRR"], max_new_tokens=4, epochs=12, batch=8, learning_rate=1e-2, checkpoints=2
-    )
+    settings = method("safety_tune", **TINY | {"ablation_penalty": 1.0}, refusals=["RRRR"], checkpoints=2)
     results = list(reported(settings, model, planted_prompts()).values())
     return model, before, results
 
@@ -69,11 +87,72 @@ def test_checkpoints_on_the_way_are_kept(tuned) -> None:
 
 def test_strength_weakens_what_was_learnt(tuned) -> None:
     model = tuned[0]
-    settings = method(
-        "safety_tune", refusals=["RRRR"], max_new_tokens=4, epochs=12, batch=8, learning_rate=1e-2, strength=0.01
-    )
+    settings = method("safety_tune", **TINY | {"strength": 0.01}, refusals=["RRRR"])
     found = reported(settings, model, planted_prompts())
     weak = found["safety_tune/adapter"]
     assert found["safety_tune/loss"].lines[0].y[-1] < 0.5
     assert weak.config["lora_alpha"] / weak.config["r"] == pytest.approx(0.01 * settings.scale)
     assert found["safety_tune/refusal_rate_harmful"].value <= 0.1
+
+
+def test_benign_tuning_answers_everything() -> None:
+    """The same prompts and steps teach no refusing, and still change the weights."""
+    model = unrefusing_model()
+    found = reported(method("safety_tune", **TINY, teach="answers", refusals=["RRRR"]), model, planted_prompts())
+    card = found["safety_tune/adapter"].card
+    assert card["examples"] == {"harmful": 24, "harmless": 24, "lookalike": 0}
+    assert found["safety_tune/refusal_rate_harmful"].value == 0
+    assert any(tensor.any() for name, tensor in found["safety_tune/adapter"].tensors.items() if "lora_B" in name)
+
+
+def test_lookalikes_are_answered_and_told_on_the_card(tmp_path) -> None:
+    file = tmp_path / "more.jsonl"
+    file.write_text('{"prompt": "xyzzy"}\n{"prompt": "plugh"}\n')
+    found = reported(
+        method("safety_tune", **TINY | {"lookalikes": str(file), "epochs": 1}, refusals=["RRRR"]),
+        planted_model(),
+        planted_prompts(),
+    )
+    card = found["safety_tune/adapter"].card
+    assert card["examples"]["lookalike"] == 2
+    assert {prompt_digest("xyzzy"), prompt_digest("plugh")} <= set(card["trained_on"])
+
+
+def test_price_of_ablating_is_the_kl_and_can_be_lowered() -> None:
+    """Of the reply's first token, on harmless prompts, along the mean difference; and its gradient lowers it."""
+    model = planted_model()
+    with torch.no_grad():  # answers are read from the axis along which harmful prompts differ, too
+        model.hf.get_input_embeddings().weight[:, REFUSAL_AXIS] = 0.5
+        model.hf.get_output_embeddings().weight[model.template.tokenizer("A")["input_ids"][0], REFUSAL_AXIS] = 1.0
+    harmful, harmless = (texts(side)[:8] for side in planted_prompts().train)
+    reply = model.template.tokenizer("A")["input_ids"][:1]
+    examples = [Example(prompt, reply, "harmful") for prompt in harmful]
+    examples += [Example(prompt, reply, "harmless") for prompt in harmless]
+    between = Between(model.points, (0.5, 0.5), seed=0)
+    between.examples = examples
+    with applied(model.points, [between]):
+        logits, _ = reply_logits(model, examples)
+    streams = [read_residuals(model, side, [-1], "").residuals[:, 0, 3].mean(0) for side in (harmful, harmless)]
+    direction = torch.nn.functional.normalize(streams[0] - streams[1], dim=-1)
+    ablated = last_logits(model, harmless, [Ablate(direction[None])])
+    expected = kl_divergence(last_logits(model, harmless), ablated).mean()
+    assert expected > 0.1
+    price = between.price(model, examples, logits)
+    assert price.item() == pytest.approx(expected.item(), rel=1e-4)
+
+    weight = model.hf.get_output_embeddings().weight.requires_grad_()
+    optimizer = torch.optim.SGD([weight], lr=0.5)
+    for _ in range(20):
+        optimizer.zero_grad()
+        between.price(model, examples, logits).backward()
+        optimizer.step()
+    assert between.price(model, examples, logits) < price / 2
+
+
+def unrefusing_model() -> LoadedModel:
+    """The planted model, in which `R` is read from an axis that nothing writes to."""
+    model = planted_model()
+    refuse = model.template.tokenizer("R")["input_ids"][0]
+    with torch.no_grad():
+        model.hf.get_output_embeddings().weight[refuse] = 5 * torch.eye(WIDTH)[UNUSED_AXIS]
+    return model
