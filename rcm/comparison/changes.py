@@ -84,11 +84,12 @@ def _change(figure: Compared, before: Reading, after: Reading) -> Change | None:
         return None
     if len(common) == len(first) == len(second):
         values = np.array([[sample[key] for key in common] for sample in (first, second)])
-        return _paired(figure, values, _harmful(common))
+        return paired(figure, values, _harmful(common))
     return _unpaired(figure, first, second)
 
 
-def _paired(figure: Compared, values: Float[np.ndarray, "2 prompt"], harmful: Harmful) -> Change:
+def paired(figure: Compared, values: Float[np.ndarray, "2 prompt"], harmful: Harmful) -> Change:
+    """Of an earlier and a later run on the same prompts."""
     draw = np.random.default_rng(SEED)
     again = resampled(harmful, draw)
     swap = draw.random((DRAWS, values.shape[1])) < 0.5

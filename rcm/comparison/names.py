@@ -14,3 +14,6 @@ DIRECTIONS, HELD_OUT = "direction/directions", "direction/held_out"
 POSITION, LAYER, SEPARATION = "direction/position", "direction/layer", "direction/separation"
 
 MATRIX, NOTHING = "transplant/matrix", "nothing"  # a row for each source; what a source does that steers nowhere
+DECOMPOSITION = "transplant/decomposition"  # a row for each source and operation
+SEPARABILITY = "direction/separability"  # a row for each place
+FORCE, SUPPRESS = "steering/force_rate", "steering/suppress_rate"

@@ -4,6 +4,9 @@ The earliest stage is held against each model of a later one. A model is its wei
 several, each later model is held against the one with which it shares most prompts and seeds; among equals the one of
 its dtype, then one without adapter, then the first that was run.
 
+Where a family has benign twins (tuned alike, with nothing to refuse), its other later models are held against these,
+too: what safety tuning changed is what any tuning did not.
+
 Runs are compared one to one, on the same prompts and with the same seed. Where there are several of either model (other
 methods, another judge, a sweep over settings), those with equal settings belong together; if no two have, the two that
 agree in judge and in most methods, then the latest.
@@ -16,6 +19,7 @@ from itertools import product
 from rcm.comparison.families import Family, rank
 from rcm.comparison.identity import conditions_of, data_of, judge_of, seed_of, started, weights_of
 from rcm.comparison.reading import Reading
+from rcm.record.run import BENIGN
 
 Model = Sequence[Reading]  # the runs of equal weights
 
@@ -43,7 +47,10 @@ class Pairing:
         earlier, later = _models(family)
         known = {weights_of(model[0]) for model in earlier}
         tuned = [model for model in later if weights_of(model[0]) not in known]
-        return cls(earlier, later, [_held(_reference(earlier, model), model) for model in tuned])
+        held = [_held(_reference(earlier, model), model) for model in tuned]
+        benign = [model for model in tuned if model[0].stage == BENIGN]
+        others = [model for model in tuned if model[0].stage != BENIGN]
+        return cls(earlier, later, [*held, *(_held(twin, model) for twin in benign for model in others)])
 
 
 def _models(family: Family) -> tuple[list[Model], list[Model]]:

@@ -5,11 +5,11 @@ the seed of the run that transplanted.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rcm.comparison.identity import conditions_of, data_of, seed_of, started, weights_of
-from rcm.comparison.names import MATRIX
+from rcm.comparison.names import DECOMPOSITION, MATRIX
 from rcm.comparison.reading import Reading
 
 
@@ -17,24 +17,32 @@ from rcm.comparison.reading import Reading
 class Transplant:
     """A source's direction in a target. `source`: the source's name for people; `source_run`: the id of the run that it
     was taken from, and `source_weights` which model that run measured, empty where the run is not at hand; `target`:
-    the run that brought it in; `row`: what it did there, by column of `transplant/matrix`."""
+    the run that brought it in; `row`: what it did there, by column of `transplant/matrix`; `parts`: how the target's
+    own direction decomposes along it, by operation and by column of `transplant/decomposition`; empty where it was not.
+    """
 
     source: str
     source_run: str
     source_weights: str
     target: Reading
     row: Mapping[str, Any]
+    parts: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
 
 
 def all_transplants(readings: Sequence[Reading]) -> list[Transplant]:
     """Of all these runs, as they started."""
     weights = {reading.run.id: weights_of(reading) for reading in readings}
     return [
-        Transplant(str(row["source"]), id, weights.get(id, ""), reading, row)
+        Transplant(str(row["source"]), id, weights.get(id, ""), reading, row, _parts(reading, id))
         for reading in sorted(readings, key=started)
         for row in reading.rows(MATRIX)
         for id in [str(row.get("run", ""))]
     ]
+
+
+def _parts(reading: Reading, source_run: str) -> dict[str, Mapping[str, Any]]:
+    rows = reading.rows(DECOMPOSITION)
+    return {str(row["operation"]): row for row in rows if str(row["run"]) == source_run}
 
 
 def latest_transplants(found: Sequence[Transplant]) -> list[Transplant]:

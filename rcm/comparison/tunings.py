@@ -10,15 +10,16 @@ from typing import Any
 from rcm.comparison.changes import Change, changes
 from rcm.comparison.cosines import cosines
 from rcm.comparison.families import Family, LeftOut
-from rcm.comparison.identity import seed_of
+from rcm.comparison.identity import seed_of, weights_of
 from rcm.comparison.pairing import Pairing
 from rcm.comparison.reading import Reading
 from rcm.comparison.settings import differing, listed, shortened
 from rcm.comparison.transplants import Transplant
 from rcm.comparison.unpaired import unpaired
-from rcm.comparison.verdict import Verdict, overall, verdict
+from rcm.comparison.verdict import Verdict, against_benign, overall, verdict
 from rcm.errors import InputError
 from rcm.record.results import Curve
+from rcm.record.run import BENIGN
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,28 @@ def tunings(families: Sequence[Family], brought: Sequence[Transplant]) -> tuple[
         for held in pairing.held:
             if pairs := [_pair(before, after, brought) for before, after in held.joined]:
                 found.append(Tuning(pairs, overall({pair.name: pair.verdict for pair in pairs})))
+        found = _against_benign(found)
         left_out += unpaired(family, pairing)
     return found, left_out
+
+
+def _against_benign(found: Sequence[Tuning]) -> list[Tuning]:
+    """Each tuning's verdict, held against that from its family's benign twin, where there is one."""
+    benign = {weights_of(one.after): one for one in found if one.after.stage == BENIGN}
+    from_benign = {
+        weights_of(one.after): (benign[weights_of(one.before)], one)
+        for one in found
+        if weights_of(one.before) in benign
+    }
+    held: list[Tuning] = []
+    for one in found:
+        beside = from_benign.get(weights_of(one.after))
+        if beside and weights_of(one.before) not in benign:
+            of_benign, also = beside
+            judged = against_benign(one.verdict, also.verdict, of_benign.verdict, of_benign.after.name)
+            one = replace(one, verdict=judged)
+        held.append(one)
+    return held
 
 
 def _pair(before: Reading, after: Reading, brought: Sequence[Transplant]) -> Pair:
@@ -94,7 +115,7 @@ def _pair(before: Reading, after: Reading, brought: Sequence[Transplant]) -> Pai
     except InputError as error:
         alike = None
         notes.append(str(error))
-    judged = verdict(before, after, found, alike, brought)
+    judged = verdict(before, after, found, brought)
     return Pair(before, after, found, alike, replace(judged, evidence=[*judged.evidence, *notes]))
 
 

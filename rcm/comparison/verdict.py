@@ -1,41 +1,49 @@
 """What tuning changed in a family, in a word and in sentences with their evidence.
 
-    coupling         the base already told harmful from harmless, along the direction that now decides: it was wired to
-                     refusing
-    representation   the base already told them apart, but along another direction than the one that now decides
-    behaviour        neither: what tells them apart came with the tuning
-    unchanged        the later model does not refuse significantly more of the harmful prompts
-    open             not enough was measured to say
-
-Whether two directions are the same is told by a transplant, where one was run: the base's mean difference, at the place
-that the tuned model's run chose, either steers the tuned model or does not. Else their cosine there decides, against
-that of shuffled labels (`rcm.comparison.cosines`).
+The words, and the rules by which one of them is said, stand in `rcm.comparison.rule`; here they meet the figures of two
+runs, and of a transplant of the earlier one's direction into the later one's model.
 
 Of several pairs of runs of the same two models each has its verdict. Where all say the same that is the verdict on the
-two models; where they do not, it is open, and the evidence says which pair said what.
+two models; where they do not, it is open, and the evidence says which pair said what. Where a family has a *benign*
+twin, tuned alike with nothing to refuse, the verdict must be the same from there: else any tuning could have done it.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rcm.comparison.changes import HARMFUL_REFUSED, Change
-from rcm.comparison.names import DIRECTION_OUTCOME, LAYER, NOTHING, SELECTED, SEPARATION
+from rcm.comparison.names import FORCE, SEPARABILITY, SEPARATION, SUPPRESS
 from rcm.comparison.reading import Reading
+from rcm.comparison.rule import (
+    BEHAVIOUR,
+    COUPLING,
+    MIXED,
+    OPEN,
+    OPERATIONS,
+    REPRESENTATION,
+    RULES,
+    UNCHANGED,
+    Bounds,
+    Measured,
+    Parts,
+    decided,
+)
 from rcm.comparison.settings import listed
 from rcm.comparison.transplants import Transplant, transplanted
-from rcm.record.results import Curve, Scalar
+from rcm.record.results import Scalar
 from rcm.record.units import interval, known, percent, plain, sigmas
 
-COUPLING, REPRESENTATION, BEHAVIOUR, UNCHANGED, OPEN = "coupling", "representation", "behaviour", "unchanged", "open"
+NAN = float("nan")
+UNMEASURED = Bounds(NAN, NAN, NAN)
 IN_WORDS = {
     COUPLING: "Tuning wired a direction that was there before to refusing.",
     REPRESENTATION: "The base already told harmful from harmless, but what now decides is another direction.",
+    MIXED: "What now decides is in part a direction that was there before, and in part another.",
     BEHAVIOUR: "What tells harmful from harmless came with the tuning.",
-    UNCHANGED: "Tuning did not make it refuse more.",
-    OPEN: "Not enough was measured to say what tuning changed.",
+    UNCHANGED: "Tuning did not change how much it refuses.",
+    OPEN: "Nothing is concluded about what tuning changed.",
 }
-
-
 DISAGREE = "Its runs do not agree on what tuning changed."
 
 
@@ -53,24 +61,31 @@ class Verdict:
         return " ".join([IN_WORDS[self.value] if self.agreed else DISAGREE, *self.evidence])
 
 
-def verdict(
-    before: Reading, after: Reading, found: Sequence[Change], alike: Curve | None, brought: Sequence[Transplant]
-) -> Verdict:
-    """Of an earlier and a later run of a family; among `brought` there may be transplants between their models."""
-    refused = next((one for one in found if one.label == HARMFUL_REFUSED), None)
-    separation = before.scalar(SEPARATION)
-    if refused is None or separation is None:
-        return Verdict(OPEN, ())
-    evidence = [_of_refusing(refused)]
-    if not (refused.significant and refused.difference > 0):
-        return Verdict(UNCHANGED, evidence)
-    separates, how_far = _separates(separation)
-    evidence.append(how_far)
-    if not separates:
-        return Verdict(BEHAVIOUR, evidence)
-    same, sentences = _same_direction(before, after, alike, brought)
-    evidence += sentences
-    return Verdict(OPEN if same is None else COUPLING if same else REPRESENTATION, evidence)
+def verdict(before: Reading, after: Reading, found: Sequence[Change], brought: Sequence[Transplant]) -> Verdict:
+    """Of an earlier and a later run of a family; among `brought` there may be a transplant from the one's model into
+    the other's."""
+    there = transplanted(before, after, brought)
+    measured = _measured(before, after, found, there)
+    decision = decided(measured)
+    evidence = [RULES[decision.word], decision.because, *_evidence(measured, found, there)]
+    return Verdict(decision.word, [sentence for sentence in evidence if sentence])
+
+
+def against_benign(judged: Verdict, from_benign: Verdict, of_benign: Verdict, name: str) -> Verdict:
+    """The verdict on a tuning where a benign twin called `name` stands beside it: what is said from the benign twin,
+    and what of the benign twin itself, must not contradict it."""
+    if judged.value in (OPEN, UNCHANGED):
+        return judged
+    if from_benign.value != judged.value:
+        why = (
+            f"Held against {name}, tuned alike with nothing to refuse, it is {from_benign.value}: nothing is concluded."
+        )
+        return replace(judged, value=OPEN, evidence=[f"From the base it is {judged.value}.", why, *judged.evidence])
+    if of_benign.value != UNCHANGED:
+        why = f"What the benign tuning of {name} changed is {of_benign.value}: tuning alone may have done it."
+        return replace(judged, value=OPEN, evidence=[f"From the base it is {judged.value}.", why, *judged.evidence])
+    same = f"It is the same held against {name}, tuned alike with nothing to refuse, which is unchanged itself."
+    return replace(judged, evidence=[same, *judged.evidence])
 
 
 def overall(verdicts: Mapping[str, Verdict]) -> Verdict:
@@ -93,60 +108,82 @@ def overall(verdicts: Mapping[str, Verdict]) -> Verdict:
     return Verdict(OPEN, [*said_by, *left_out], agreed=False)
 
 
-def _of_refusing(change: Change) -> str:
-    return (
-        f"Of harmful prompts {percent(change.before)} were refused before, {percent(change.after)} after "
-        f"(difference {interval(change.interval, percent)}; p = {plain(change.p)})."
+def _measured(before: Reading, after: Reading, found: Sequence[Change], there: Transplant | None) -> Measured:
+    refused = next((one for one in found if one.label == HARMFUL_REFUSED), None)
+    separation = before.scalar(SEPARATION)
+    rows = there.parts if there else {}
+    any_row = next(iter(rows.values()), {})
+    return Measured(
+        Bounds(refused.difference, *refused.interval) if refused else UNMEASURED,
+        Bounds(separation.value, *(separation.interval or (NAN, NAN))) if separation else UNMEASURED,
+        separation.null.value if separation and separation.null else NAN,
+        max((_figure(row, "high") for row in before.rows(SEPARABILITY)), default=NAN),
+        {operation: _parts(row) for operation, row in rows.items()},
+        _figure(any_row, "cosine"),
+        _figure(any_row, "refit_cosine"),
+        _confirmed(after),
     )
 
 
-def _separates(separation: Scalar) -> tuple[bool, str]:
-    """Whether the base's held-out separation lies, with its interval, above its null."""
-    low = separation.interval[0] if separation.interval else float("nan")
-    null = separation.null.value if separation.null is not None else float("nan")
-    above = low > null
-    return above, (
-        f"The base separates them by {sigmas(separation.value)} ({interval(separation.interval, sigmas)}; null "
-        f"{sigmas(null)}){'' if above else ', no more than chance'}."
-    )
+def _parts(row: Mapping[str, Any]) -> Parts:
+    own, along = (Bounds(*(_figure(row, f"{name}{end}") for end in ("", "_low", "_high"))) for name in ("own", "along"))
+    refits, alike = ((_figure(row, f"{name}_least"), _figure(row, f"{name}_most")) for name in ("refits", "alike"))
+    return Parts(own, along, _figure(row, "other"), refits, alike)
 
 
-def _same_direction(
-    before: Reading, after: Reading, alike: Curve | None, brought: Sequence[Transplant]
-) -> tuple[bool | None, list[str]]:
-    """Whether the base's direction is the one that decides; None where nothing tells. And what tells it."""
-    there, back = transplanted(before, after, brought), transplanted(after, before, brought)
-    cosine, null = (there.row["cosine"], there.row["cosine_null"]) if there else _cosine(alike, after)
-    sentences = []
-    if known(cosine):
-        sentences.append(
-            f"Where the tuned model decides, the two directions' cosine is {plain(cosine)} (null {plain(null)})."
+def _figure(row: Mapping[str, Any], column: str) -> float:
+    value = row.get(column)
+    return NAN if value is None else float(value)
+
+
+def _confirmed(after: Reading) -> bool | None:
+    """Whether the later model's own direction forces and suppresses in text beyond controls."""
+    rates = [after.scalar(name) for name in (FORCE, SUPPRESS)]
+    if any(one is None or one.null is None or not known(one.value) for one in rates):
+        return None
+    return all(_beyond(one) for one in rates if one is not None)
+
+
+def _beyond(rate: Scalar) -> bool:
+    return rate.null is not None and rate.value > rate.null.value
+
+
+def _evidence(measured: Measured, found: Sequence[Change], there: Transplant | None) -> Iterator[str]:
+    for change in found:
+        if change.label == HARMFUL_REFUSED:
+            yield (
+                f"Of harmful prompts {percent(change.before)} were refused before, {percent(change.after)} after "
+                f"(difference {interval(change.interval, percent)}; p = {plain(change.p)})."
+            )
+    if known(measured.separation.value):
+        separation = measured.separation
+        yield (
+            f"The earlier model separates them by {sigmas(separation.value)} "
+            f"({interval(separation[1:], sigmas)}; null {sigmas(measured.separation_null)})."
         )
-    if back:
-        sentences.append(f"The tuned model's direction in the base {_rates(back)}.")
-    if there:
-        sentences.append(f"The base's direction in the tuned model {_rates(there)}.")
-        return there.row["outcome"] != NOTHING, sentences
-    if not known(cosine):
-        cure = "Their directions cannot be compared: run both at one position, the later with a choice."
-        return None, [*sentences, cure]
-    return cosine > null, sentences
+    if known(measured.most_separable):
+        yield f"At no place does it separate them by more than {sigmas(measured.most_separable)} (upper end)."
+    if there and measured.parts:
+        yield (
+            f"Where the later model decides, the cosine of the two directions is {plain(measured.cosine)} (its own "
+            f"refits: {plain(measured.refit_cosine)} or more)."
+        )
+        for operation, part in measured.parts.items():
+            yield _of_parts(operation, part, there.parts[operation])
 
 
-def _rates(one: Transplant) -> str:
-    verbs = (("forces", "force"), ("suppresses", "suppress"))
-    parts = [
-        f"{verb} {percent(one.row[name])} (p = {plain(one.row[f'{name}_p'])} against controls)"
-        for verb, name in verbs
-        if known(one.row[name])
-    ]
-    return ", ".join(parts) or "nothing to turn over"
-
-
-def _cosine(alike: Curve | None, after: Reading) -> tuple[float, float]:
-    """At the place that the later run selected, with its null; NaN where it selected none."""
-    layer, outcome = after.scalar(LAYER), after.outcome(DIRECTION_OUTCOME)
-    if alike is None or layer is None or outcome is None or outcome.value != SELECTED:
-        return float("nan"), float("nan")
-    value, null = (line.y[int(layer.value)] for line in alike.lines)
-    return value, null
+def _of_parts(operation: str, part: Parts, row: Mapping[str, Any]) -> str:
+    verb = OPERATIONS[operation].capitalize()
+    shares = f"no share, its effect not being certain ({interval(part.own[1:], plain)})"
+    if known(part.along.value):
+        shares = (
+            f"{percent(part.along.value)} ({interval(part.along[1:], percent)}) of it the work of its part along the "
+            "earlier's"
+        )
+    return (
+        f"{verb} the later's own direction moves refusing by {plain(part.own.value)} nats "
+        f"({interval(part.own[1:], plain)}; {plain(_figure(row, 'n'))} prompts), {shares}; the earlier's alone by "
+        f"{plain(part.other)}, refits of the own by {plain(part.refits[0])} to {plain(part.refits[1])}, random vectors "
+        f"as close to it as the earlier's by {plain(part.alike[0])} to {plain(part.alike[1])} "
+        f"({plain(_figure(row, 'draws'))} each)."
+    )

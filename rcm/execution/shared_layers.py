@@ -38,9 +38,10 @@ Figure = Callable[[Float[Tensor, "prompt vocabulary"], Sequence[int]], Float[Ten
 
 @torch.inference_mode()
 def ablated(
-    model: LoadedModel, prompts: Sequence[str], directions: Float[Tensor, "variant d_model"], figure: Figure
+    model: LoadedModel, prompts: Sequence[str], directions: Float[Tensor, "variant *basis d_model"], figure: Figure
 ) -> Iterator[Float[Tensor, " prompt"]]:
-    """A figure of every prompt with a unit direction ablated everywhere, for each in turn.
+    """A figure of every prompt with a unit direction ablated everywhere, for each in turn; or a subspace, of which the
+    directions, at right angles, are the basis (a zero vector counts for nothing).
 
     `figure` gets logits of some prompts, and which they are. Nothing is run before it is asked for, but a batch's
     variants are run together.
@@ -48,7 +49,8 @@ def ablated(
     passes = _Passes.of(model, prompts, len(directions))
     for start in range(0, len(directions), passes.variants):
         some = directions[start : start + passes.variants]
-        yield from passes.figures(_Group(len(some), [Ablate(some)]), figure)[:, passes.order.argsort()]
+        basis = some.view(len(some), -1, some.shape[-1]).unbind(1)
+        yield from passes.figures(_Group(len(some), [Ablate(one) for one in basis]), figure)[:, passes.order.argsort()]
 
 
 @torch.inference_mode()

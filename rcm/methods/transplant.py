@@ -5,14 +5,16 @@
 2. Tell its cosine to this model's own mean difference there; the null is what shuffled labels give.
 3. Add it to harmless test prompts that this model answers, ablate it in harmful ones that it refuses; beside random
    directions and directions of shuffled labels, of its length.
-4. Patch what the source's components put out on harmful prompts into this model on the same prompts, one at a time, and
+4. Where this model's own run selected a direction: tell what of its effect is the work of its part along the source's
+   (`rcm.transplant.decomposition`).
+5. Patch what the source's components put out on harmful prompts into this model on the same prompts, one at a time, and
    the source's own critical heads together, beside random sets of heads.
 
 A row for each source; run for several models, the rows make a matrix of sources and targets. No two models are ever in
 memory: sources are finished runs.
 
 Between models of unlike shape, step 3 goes through a linear map that was fitted on harmless prompts
-(`rcm.transplant.mapping`), and steps 2 and 4 fall away.
+(`rcm.transplant.mapping`), and steps 2, 4 and 5 fall away.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -61,6 +63,7 @@ from rcm.steering.gate import Gate
 from rcm.steering.measurements import unsteered
 from rcm.steering.replies import SteeredReply, flipped, invalid, steered_transcript
 from rcm.steering.runner import SteeringRunner
+from rcm.transplant import decomposition
 from rcm.transplant.activations import NAME, WRITTEN_KINDS, Donor, Patched, everything_written
 from rcm.transplant.mapping import like_depth, mapped
 from rcm.transplant.source import HARMLESS, Source, rows_of, sources, usable_runs
@@ -72,6 +75,25 @@ NO_INTERVAL = (float("nan"), float("nan"))
 MATRIX_HINT = (
     "The mean difference of one model, brought into another. Null: the upper end of what random directions and "
     "directions of shuffled labels do there; p: against all of them (Fisher)."
+)
+DECOMPOSITION_HINT = (
+    "What this model's own direction does to the log-odds of refusing, in Shapley shares of its parts along and across "
+    "the other's, net of shuffled-label controls; beside what the other's direction does alone, and the least and most "
+    "that refits of the own one do, and random vectors with the other's cosine to it."
+)
+DECOMPOSITION_SHOWN = (
+    Column("source", "along the direction of"),
+    Column("operation", "operation"),
+    Column("own", "own direction", "log-odds", "adding: harmless prompts rise; ablating: harmful ones fall"),
+    Column("along", "share along", "share", "of the part along the other's direction"),
+    Column("across", "share across", "share", "of the rest"),
+    Column("other", "the other's alone", "log-odds"),
+    Column("refits_least", "least of refits", "log-odds"),
+    Column("alike_least", "least of vectors as close", "log-odds"),
+    Column("alike_most", "most of vectors as close", "log-odds"),
+    Column("cosine", "cosine"),
+    Column("refit_cosine", "least cosine of refits"),
+    Column("n", "prompts", "count"),
 )
 SHARE = "share of the other model's refusing"
 FEWEST = 16  # harmless prompts that both models were asked, below which a map says nothing
@@ -96,8 +118,9 @@ class Transplanted:
 class Transplant(Method):
     """`source`: the directory of a finished run, or a folder of runs, of which each model's latest is taken.
     `across_shapes`: whether to map directions between models of unlike shape. `strength` in lengths of the direction;
-    null is the one at which the source steered its own model, or 1. `prompts`: how many of each class to steer,
-    `pairs`: how many harmful ones to patch; null is all. `min_gap` in nats of log-odds; `min_share` of the gap."""
+    null is the one at which the source steered its own model, or 1. `prompts`: how many of each class to steer
+    and to decompose on, `pairs`: how many harmful ones to patch; null is all. `refits`: of the own direction, and as
+    many random ones alike the source's. `min_gap` in nats of log-odds; `min_share` of the gap."""
 
     source: str | None
     across_shapes: bool
@@ -107,6 +130,7 @@ class Transplant(Method):
     max_new_tokens: PositiveInt
     null_draws: PositiveInt
     null_directions: PositiveInt
+    refits: PositiveInt
     random_sets: PositiveInt
     min_gap: NonNegativeFloat
     min_share: NonNegativeFloat
@@ -129,7 +153,7 @@ class Transplant(Method):
         own = [one for one in given if one.is_of(model)]
         target = Target(model, prompts.train, next((one for one in own if one.selected), None))
         given = [one for one in given if one not in own] or own  # its own run has steered it with its own direction
-        rows, transcripts = list[Sequence[Any]](), list[dict[str, str | float]]()
+        rows, parts, transcripts = list[Sequence[Any]](), list[Sequence[Any]](), list[dict[str, str | float]]()
         runner: SteeringRunner | None = None
         for source in given:
             transplanted = self._transplanted(source, target, seed)
@@ -140,6 +164,7 @@ class Transplant(Method):
             runner = replace(fresh, _unsteered=runner._unsteered) if runner else fresh
             row, replies = yield from self._steered(runner, transplanted, prompts.test)
             rows.append(row)
+            parts += self._decomposed(source, target, prompts.test, seed)
             transcripts += [{"source": source.label, **steered_transcript(one, redact=self.redact)} for one in replies]
             yield from self._restored(source, model, texts(prompts.test.harmful[: self.pairs]), seed)
         shown = [
@@ -153,9 +178,30 @@ class Transplant(Method):
             Column("strength", "strength", "", "lengths of the direction"),
         ]
         yield Table("transplant/matrix", COLUMNS, rows, "transplants", MATRIX_HINT, shown)
+        if parts:
+            yield Table(
+                "transplant/decomposition",
+                decomposition.COLUMNS,
+                parts,
+                "own direction in parts",
+                DECOMPOSITION_HINT,
+                DECOMPOSITION_SHOWN,
+            )
         yield Transcripts(
             "transplant/transcripts", transcripts, "replies under other models' directions", "To test prompts."
         )
+
+    def _decomposed(self, source: Source, target: "Target", test: Part, seed: int) -> Iterator[Sequence[Any]]:
+        """Rows of the own direction's effects in parts along and across the source's; none where this model's own run
+        selected no direction, or where the source has another shape."""
+        if target.own is None or not source.has_shape_of(target.model) or source.is_of(target.model):
+            return
+        position, layer = target.own.position, target.own.layer
+        place = decomposition.Place(layer, *target.at(position, layer), target.own.refusal_tokens)
+        other = source.vector_of_all_at(position, layer)
+        asked = Part(*(side[: self.prompts] for side in test))
+        found = decomposition.decomposed(target.model, place, other, asked, self.refits, seed)
+        yield from found.rows(source.label, source.run.id)
 
     def _transplanted(self, source: Source, target: "Target", seed: int) -> Transplanted:
         if source.has_shape_of(target.model):

@@ -8,7 +8,9 @@ from typing import Any, Literal, get_args
 from rcm.packaged import PACKAGED
 
 Status = Literal["started", "finished", "failed"]
-Stage = Literal["base", "sft", "chat", "safety"]  # what training a model has behind it
+# What training a model has behind it; `benign`: tuned like its safety-trained twin, with nothing to refuse.
+Stage = Literal["base", "benign", "sft", "chat", "safety"]
+BENIGN: Stage = "benign"
 STAGES: tuple[Stage, ...] = get_args(Stage)  # as training goes
 
 

@@ -69,6 +69,12 @@ class Source:
             )
         return self.vectors[self.positions.index(position), layer].double().numpy()
 
+    def vector_of_all_at(self, position: int, layer: int) -> Vector:
+        """The mean difference of all training prompts, none filtered out: what two models are compared by."""
+        self.vector_at(position, layer)  # raises where the run did not look there
+        of_all = self.directions.tensors["mean_difference_all"]
+        return of_all[self.positions.index(position), layer].double().numpy()
+
     @property
     def n_layers(self) -> int:
         return self.vectors.shape[1]

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from rcm.comparison.changes import changes
-from rcm.comparison.cosines import cosines
 from rcm.comparison.reading import Reading
 from rcm.comparison.transplants import all_transplants
 from rcm.comparison.verdict import Verdict, verdict
@@ -17,6 +16,7 @@ from rcm.record.results import Null, Outcome, Result, Scalar, Table, Tensors, Tr
 from rcm.record.run import Run
 from rcm.record.storage import Store
 from rcm.record.stored import stored_run
+from rcm.transplant.decomposition import COLUMNS as PARTS
 
 N = 48
 MEASURED: Mapping[str, Any] = {"behaviour": {"max_new_tokens": 24}, "direction": {"max_kl": 0.1}}
@@ -105,7 +105,32 @@ def measured(refuses: float, separation: float = 2.0, vector: float = 1.0) -> li
     axis, other = np.eye(400)[:2]
     tuned = refuses > 0.5
     mixed = (vector * axis + (1 - vector) * other).tolist()
-    return [refusing(refuses), *place(3.0 if tuned else separation, mixed, refuses=tuned)]
+    found = [refusing(refuses), *place(3.0 if tuned else separation, mixed, refuses=tuned)]
+    return [*found, *(steered() if tuned else [])]
+
+
+def separability(highest: float) -> Table:
+    """Upper ends of the separation at every place."""
+    columns = ("position", "layer", "separation", "low", "high")
+    rows = [(-1, layer, highest - 0.5, highest - 1.0, highest) for layer in range(3)]
+    return Table("direction/separability", columns, rows)
+
+
+def steered(rate: float = 0.9) -> list[Result]:
+    """What the own direction does in text, beside controls that do next to nothing."""
+    null = Null(0.1, "random directions", 19)
+    return [Scalar(name, rate, n=N, null=null) for name in ("steering/force_rate", "steering/suppress_rate")]
+
+
+def decomposition(source: Reading, along: float) -> Table:
+    """The target's own direction, whose effect is by this share the work of its part along the source's."""
+    row: dict[str, Any] = {"source": source.name, "run": source.run.id, "n": N, "draws": 19}
+    row |= {"own": 6.0, "own_low": 5.0, "own_high": 7.0, "other": 6 * along, "cosine": 0.9, "refit_cosine": 0.95}
+    row |= {"along": along, "along_low": along - 0.1, "along_high": along + 0.1}
+    row |= {"across": 1 - along, "across_low": 0.9 - along, "across_high": 1.1 - along}
+    row |= {"refits_least": 5.0, "refits_most": 6.0, "alike_least": 3.0, "alike_most": 5.5}
+    rows = [[(row | {"operation": operation})[column] for column in PARTS] for operation in ("ablate", "add")]
+    return Table("transplant/decomposition", PARTS, rows)
 
 
 def matrix(source: Reading, outcome: str, **figures: Any) -> Table:
@@ -117,19 +142,21 @@ def matrix(source: Reading, outcome: str, **figures: Any) -> Table:
 
 
 def twins(
-    folder: Path, separation: float = 2.0, vector: float = 1.0, refuses: float = 0.9, brought: str | None = None
+    folder: Path, separation: float = 2.0, vector: float = 1.0, refuses: float = 0.9, along: float | None = None
 ) -> tuple[Reading, Reading, list[Reading]]:
-    """A base model, one that was tuned from it, and where `brought` says what came of it, a transplant between them."""
-    draw = np.random.default_rng(0)
+    """A base model, one that was tuned from it, and where `along` says what came of it, a transplant between them."""
     axis, other = np.eye(400)[:2]
     mixed = (vector * axis + (1 - vector) * other).tolist()
-    base = a_run(folder, "base", "base", [refusing(0.1, draw), *place(separation, mixed, refuses=False)])
-    tuned = a_run(folder, "tuned", "safety", [refusing(refuses, draw), *place(3.0, axis.tolist(), refuses=True)])
-    if brought is None:
+    base = a_run(
+        folder, "base", "base", [refusing(0.1), *place(separation, mixed, False), separability(separation + 0.5)]
+    )
+    tuned = a_run(folder, "tuned", "safety", [refusing(refuses), *place(3.0, axis.tolist(), True), *steered()])
+    if along is None:
         return base, tuned, []
-    return base, tuned, [a_run(folder, "tuned", "safety", [matrix(base, brought)], methods={"transplant": {}})]
+    results = [matrix(base, "steers"), decomposition(base, along)]
+    return base, tuned, [a_run(folder, "tuned", "safety", results, methods={"transplant": {}})]
 
 
 def verdict_on(before: Reading, after: Reading, others: Sequence[Reading] = ()) -> Verdict:
     brought = all_transplants([before, after, *others])
-    return verdict(before, after, changes(before, after), cosines(before, after), brought)
+    return verdict(before, after, changes(before, after), brought)

@@ -15,7 +15,7 @@ from tests.comparison.test_emergence import checkpoint
 
 
 def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
-    base, tuned, others = twins(tmp_path, brought="steers")
+    base, tuned, others = twins(tmp_path, along=1.0)
     alone = a_run(tmp_path, "base", "base", measured(0.1), seed=1)
     series = [checkpoint(tmp_path, adapter, rate, 2, family="f") for adapter, rate in ((None, 0.1), ("a/step-4", 0.9))]
     found = compare(reading.run for reading in (base, tuned, *others, alone, *series))

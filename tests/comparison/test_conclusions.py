@@ -15,7 +15,7 @@ from tests.comparison.made import a_run, measured, twins
 
 
 def test_the_order_in_which_runs_are_given_changes_nothing(tmp_path: Path) -> None:
-    base, tuned, others = twins(tmp_path, brought="steers")
+    base, tuned, others = twins(tmp_path, along=1.0)
     seeds = [a_run(tmp_path, model, stage, measured(0.1), seed=3) for model, stage in (("base", "base"), ("x", "chat"))]
     runs = [reading.run for reading in (base, tuned, *others, *seeds)]
     expected = as_json(compare(runs))

@@ -10,7 +10,7 @@ TRANSPLANT = {"transplant": {}}
 
 
 def test_a_transplant_tells_source_and_target(tmp_path: Path) -> None:
-    base, tuned, others = twins(tmp_path, brought="steers")
+    base, tuned, others = twins(tmp_path, along=1.0)
     (one,) = compare(reading.run for reading in (base, tuned, *others)).transplants
     assert (one.source, one.source_run, one.target.name) == ("base", base.run.id, "tuned")
     assert (one.row["outcome"], one.row["force"]) == ("steers", 0.9)
@@ -18,7 +18,7 @@ def test_a_transplant_tells_source_and_target(tmp_path: Path) -> None:
 
 
 def test_of_two_transplants_the_later_stands(tmp_path: Path) -> None:
-    base, tuned, earlier = twins(tmp_path / "earlier", brought="nothing")
+    base, tuned, earlier = twins(tmp_path / "earlier", along=0.0)
     later = a_run(tmp_path, "tuned", "safety", [matrix(base, "steers")], methods=TRANSPLANT, started="2026-03")
     found = latest_transplants(all_transplants([later, base, tuned, *earlier]))
     assert [(one.source, one.target.name, one.row["outcome"]) for one in found] == [("base", "tuned", "steers")]
@@ -60,7 +60,7 @@ def test_another_run_of_the_source_counts_and_another_seed_of_the_target_does_no
 
 
 def test_a_source_whose_run_is_gone_is_shown_and_decides_nothing(tmp_path: Path) -> None:
-    _, tuned, others = twins(tmp_path, brought="steers")
+    _, tuned, others = twins(tmp_path, along=1.0)
     found = all_transplants([tuned, *others])
     assert [one.source for one in latest_transplants(found)] == ["base"]
     namesake = a_run(tmp_path / "other", "base", weights="dddddddd", id="namesake")

@@ -1,5 +1,6 @@
 """Which runs are compared with which, what is left out, and why."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 from rcm.comparison import Comparison, compare
 from rcm.comparison.changes import ALPHA
 from rcm.comparison.reading import Reading
-from tests.comparison.made import MEASURED, a_run, matrix, measured, twins
+from tests.comparison.made import MEASURED, a_run, decomposition, matrix, measured, twins
 
 
 def compared(*readings: Reading) -> Comparison:
@@ -31,6 +32,15 @@ def tuned(folder: Path, id: str = "tuned", model: str = "tuned", stage: str = "s
     return a_run(folder, model, stage, measured(0.9), id=id, **changed)
 
 
+def brought_into(
+    folder: Path, source: Reading, along: float, seed: int = 0, model: str = "tuned", **changed: Any
+) -> Reading:
+    """The source's direction in the tuned model."""
+    results = [matrix(source, "steers"), decomposition(source, along)]
+    id = f"into-{source.run.id}"
+    return a_run(folder, model, "safety", results, methods={"transplant": {}}, seed=seed, id=id, **changed)
+
+
 def test_each_later_model_is_held_against_the_first(tmp_path: Path) -> None:
     first, second, _ = twins(tmp_path)
     third = tuned(tmp_path, "third", "third", started="2026-02")
@@ -39,7 +49,7 @@ def test_each_later_model_is_held_against_the_first(tmp_path: Path) -> None:
         ("base", "tuned", "base → tuned"),
         ("base", "third", "base → third"),
     ]
-    assert all(one.verdict.value == "coupling" for one in found.tunings)
+    assert all("was not decomposed" in one.verdict.sentence for one in found.tunings)
     assert all(
         change.p <= ALPHA
         for one in found.tunings
@@ -53,7 +63,9 @@ def test_three_seeds_of_the_base_and_two_of_the_tuned(tmp_path: Path) -> None:
     """Each seed is compared with its own; never two runs of the base with each other."""
     bases = [base(tmp_path, f"b{seed}", seed=seed) for seed in range(3)]
     later = [tuned(tmp_path, f"t{seed}", "smol-refusal", seed=seed) for seed in (0, 1)]
-    found = compared(*later, *bases)
+    found = compared(
+        *later, *bases, *(brought_into(tmp_path, bases[seed], 1.0, seed, model="smol-refusal") for seed in (0, 1))
+    )
     assert pairs(found) == [[("b0", "t0"), ("b1", "t1")]]
     assert [pair.seed for pair in found.tunings[0].pairs] == [0, 1]
     assert why(found) == {
@@ -88,7 +100,7 @@ def test_seeds_that_disagree_leave_it_open(tmp_path: Path) -> None:
     runs = [base(tmp_path, f"b{seed}", seed=seed) for seed in (0, 1)]
     refusing = tuned(tmp_path, "t0", seed=0)
     answering = a_run(tmp_path, "tuned", "safety", measured(0.1), id="t1", seed=1)
-    (one,) = compared(*runs, refusing, answering).tunings
+    (one,) = compared(*runs, refusing, answering, brought_into(tmp_path, runs[0], 1.0)).tunings
     assert [pair.verdict.value for pair in one.pairs] == ["coupling", "unchanged"]
     assert one.verdict.value == "open"
     assert one.verdict.sentence == (
@@ -178,9 +190,39 @@ def test_the_cure_names_what_tells_the_model_apart(tmp_path: Path) -> None:
 def test_a_transplant_of_the_same_seed_decides(tmp_path: Path) -> None:
     runs = [base(tmp_path, f"b{seed}", seed=seed) for seed in (0, 1)]
     runs += [tuned(tmp_path, f"t{seed}", seed=seed) for seed in (0, 1)]
-    brought = a_run(tmp_path, "tuned", "safety", [matrix(runs[1], "nothing")], methods={"transplant": {}}, seed=1)
-    (one,) = compared(*runs, brought).tunings
+    brought = [brought_into(tmp_path, runs[seed], along, seed) for seed, along in ((0, 1.0), (1, 0.0))]
+    (one,) = compared(*runs, *brought).tunings
     assert [pair.verdict.value for pair in one.pairs] == ["coupling", "representation"]
+
+
+def test_what_safety_tuning_changed_is_held_against_the_benign_twin(tmp_path: Path) -> None:
+    """The benign twin stands beside the base, and the refusing one is held against both."""
+    first, later = base(tmp_path), tuned(tmp_path)
+    benign = a_run(tmp_path, "benign", "benign", measured(0.1), id="benign")
+    both = [matrix(first, "steers"), matrix(benign, "steers")]
+    rows = [row for source in (first, benign) for row in decomposition(source, 0.0).rows]
+    brought = a_run(
+        tmp_path,
+        "tuned",
+        "safety",
+        [
+            replace(both[0], rows=[row for one in both for row in one.rows]),
+            replace(decomposition(first, 0.0), rows=rows),
+        ],
+        methods={"transplant": {}},
+    )
+    found = compared(first, benign, later, brought)
+    verdicts = {one.name: one.verdict for one in found.tunings}
+    assert {name: one.value for name, one in verdicts.items()} == {
+        "base → benign": "unchanged",
+        "base → tuned": "representation",
+        "benign → tuned": "representation",
+    }
+    assert "It is the same held against benign" in verdicts["base → tuned"].sentence
+    # Without what the benign twin's direction does in the tuned model nothing is concluded.
+    alone = brought_into(tmp_path, first, 0.0, started="2026-04")
+    verdicts = {one.name: one.verdict for one in compared(first, benign, later, alone).tunings}
+    assert verdicts["base → tuned"].value == "open"
 
 
 @pytest.mark.parametrize("side", [0, 1])

@@ -5,19 +5,20 @@ from typing import Any
 
 import pytest
 
-from rcm.comparison.verdict import OPEN, Verdict, overall, verdict
+from rcm.comparison.verdict import OPEN, Verdict, against_benign, overall, verdict
 from tests.comparison.made import a_run, twins, verdict_on
 
 
 @pytest.mark.parametrize(
     ("value", "planted"),
     [
-        ("coupling", {}),
-        ("representation", {"vector": 0.0}),
-        ("behaviour", {"separation": 0.8}),
+        ("coupling", {"along": 1.0}),
+        ("representation", {"along": 0.0}),
+        ("mixed", {"along": 0.5}),
+        ("behaviour", {"separation": 0.2}),
         ("unchanged", {"refuses": 0.1}),
-        ("coupling", {"vector": 0.0, "brought": "steers"}),  # what a transplant shows goes before a cosine
-        ("representation", {"brought": "nothing"}),
+        ("open", {}),  # nothing was transplanted
+        ("open", {"along": 1.0, "separation": 0.8}),  # it neither tells them apart nor certainly does not
     ],
 )
 def test_the_verdict(tmp_path: Path, value: str, planted: dict[str, Any]) -> None:
@@ -25,14 +26,21 @@ def test_the_verdict(tmp_path: Path, value: str, planted: dict[str, Any]) -> Non
 
 
 def test_the_verdict_says_what_it_rests_on(tmp_path: Path) -> None:
-    sentence = verdict_on(*twins(tmp_path, brought="steers")).sentence
-    for part in ("were refused before", "The base separates them by 2.00", "cosine is 0.7 (null 0.2)", "forces 90.0"):
+    sentence = verdict_on(*twins(tmp_path, along=1.0)).sentence
+    for part in (
+        "Said where certainly more than 50% of the later direction's effect",
+        "were refused before",
+        "The earlier model separates them by 2.00",
+        "the cosine of the two directions is 0.9 (its own refits: 0.95 or more)",
+        "Ablating the later's own direction moves refusing by 6 nats",
+        "Adding the later's own direction",
+    ):
         assert part in sentence
 
 
 def test_without_figures_the_verdict_is_open(tmp_path: Path) -> None:
     runs = [a_run(tmp_path, name, stage) for name, stage in (("a", "base"), ("b", "chat"))]
-    assert verdict(*runs, [], None, []).value == "open"
+    assert verdict(*runs, [], []).value == "open"
 
 
 def test_one_pair_of_runs_decides_alone() -> None:
@@ -61,3 +69,33 @@ def test_pairs_that_disagree_leave_it_open() -> None:
     found = overall(verdicts)
     assert (found.value, found.agreed) == (OPEN, False)
     assert found.sentence == "Its runs do not agree on what tuning changed. Coupling: a and c. Unchanged: b."
+
+
+SAFE, SAME = Verdict("representation", ["Evidence."]), Verdict("unchanged", [])
+
+
+def test_a_benign_twin_that_changed_nothing_and_says_the_same_supports_it() -> None:
+    found = against_benign(SAFE, SAFE, SAME, "benign")
+    assert found.value == "representation"
+    assert found.evidence[0].startswith("It is the same held against benign")
+    assert found.evidence[1:] == ["Evidence."]
+
+
+@pytest.mark.parametrize(
+    ("from_benign", "of_benign", "because"),
+    [
+        (Verdict("coupling", []), SAME, "Held against benign, tuned alike with nothing to refuse, it is coupling"),
+        (Verdict(OPEN, []), SAME, "it is open"),
+        (SAFE, Verdict("representation", []), "changed is representation: tuning alone may have done it"),
+        (SAFE, Verdict(OPEN, []), "changed is open"),
+    ],
+)
+def test_a_benign_twin_that_contradicts_leaves_it_open(from_benign, of_benign, because: str) -> None:
+    found = against_benign(SAFE, from_benign, of_benign, "benign")
+    assert found.value == OPEN
+    assert found.evidence[0] == "From the base it is representation."
+    assert because in found.evidence[1]
+
+
+def test_what_is_open_or_unchanged_stays_so_whatever_the_benign_twin_says() -> None:
+    assert against_benign(SAME, SAFE, SAFE, "benign") == SAME
