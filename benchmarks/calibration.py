@@ -89,7 +89,7 @@ def measured(truth: Truth, n: int, draw: Draw) -> Measured:
     *refits, refit = truth.refits + 0.015 * draw.standard_normal(REFITS + 1)
     cosine = refit if truth.cosine is None else draw.uniform(*truth.cosine)
     parts = {operation: _parts(_effects(truth, share, cosine, n, draw)) for operation in ("ablate", "add")}
-    change = paired(FIGURES[0], _refused(truth.refuses, n, draw), np.ones(n, dtype=bool))
+    change = paired(FIGURES[0], _refused(truth.refuses, n, draw), np.ones(n, dtype=bool), _categories(n))
     before, highest = _separations(truth.told_apart, n, draw)
     return Measured(
         more_refused=Bounds(change.difference, *change.interval),

@@ -1,9 +1,11 @@
 """What differs between two runs, figure by figure, prompt by prompt.
 
-Both models answered the same prompts, so figures are compared within prompts: the interval resamples prompts (of each
-class), the p-value exchanges the two models' values of a prompt, which had they not differed could have come from
-either. Where runs were asked other prompts, whole prompts are exchanged instead, and it is said; separation and probe
-accuracy then may rest on fits to other prompts as well, which the exchange cannot tell apart, and stay untested.
+Both models answered the same prompts, so figures are compared within prompts, and where these come in categories, by
+category: the interval leaves out one category at a time (`rcm.stats.by_cluster`; of shares it is never narrower than
+that of the prompts alone), the p-value exchanges the two models' values of a whole category, which had they not
+differed could have come from either. Without categories prompts take their place. Where runs were asked other prompts,
+whole prompts are exchanged instead, and it is said; separation and probe accuracy then may rest on fits to other
+prompts as well, which the exchange cannot tell apart, and stay untested.
 All p-values of a pair of runs are Holm's, so that one in twenty comparisons of equal models finds anything at all.
 """
 
@@ -18,6 +20,7 @@ from rcm.comparison.reading import Reading
 from rcm.record.identity import prompt_digest
 from rcm.record.results import Transcripts
 from rcm.record.units import Unit, known
+from rcm.stats import FEWEST_CLUSTERS, by_cluster, paired_difference_interval
 from rcm.stats.separability import separations, spread
 
 DRAWS, SEED = 2000, 0
@@ -84,23 +87,57 @@ def _change(figure: Compared, before: Reading, after: Reading) -> Change | None:
         return None
     if len(common) == len(first) == len(second):
         values = np.array([[sample[key] for key in common] for sample in (first, second)])
-        return paired(figure, values, _harmful(common))
+        names = _categories(before)
+        return paired(figure, values, _harmful(common), [names.get(key, "") for key in common])
     return _unpaired(figure, first, second)
 
 
-def paired(figure: Compared, values: Float[np.ndarray, "2 prompt"], harmful: Harmful) -> Change:
+def paired(
+    figure: Compared, values: Float[np.ndarray, "2 prompt"], harmful: Harmful, categories: Sequence[str] = ()
+) -> Change:
     """Of an earlier and a later run on the same prompts."""
-    draw = np.random.default_rng(SEED)
-    again = resampled(harmful, draw)
-    swap = draw.random((DRAWS, values.shape[1])) < 0.5
+    draw, n = np.random.default_rng(SEED), values.shape[1]
+    of_prompt = np.arange(n)
+    if all(categories) and len(set(categories)) >= FEWEST_CLUSTERS:
+        of_prompt = np.unique(np.asarray(categories), return_inverse=True)[1]
+    swap = (draw.random((DRAWS, of_prompt.max() + 1)) < 0.5)[:, of_prompt]
     exchanged = [np.where(swap, values[1 - i], values[i]) for i in (0, 1)]
-    change = _change_of(
-        figure,
-        [figure.of(one, harmful) for one in values],
-        [figure.statistic(one[again], harmful) for one in values],
-        [figure.statistic(one, harmful) for one in exchanged],
-    )
-    return replace(change, d=_cohen(figure, values), n=values.shape[1])
+    before, after = (figure.of(one, harmful) for one in values)
+    chance = np.subtract(*(figure.statistic(one, harmful) for one in exchanged[::-1]))
+    interval = _paired_interval(figure, values, harmful, categories, draw)
+    p = _p(after - before, chance)
+    return Change(figure.label, figure.unit, before, after, interval, p, _cohen(figure, values), n)
+
+
+def _paired_interval(
+    figure: Compared,
+    values: Float[np.ndarray, "2 prompt"],
+    harmful: Harmful,
+    categories: Sequence[str],
+    draw: np.random.Generator,
+) -> tuple[float, float]:
+    if figure.statistic is share:
+        return paired_difference_interval(values[0] > 0.5, values[1] > 0.5, categories)
+
+    def difference(index: np.ndarray) -> float:
+        before, after = (figure.of(one[index], harmful[index]) for one in values)
+        return after - before
+
+    by_category = by_cluster(difference, categories)
+    if by_category is not None:
+        return by_category
+    again = resampled(harmful, draw)
+    before, after = (figure.statistic(one[again], harmful) for one in values)
+    return _quantiles(after - before)
+
+
+def _categories(reading: Reading) -> dict[tuple[str, str], str]:
+    """Of every prompt that the run asked, by kind and digest; where it says what categories they have."""
+    replies = next((one for one in reading.every(Transcripts) if one.name == REPLIES), None)
+    return {
+        (str(row["kind"]), prompt_digest(str(row["prompt"]))): str(row.get("category", ""))
+        for row in (replies.rows if replies else ())
+    }
 
 
 def _unpaired(figure: Compared, first: Sample, second: Sample) -> Change:
@@ -135,10 +172,20 @@ def _change_of(
 ) -> Change:
     """Each of the earlier and of the later run: the figure, resampled, and exchanged."""
     before, after = observed
-    low, high = np.quantile(drawn[1] - drawn[0], [0.025, 0.975])
-    beyond = np.abs(chance[1] - chance[0]) >= abs(after - before) - 1e-9
-    p = (1 + int(beyond.sum())) / (1 + DRAWS) if known(after - before) else NAN
-    return Change(figure.label, figure.unit, before, after, (float(low), float(high)), p)
+    p = _p(after - before, chance[1] - chance[0])
+    return Change(figure.label, figure.unit, before, after, _quantiles(drawn[1] - drawn[0]), p)
+
+
+def _quantiles(drawn: Values) -> tuple[float, float]:
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _p(difference: float, chance: Values) -> float:
+    """How often chance differs as much, counting what was observed; NaN where there is no difference to speak of."""
+    if not known(difference):
+        return NAN
+    return (1 + int((np.abs(chance) >= abs(difference) - 1e-9).sum())) / (1 + DRAWS)
 
 
 def _cohen(figure: Compared, values: Float[np.ndarray, "2 prompt"]) -> float | None:

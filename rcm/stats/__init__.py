@@ -11,6 +11,7 @@ from rcm.stats.intervals import (
     bootstrap,
     by_cluster,
     mean_interval,
+    paired_difference_interval,
     rate_interval,
     wilson,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "by_cluster",
     "label_swap_max_t",
     "mean_interval",
+    "paired_difference_interval",
     "permuted_rates",
     "rate_interval",
     "reached",

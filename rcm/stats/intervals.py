@@ -53,6 +53,22 @@ def rate_interval(hits: Bool[np.ndarray, " prompt"], clusters: Sequence[str] = (
     return wilson(float(hits.mean()) * n / effect, n / effect, float(t.ppf(0.975, groups - 1)))
 
 
+def paired_difference_interval(
+    before: Bool[np.ndarray, " prompt"], after: Bool[np.ndarray, " prompt"], clusters: Sequence[str] = ()
+) -> Interval:
+    """Of the difference between two shares of the same prompts (Agresti and Min 2005, Stat Med 24:729: half a prompt
+    more in each of the four cells, so that no difference at all is not taken for certain); by category as wide as the
+    jackknife over categories, where that is wider."""
+    n = len(before) + 2
+    gained, lost = (float((one & ~other).sum()) + 0.5 for one, other in ((after, before), (before, after)))
+    middle = (gained - lost) / n
+    half = float(norm.ppf(0.975)) * math.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
+    low, high = middle - half, middle + half
+    differences = after.astype(float) - before
+    by_category = by_cluster(lambda index: float(differences[index].mean()), clusters)
+    return (low, high) if by_category is None else (min(low, by_category[0]), max(high, by_category[1]))
+
+
 def mean_interval(values: Samples, clusters: Sequence[str] = ()) -> Interval | None:
     """Of a mean; None below `FEWEST`."""
     names = _names(clusters)

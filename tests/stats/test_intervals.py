@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from rcm.stats import FEWEST, bootstrap, by_cluster, mean_interval, rate_interval, wilson
+from rcm.stats import (
+    FEWEST,
+    bootstrap,
+    by_cluster,
+    mean_interval,
+    paired_difference_interval,
+    rate_interval,
+    wilson,
+)
 
 CATEGORIES = [f"c{i % 12}" for i in range(48)]
 
@@ -82,3 +90,26 @@ def test_by_cluster_is_the_t_interval_of_equal_clusters() -> None:
     values = np.random.default_rng(4).standard_normal(20)
     alone = by_cluster(lambda index: float(values[index].mean()), [str(i) for i in range(20)])
     assert alone == pytest.approx(mean_interval(values))
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0])
+def test_paired_differences_cover(spread: float) -> None:
+    """Also where a whole category changes."""
+    random = np.random.default_rng(5)
+    covered = 0
+    for _ in range(1000):
+        readiness = random.standard_normal(48)
+        before, after = (
+            readiness + random.standard_normal(48) + spread * random.standard_normal(12)[np.arange(48) % 12] > 0
+            for _ in range(2)
+        )
+        low, high = paired_difference_interval(before, after, CATEGORIES)
+        covered += low <= 0 <= high
+    assert covered >= 940
+
+
+def test_no_difference_among_few_is_not_certainly_none() -> None:
+    same = np.zeros(8, dtype=bool)
+    low, high = paired_difference_interval(same, same)
+    assert low == -high
+    assert high == pytest.approx(1.96 * 1 / 10, abs=1e-3)  # sqrt(0.5 + 0.5) / (8 + 2)
