@@ -153,9 +153,14 @@ def reported(
     seed: int = 0,
 ) -> dict[str, Any]:
     """What methods report, by name; `findings` are those of methods that went before."""
-    study = Study(model, prompts, judge or planted_judge(), seed, {type(finding): finding for finding in findings})
+    study = study_of(model, prompts, seed, judge, *findings)
     in_turn = methods if isinstance(methods, Mapping) else {"method": methods}
     return by_name(run_in_turn(in_turn, study))
+
+
+def study_of(model: LoadedModel, prompts: Split, seed: int = 0, judge: Judge | None = None, *findings: Any) -> Study:
+    """What methods work with, judged by how a reply opens."""
+    return Study(model, prompts, judge or planted_judge(), seed, {type(finding): finding for finding in findings})
 
 
 MAP = ("behaviour", "direction", "patching", "steering")
