@@ -24,7 +24,8 @@ PLANTED = "2.0"
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}~>"
 BRIEF = {
     "pairs": None,
-    "ranked_pairs": 1,
+    "activation_pairs": 1,
+    "knock_out_pairs": 8,
     "position_pairs": 12,
     "random_sets": 40,
     "leading_heads": 2,
