@@ -282,7 +282,7 @@ class Patching(Method):
                 f"patching/heads_for_{part * 100:.0f}",
                 needed,
                 n=len(order),
-                null=Null.of_draws(heads_needed(draws, sizes, part), SAME_LAYERS, "low", needed),
+                null=Null.of_draws(heads_needed(draws, sizes, part), SAME_LAYERS, "low", float(needed)),
                 unit="count",
                 counts="heads",
                 label=f"{part:.0%} of it",
