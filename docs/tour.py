@@ -34,7 +34,9 @@ harmful, harmless = texts(prompts.test.harmful), texts(prompts.test.harmless)
 
 # %% [markdown]
 # ## Find the circuit
-# Every attention head of eight harmful prompts, replaced by its output on the harmless twin: all heads in one pass.
+# Every attention head of eight pairs exchanged between a harmful prompt and its harmless twin, both ways: all heads in one
+# pass. Shares of eight pairs are no finding; `method=[direction,patching]` says which heads are critical, and of strong ones
+# that are not, why.
 
 # %%
 tokens = [one.token for one in refusal_openings(last_logits(model, harmful), last_logits(model, harmless))]
@@ -43,12 +45,12 @@ engine = engine_of(
     model, cache_components(model, [pairs[0][0]], tail=2), cache_components(model, [pairs[0][1]], tail=2), seed
 )
 exchanged = interchange(engine, pairs, Rows.each(["head"], engine.shape), LogOdds(tuple(tokens)))
-shares = (exchanged.necessity / exchanged.gap[:, None]).median(0).values
+shares = exchanged.where(exchanged.gap.abs() >= 1).shares.mean((0, 1))  # necessity and sufficiency, in the pair's gaps
 
 # %%
 heads = engine.shape.components(["head"])
 for cell in shares.argsort(descending=True)[:5].tolist():
-    print(f"{heads[cell]}: {shares[cell]:.0%} of refusing is lost without it")
+    print(f"{heads[cell]}: {shares[cell]:.0%} of refusing goes with it")
 
 # %% [markdown]
 # ## Extract the direction

@@ -33,13 +33,13 @@ TRIGGER_AXIS, REFUSAL_AXIS, CONSTANT_AXIS, UNUSED_AXIS = range(4)
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}\n>"
 
 
-def planted_model(layer: int = 3, batch_size: int = 16) -> LoadedModel:
-    """The model, with the direction first readable at the input of `layer`."""
+def planted_model(layer: int = 3, batch_size: int = 16, heads: int = 2) -> LoadedModel:
+    """The model, with the direction first readable at the input of `layer`, and as many heads in each layer."""
     size = {
         "hidden_size": WIDTH,
         "num_hidden_layers": LAYERS,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 2,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
         "intermediate_size": 32,
         "max_position_embeddings": 256,
         "tie_word_embeddings": False,

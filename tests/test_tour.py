@@ -16,7 +16,7 @@ def test_the_tour_finds_extracts_and_steers() -> None:
     done = subprocess.run([sys.executable, ROOT / "docs" / "tour.py"], capture_output=True, text=True, env=asked)
     assert done.returncode == 0, done.stderr
     said = done.stdout
-    assert said.count("of refusing is lost without it") == 5
+    assert said.count("of refusing goes with it") == 5
     assert "Position -1, layer" in said
     forced, freed = (
         next(line for line in said.splitlines() if line.startswith(part)) for part in ("harmless,", "harmful,")

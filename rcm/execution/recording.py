@@ -106,14 +106,6 @@ def _beginning(model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int) 
     return shared if shared * (len(prompts) - 1) > WORTH_SHARING else 0
 
 
-def mean_values(model: LoadedModel, prompts: Sequence[Sequence[int]]) -> Values:
-    """Means over prompts at their last token, as the values of one prompt: the donor of mean ablation."""
-    ordered = sorted(prompts, key=len)
-    batches = [ordered[start : start + model.batch_size] for start in range(0, len(ordered), model.batch_size)]
-    values = [cache_components(model, batch).at(-1) for batch in batches]
-    return Values(*(torch.cat(parts, dim=1).mean(1, keepdim=True) for parts in zip(*values, strict=True)))
-
-
 class _Keeper:
     """An intervention that changes nothing and keeps what it sees at the last tokens."""
 

@@ -1,27 +1,35 @@
 """Which layers and heads decide on refusal: exact interchange of components between harmful and harmless prompts.
 
-1. Pair harmful with harmless test prompts. At the last token of the prompt replace every head, attention output, MLP
-   output and residual stream in turn, harmless into harmful (necessity) and harmful into harmless (sufficiency): all of
-   them in one pass, exactly (`rcm.execution.rows`).
-2. An effect is the change of the refusal metric as a share of the pair's gap; a pair without a gap has no share.
-3. A cell is significant if it exceeds what swapping the labels within pairs reaches anywhere in all maps (max-T), and
-   critical if its share is also certain to exceed `min_share`. So "none" is a possible answer.
-4. Two other ways to rank heads stand beside: what they write along the refusal direction, and what refusing loses when
-   their mean over training prompts replaces them. Do the three agree, and is the ranking stable over pairs?
-5. On validation pairs, which had no part in the choice: the critical heads together, beside random sets of as many
-   heads of the same layers; and the leading heads knocked out two at a time, which shows copies that stand in for each
-   other.
+On test pairs, which choose:
+
+1. Pair harmful with harmless test prompts (`rcm.patching.pairs`). At the last token of the prompt replace every head,
+   attention output, MLP output and residual stream in turn, harmless into harmful (necessity) and harmful into harmless
+   (sufficiency): all of them in one pass, exactly (`rcm.execution.rows`).
+2. An effect is the change of the refusal metric as a share of the pair's gap, over the pairs that have one.
+3. A cell is significant if its share exceeds what swapping the labels within pairs reaches anywhere in all maps
+   (max-T), and critical if the share is also certain to exceed `min_share`. So "none" is a possible answer. Tables go
+   by share, and say of the strongest that are not critical what they lack.
+4. Another way to rank heads stands beside: what they write along the refusal direction, where they can. Do the two
+   agree, and is the ranking stable over pairs?
+
+On validation pairs, which had no part in choosing and judge:
+
+5. The critical heads together, beside random sets of as many heads of the same layers. Refusing is `localised` only if
+   they do more than those.
+6. How few heads, in the order of step 3, do half and 80 % of what all heads do, beside random orders.
+7. The leading heads knocked out two at a time, which shows copies that stand in for each other.
 """
 
+import math
 from collections.abc import Generator, Iterator, Sequence
-from typing import Any, ClassVar, Literal
+from functools import partial
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from pydantic import NonNegativeFloat, PositiveInt
 from scipy.stats import spearmanr
-from torch import Tensor
 
 from rcm.directions.refusal_direction import RefusalDirection
 from rcm.execution.components import COMPONENT_KINDS, Component, Rows
@@ -32,53 +40,65 @@ from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
 from rcm.methods import Method, Study
 from rcm.models import LoadedModel
 from rcm.patching import (
+    ALPHA,
     Effects,
     Interchange,
-    Pair,
-    Ranking,
+    Pairs,
     ShareEstimates,
+    beside_random,
+    first_of,
+    heads_needed,
     interchange,
     interchange_of_replies,
-    own_replies,
-    rank_heads,
+    random_orders,
+    sizes_up_to,
     stability,
+    written_shares,
 )
+from rcm.patching.effects import estimate
 from rcm.prompts import Part
 from rcm.record.results import RANDOM_HEADS, Column, Curve, Heatmap, Line, Null, Outcome, Result, Scalar, Table
-from rcm.stats import bootstrap
+from rcm.stats import ENOUGH, FEWEST, mean_interval, reached
 from rcm.transplant.activations import kept_activations
 
-LOCALISED, NONE, NO_GAP = "localised", "none", "no_gap"
-TOP = 10  # heads, of which the stability of the ranking is told
-MEAN_PAIRS = 48  # training pairs behind the mean that ablation puts in the place of a head
-PAIRS_PER_SET = 4  # that one random set is measured on
+LOCALISED, UNSPECIFIC, LAYERS, NONE, NO_GAP, OPEN = "localised", "unspecific", "layers", "none", "no_gap", "open"
+WORDS = (
+    "localised: the critical heads do more than random sets of heads of their layers, on pairs that had no part in "
+    "choosing them; unspecific: they do not; layers: only outputs of whole layers are critical; none: nothing is; "
+    "open: too little to judge by"
+)
+TOP = 10  # heads, of which the stability of the ranking is told, and components that tables show at least
+PARTS = (0.5, 0.8)  # of what all heads do together
 SHARE = "share of the gap"
-WAYS = ("necessity", "sufficiency")
+WAYS: tuple[Literal["necessity"], Literal["sufficiency"]] = ("necessity", "sufficiency")
 LOST = {"necessity": "lost", "sufficiency": "gained"}
-OTHER = {"necessity": "harmless", "sufficiency": "harmful"}
-OUTLINED = "Outlined: critical, that is significant over all cells (max-T) and certainly above min_share."
-RANKINGS = {"interchange": "patching", "direct": "writing", "ablation": "ablation"}
-TextPair = tuple[str, str]  # a harmful prompt and the harmless one beside it
+OTHER: dict[str, Literal["harmful", "harmless"]] = {"necessity": "harmless", "sufficiency": "harmful"}
+OUTLINED = (
+    "Outlined: critical, that is significant over all cells (max-T) and certainly above min_share. The table says what "
+    "the strongest of the others lack."
+)
+SAME_LAYERS = f"{RANDOM_HEADS} of the same layers"
 
 
 class Patching(Method):
     """`pairs`: how many test pairs; null is all. `position_pairs`: how many of them also at every end-of-instruction
-    token. `ranked_pairs`: how many of them to rank heads on by contribution and by ablation, and how many validation
-    pairs to knock heads out on, two at a time. `metric`: `log_odds` of opening with a refusal token, or `replies`, how
-    much likelier the model's own refusal is than its own answer over `reply_tokens` tokens; ablation is always in
-    log-odds. `min_gap` in nats, in which both metrics are. `min_share` of the gap. `random_sets`: of heads, behind the
-    null of the critical ones. `leading_heads`: how many of each ranking to knock out two at a time.
+    token. `activation_pairs`: how many of them to keep the activations of, for other checkpoints. `metric`: `log_odds`
+    of opening with a refusal token, or `replies`, how much likelier the model's own refusal is than its own answer over
+    `reply_tokens` tokens. `min_gap` in nats, in which both metrics are. `min_share` of the gap. `random_sets`: how many
+    of heads, and how many random orders of them. `leading_heads`: how many of each ranking to knock out two at a time,
+    on `knock_out_pairs` of the validation pairs.
     """
 
     pairs: PositiveInt | None
     position_pairs: PositiveInt
-    ranked_pairs: PositiveInt
+    activation_pairs: PositiveInt
     metric: Literal["log_odds", "replies"]
     reply_tokens: PositiveInt
     min_gap: NonNegativeFloat
     min_share: NonNegativeFloat
     random_sets: PositiveInt
     leading_heads: PositiveInt
+    knock_out_pairs: PositiveInt
 
     needs: ClassVar = (RefusalDirection,)
     uses: ClassVar = (RefusalBehaviour,)
@@ -92,8 +112,8 @@ class Patching(Method):
             value = behaviour.outcome.value if behaviour is not None and stopped else NO_REFUSAL
             yield Outcome("patching/outcome", value, "There is no refusing to localise.", complete=False)
             return
-        pairs = _pairs(prompts.test)[: self.pairs]
-        engine = _engine(model, pairs, seed)
+        asked = Pairs.of(model, prompts.test, prompts.paired).first(self.pairs)
+        engine = _engine(model, asked, seed)
         reason = f"{engine.reason[0].upper()}{engine.reason[1:]}."
         hint = "rows: all in one pass; loop: one pass for each"
         yield Outcome("patching/engine", engine.path, reason, label="engine", hint=hint)
@@ -105,116 +125,178 @@ class Patching(Method):
                 hint="largest difference of a logit from the slow loop's",
                 good="low",
             )
+        pairs = self._measurable(model, asked, found)
+        if self.metric == "replies":
+            yield _count("pairs_with_short_replies", "left out: short reply", len(asked) - len(pairs))
+        if not len(pairs):
+            why = f"In no pair are both replies as long as reply_tokens, {self.reply_tokens}."
+            yield Outcome("patching/outcome", NO_GAP, why, complete=False, hint=WORDS)
+            return
 
         components = engine.shape.components(COMPONENT_KINDS)
         patches = Rows.concat(
             [Rows.each(COMPONENT_KINDS, engine.shape), Rows.identity(engine.shape), Rows.full(engine.shape)]
         )
-        exchanged = self._exchanged(engine, pairs, patches, found, "every component")
-        yield from _controls(exchanged, engine)
-        effects = Effects.of(exchanged.rows(range(len(components))), components, self.min_gap, seed)
-        yield from _gap(exchanged, effects, seed)
+        exchanged = self._exchanged(engine, found, pairs, patches, "every component")
+        yield _noise_floor(exchanged, engine)
+        effects = Effects.of(exchanged.rows(range(len(components))), components, self.min_gap, seed, pairs.categories)
+        yield from _gap(exchanged, effects, pairs)
         if not effects.with_gap.any():
             why = f"In no pair does the metric differ by {self.min_gap:g} or more."
-            yield Outcome("patching/outcome", NO_GAP, why, complete=False)
+            yield Outcome("patching/outcome", NO_GAP, why, complete=False, hint=WORDS)
             return
-        yield from _maps(effects, engine, self.min_share)
+        gapped = pairs.some(np.flatnonzero(effects.with_gap).tolist())
+        yield from _whole_last_token(exchanged.where(torch.from_numpy(effects.with_gap)), gapped)
+        yield from _maps(effects, engine, self.min_share, pairs)
         yield _residual_curve(effects, engine)
-        yield kept_activations(model, [harmful for harmful, _ in pairs[: self.ranked_pairs]], found.refusal_tokens)
+        texts = [harmful for harmful, _ in pairs.first(self.activation_pairs).texts]
+        yield kept_activations(model, texts, found.refusal_tokens)
 
-        ranked, training = (
-            _tokens(model, some) for some in (pairs[: self.ranked_pairs], _pairs(prompts.train)[:MEAN_PAIRS])
-        )
-        ranking = rank_heads(engine, ranked, training, LogOdds(found.refusal_tokens), found.vector)
-        yield from _agreement(effects, ranking)
+        written = written_shares(model, gapped.tokens, found.vector, found.layer, found.position)
+        direct = estimate(written.double().flatten(1).numpy(), np.full(written[0].numel(), np.nan), gapped.categories)
+        yield from _agreement(effects, direct)
         yield from _stability(effects, seed)
         critical = effects.critical(self.min_share)
-        yield _heads_table(effects, ranking, critical)
-        yield _layers_table(effects, critical)
+        yield _heads_table(effects, direct, critical, self.min_share)
+        yield _layers_table(effects, critical, self.min_share)
+        chosen = [cell for cell in effects.of_kind("head") if critical[cell]]
+        heads = [components[cell] for cell in chosen if effects.share[cell] > 0]
+        yield from _critical_heads(len(heads), len(chosen) - len(heads), len(effects.of_kind("head")))
 
-        heads = [components[cell] for cell in effects.of_kind("head") if critical[cell]]
-        yield _outcome(effects, critical)
-        yield Scalar(
-            "patching/critical_heads",
-            len(heads),
-            n=len(effects.of_kind("head")),
-            counts="heads",
-            unit="count",
-            label="critical heads",
-            hint="significant over all components (max-T), and share certainly above min_share",
-        )
-        held_out = _pairs(prompts.validation)
-        if heads:
-            yield from self._together(engine, held_out, heads, found, seed)
-        leading = _leading(effects, ranking, self.leading_heads)
-        yield self._knock_out(engine, held_out[: self.ranked_pairs], leading, found)
+        held_out = self._with_gap(engine, found, prompts.validation, prompts.paired)
+        judged = None
+        if heads and len(held_out):
+            judged, *ways = self._together(engine, held_out, heads, found, seed)
+            yield judged
+            yield from ways
+        yield _outcome(effects, critical, self.min_share, judged, pairs)
+        if len(held_out):
+            yield from self._concentration(engine, held_out, effects, found, seed)
+            leading = _leading(effects, direct, self.leading_heads)
+            yield self._knock_out(engine, held_out.first(self.knock_out_pairs), leading, found)
         if len(found.positions) > 1:  # the last one alone is in the curve
-            yield from self._positions_maps(engine, pairs[: self.position_pairs], found, seed)
+            yield from self._positions_maps(engine, pairs.first(self.position_pairs), found, seed)
+
+    def _measurable(self, model: LoadedModel, pairs: Pairs, found: RefusalDirection) -> Pairs:
+        """Those that the metric of the settings has a value for."""
+        if self.metric == "log_odds":
+            return pairs
+        return pairs.with_replies(model, found.refusal_tokens, self.reply_tokens)
+
+    def _with_gap(self, engine: Engine, found: RefusalDirection, part: Part, paired: bool) -> Pairs:
+        """Pairs of a part that have a gap, whichever prompt is refused more."""
+        pairs = self._measurable(engine.model, Pairs.of(engine.model, part, paired), found)
+        if not len(pairs):
+            return pairs
+        study = self._exchanged(engine, found, pairs, Rows.of([], engine.shape), "gaps")
+        return pairs.some(torch.nonzero(study.gap.abs() >= self.min_gap)[:, 0].tolist())
 
     def _exchanged(
         self,
         engine: Engine,
-        pairs: Sequence[TextPair],
-        patches: Rows,
         found: RefusalDirection,
+        pairs: Pairs,
+        patches: Rows,
         label: str,
         position: int = -1,
     ) -> Interchange:
         """Patch pairs both ways at one position, by the metric that the settings name."""
         label = f"patching: {label}"
-        tokens = _tokens(engine.model, pairs)
-        if self.metric == "log_odds":
-            return interchange(engine, tokens, patches, LogOdds(found.refusal_tokens), -position, label)
-        refusals, answers = own_replies(engine.model, pairs, found.refusal_tokens, self.reply_tokens)
-        return interchange_of_replies(engine, tokens, patches, refusals, answers, position, label)
-
-    def _shares(self, study: Interchange) -> Float[Tensor, "way pair row"]:
-        """Of the pairs that have a gap."""
-        kept = study.where(study.gap >= self.min_gap)
-        return torch.stack([kept.necessity, kept.sufficiency]) / kept.gap[:, None]
+        if pairs.replies is None:
+            return interchange(engine, pairs.tokens, patches, LogOdds(found.refusal_tokens), -position, label)
+        return interchange_of_replies(engine, pairs.tokens, patches, *pairs.replies, position, label)
 
     def _together(
-        self, engine: Engine, pairs: Sequence[TextPair], heads: Sequence[Component], found: RefusalDirection, seed: int
+        self, engine: Engine, pairs: Pairs, heads: Sequence[Component], found: RefusalDirection, seed: int
     ) -> Iterator[Scalar]:
-        """The critical heads as one set, and the share that 95 % of random sets stay below.
-
-        A random set is measured on some of the pairs only, so its mean scatters more than ours: the null is wider than
-        it need be, never narrower.
-        """
-        groups = [pairs[start : start + PAIRS_PER_SET] for start in range(0, len(pairs), PAIRS_PER_SET)]
-        each = -(-self.random_sets // len(groups))
-        ours, others = [], []
-        for number, group in enumerate(groups):
-            randoms = Rows.random_heads(each, heads, engine.shape, seed + number)
-            patches = Rows.concat([Rows.of([heads], engine.shape), randoms])
-            shares = self._shares(self._exchanged(engine, group, patches, found, "critical heads"))
-            ours.append(shares[..., 0])
-            if shares.shape[1]:
-                others.append(shares[..., 1:].mean(1))
-        if not others:
-            return
-        for way, mine, random in zip(WAYS, torch.cat(ours, 1).numpy(), torch.cat(others, 1).numpy(), strict=True):
+        """The critical heads as one set beside random sets: both ways together, which decides, and each way."""
+        exchange = partial(self._exchanged, engine, found, label="critical heads")
+        ours, others = beside_random(
+            exchange,
+            pairs,
+            Rows.of([heads], engine.shape),
+            lambda n, seed: Rows.random_heads(n, heads, engine.shape, seed),
+            self.random_sets,
+            seed,
+        )
+        both = np.concatenate([ours.mean(0, keepdims=True), ours])[..., 0]
+        random = np.concatenate([others.mean(0, keepdims=True), others])[..., 0]
+        names = ("share", *WAYS)
+        for name, mine, theirs in zip(names, both, random, strict=True):
+            does = (
+                "mean of the two ways" if name == "share" else f"refusal {LOST[name]} with {pairs.other(OTHER[name])}"
+            )
             yield Scalar(
-                f"patching/critical_heads_{way}",
+                f"patching/critical_heads_{name}",
                 float(mine.mean()),
-                bootstrap(np.mean, mine, seed=seed),
+                mean_interval(mine, pairs.categories),
                 len(mine),
-                Null(float(np.quantile(random, 0.95)), f"{RANDOM_HEADS} of the same layers", len(random)),
+                Null.of_draws(theirs, SAME_LAYERS, figure=float(mine.mean())),
                 counts="pairs",
                 unit="share",
-                label=f"all critical heads: {way}",
-                hint=f"refusal {LOST[way]} when all come from the {OTHER[way]} twin, share of the gap",
+                label="both ways" if name == "share" else name,
+                row="critical heads together",
+                hint=f"{does}, share of the gap; on validation pairs, which had no part in choosing the heads",
                 good="high",
-                absent="No head is critical.",
+                absent="No head is critical for refusing, or no validation pair has a gap.",
             )
 
-    def _knock_out(
-        self, engine: Engine, pairs: Sequence[TextPair], heads: Sequence[Component], found: RefusalDirection
-    ) -> Heatmap:
+    def _concentration(
+        self, engine: Engine, pairs: Pairs, effects: Effects, found: RefusalDirection, seed: int
+    ) -> Iterator[Result]:
+        """What the first heads do together, in an order that test pairs decided on, beside random orders."""
+        cells = effects.of_kind("head")
+        order = [effects.components[cells[place]] for place in np.argsort(-effects.share[cells], kind="stable")]
+        sizes = sizes_up_to(len(order))
+
+        def random(n: int, seed: int) -> Rows:
+            return Rows.concat([first_of(one, sizes, engine.shape) for one in random_orders(n, order, seed)])
+
+        exchange = partial(self._exchanged, engine, found, label="the first heads together")
+        ours, others = beside_random(
+            exchange, pairs, first_of(order, sizes, engine.shape), random, self.random_sets, seed
+        )
+        shares, draws = estimate(ours.mean(0), np.full(len(sizes), np.nan), pairs.categories), others.mean(0)
+        yield Curve(
+            "patching/concentration",
+            [float(size) for size in sizes],
+            [
+                Line("strongest heads first", *(column.tolist() for column in (shares.share, shares.low, shares.high))),
+                Line(
+                    "random heads of the same layers",
+                    np.median(draws, axis=0).tolist(),
+                    *([_reached(draws[:, size], high) for size in range(len(sizes))] for high in (False, True)),
+                ),
+            ],
+            "heads put in together",
+            SHARE,
+            "how few heads do most",
+            "Mean of necessity and sufficiency on validation pairs; the order is that of the test pairs. Bands: 95 % "
+            "interval; what 95 % of random sets stay above and below.",
+        )
+        if not shares.low[-1] > self.min_share:
+            return
+        for part in PARTS:
+            needed = int(heads_needed(shares.share[None], sizes, part)[0])
+            yield Scalar(
+                f"patching/heads_for_{part * 100:.0f}",
+                needed,
+                n=len(order),
+                null=Null.of_draws(heads_needed(draws, sizes, part), SAME_LAYERS, "low", float(needed)),
+                unit="count",
+                counts="heads",
+                label=f"{part:.0%} of it",
+                row="heads that do what all heads do",
+                hint="strongest first, on validation pairs; few: concentrated",
+                good="low",
+                absent="All heads together do not certainly do more than min_share.",
+            )
+
+    def _knock_out(self, engine: Engine, pairs: Pairs, heads: Sequence[Component], found: RefusalDirection) -> Heatmap:
         """Necessity of two heads together less that of each alone: above zero, one stands in for the other."""
         both = [(a, b) for i, a in enumerate(heads) for b in heads[:i]]
         patches = Rows.of([*([head] for head in heads), *both], engine.shape)
-        shares = self._shares(self._exchanged(engine, pairs, patches, found, "two heads at a time"))[0].mean(0).numpy()
+        shares = self._exchanged(engine, found, pairs, patches, "two heads at a time").shares[0].mean(0).numpy()
         place = {head: i for i, head in enumerate(heads)}
         grid = np.diag(shares[: len(heads)])
         for (a, b), share in zip(both, shares[len(heads) :], strict=True):
@@ -230,25 +312,23 @@ class Patching(Method):
             "head",
             value_label=SHARE,
             label="heads that stand in for each other",
-            hint="Diagonal: necessity of one head. Elsewhere: of two together, less that of each alone. Red: one "
-            "stands in for the other; blue: one works through the other.",
+            hint="Diagonal: necessity of one head, on validation pairs. Elsewhere: of two together, less that of each "
+            "alone. Red: one stands in for the other; blue: one works through the other.",
         )
 
-    def _positions_maps(
-        self, engine: Engine, pairs: Sequence[TextPair], found: RefusalDirection, seed: int
-    ) -> Iterator[Heatmap]:
+    def _positions_maps(self, engine: Engine, pairs: Pairs, found: RefusalDirection, seed: int) -> Iterator[Heatmap]:
         """The residual stream at every end-of-instruction token, which all prompts have in common."""
         model, positions = engine.model, found.positions
         patches = Rows.each(["residual"], engine.shape)
-        studies = [self._exchanged(engine, pairs, patches, found, f"position {p}", p) for p in positions]
+        studies = [self._exchanged(engine, found, pairs, patches, f"position {p}", p) for p in positions]
         components = engine.shape.components(["residual"]) * len(positions)
-        effects = Effects.of(Interchange.beside(studies), components, self.min_gap, seed)
+        effects = Effects.of(Interchange.beside(studies), components, self.min_gap, seed, pairs.categories)
         labels = [f"{position} {model.template.end_of_instruction_text[position]}" for position in positions]
         layers = [str(layer) for layer in range(engine.shape.layers)]
         for way in WAYS:
-            estimate: ShareEstimates = getattr(effects, way)
+            estimates: ShareEstimates = getattr(effects, way)
             values, critical = (
-                figure.reshape(len(positions), -1).T for figure in (estimate.share, estimate.critical(self.min_share))
+                figure.reshape(len(positions), -1).T for figure in (estimates.share, estimates.critical(self.min_share))
             )
             yield Heatmap(
                 f"patching/positions_{way}",
@@ -259,23 +339,15 @@ class Patching(Method):
                 "position",
                 _marked(critical),
                 value_label=SHARE,
-                label=f"positions: refusal {LOST[way]} when the residual stream is taken from the {OTHER[way]} twin",
+                label=f"positions: refusal {LOST[way]} when the residual stream is taken from the "
+                f"{pairs.other(OTHER[way])}",
                 hint=f"{way.capitalize()} at each token that all prompts end in. {OUTLINED}",
             )
 
 
-def _pairs(part: Part) -> list[TextPair]:
-    return [(harmful.text, harmless.text) for harmful, harmless in zip(*part, strict=False)]
-
-
-def _tokens(model: LoadedModel, pairs: Sequence[TextPair]) -> list[Pair]:
-    tokens = model.template.tokens
-    return [(tokens(harmful), tokens(harmless)) for harmful, harmless in pairs]
-
-
-def _engine(model: LoadedModel, pairs: Sequence[TextPair], seed: int) -> Engine:
+def _engine(model: LoadedModel, pairs: Pairs, seed: int) -> Engine:
     """Checked on the pair whose lengths differ most, so that padding is checked, too."""
-    harmful, harmless = max(_tokens(model, pairs), key=lambda pair: abs(len(pair[0]) - len(pair[1])))
+    harmful, harmless = max(pairs.tokens, key=lambda pair: abs(len(pair[0]) - len(pair[1])))
     base, source = (
         cache_components(model, [harmful, harmless], tail=2),
         cache_components(model, [harmless, harmful], tail=2),
@@ -287,11 +359,21 @@ def _marked(critical: Bool[np.ndarray, "row column"]) -> list[tuple[int, int]]:
     return [(int(row), int(column)) for row, column in np.argwhere(critical)]
 
 
-def _controls(study: Interchange, engine: Engine) -> Iterator[Scalar]:
-    """What replacing everything does, and what replacing a layer by itself must not do."""
+def _reached(draws: Float[np.ndarray, " draw"], high: bool) -> float:
+    found = reached(draws, high)
+    return math.nan if found is None else found.value
+
+
+def _count(name: str, label: str, value: int) -> Scalar:
+    hint = "used: with a gap, one way or the other; left out: with a gap below min_gap; reversed: counted against"
+    return Scalar(f"patching/{name}", value, unit="count", label=label, row="pairs", hint=hint)
+
+
+def _noise_floor(study: Interchange, engine: Engine) -> Scalar:
+    """What replacing a layer by itself changes, which must be nothing."""
     layers = engine.shape.layers
     own = torch.stack([study.necessity, study.sufficiency])[..., -1 - layers : -1]
-    yield Scalar(
+    return Scalar(
         "patching/noise_floor",
         own.abs().max().item(),
         n=own.numel(),
@@ -301,40 +383,47 @@ def _controls(study: Interchange, engine: Engine) -> Iterator[Scalar]:
         hint="the most that a layer changes, replaced by itself",
         good="low",
     )
-    for way, figures in zip(WAYS, (study.necessity, study.sufficiency), strict=True):
+
+
+def _whole_last_token(study: Interchange, pairs: Pairs) -> Iterator[Scalar]:
+    """What replacing everything does, in pairs with a gap."""
+    for way, shares in zip(WAYS, study.shares[..., -1].numpy(), strict=True):
         yield Scalar(
             f"patching/last_token_{way}",
-            (figures[:, -1].sum() / study.gap.sum()).item(),
-            n=len(study.gap),
+            float(shares.mean()),
+            mean_interval(shares, pairs.categories),
+            len(shares),
             counts="pairs",
             unit="share",
             label=way,
             row="whole last token",
-            hint="a control: everything there replaced, share of the gap",
+            hint="a control: everything there replaced, share of the gap; what a component can have at most",
         )
 
 
-def _gap(study: Interchange, effects: Effects, seed: int) -> Iterator[Scalar]:
+def _gap(study: Interchange, effects: Effects, pairs: Pairs) -> Iterator[Scalar]:
     gap = study.gap.numpy()
+    matching = "" if pairs.paired else "; unmatched: no twins, but prompts of like length"
     yield Scalar(
         "patching/gap",
         float(gap.mean()),
-        bootstrap(np.mean, gap, seed=seed),
+        mean_interval(gap, pairs.categories),
         len(gap),
         counts="pairs",
         unit="nats",
         label="gap",
-        hint="by which a harmful prompt is refused rather than its twin",
+        hint=f"by which a harmful prompt is refused rather than the {pairs.other('harmless')}{matching}",
     )
-    for name, label, count in (
-        ("pairs", "used", effects.with_gap.sum()),
-        ("pairs_without_gap", "left out", (~effects.with_gap).sum()),
-    ):
-        hint = "left out: with a gap below min_gap"
-        yield Scalar(f"patching/{name}", int(count), unit="count", label=label, row="pairs", hint=hint)
+    yield _count("pairs", "used", int(effects.with_gap.sum()))
+    yield _count(
+        "pairs_reversed",
+        "of them reversed: the harmless prompt is refused more",
+        int((effects.with_gap & (gap < 0)).sum()),
+    )
+    yield _count("pairs_without_gap", "left out", int((~effects.with_gap).sum()))
 
 
-def _maps(effects: Effects, engine: Engine, min_share: float) -> Iterator[Heatmap]:
+def _maps(effects: Effects, engine: Engine, min_share: float, pairs: Pairs) -> Iterator[Heatmap]:
     """Shares of the gap; the marked cells are critical. The residual stream has a curve of its own."""
     layers, heads = engine.shape
     outputs = list(np.stack([effects.of_kind("attention"), effects.of_kind("mlp")], 1).flat)
@@ -344,9 +433,9 @@ def _maps(effects: Effects, engine: Engine, min_share: float) -> Iterator[Heatma
     }
     for name, (cells, columns, label, one) in grids.items():
         for way in WAYS:
-            estimate: ShareEstimates = getattr(effects, way)
+            estimates: ShareEstimates = getattr(effects, way)
             values, critical = (
-                figure[cells].reshape(layers, -1) for figure in (estimate.share, estimate.critical(min_share))
+                figure[cells].reshape(layers, -1) for figure in (estimates.share, estimates.critical(min_share))
             )
             yield Heatmap(
                 f"patching/{name}_{way}",
@@ -357,7 +446,7 @@ def _maps(effects: Effects, engine: Engine, min_share: float) -> Iterator[Heatma
                 label,
                 _marked(critical),
                 value_label=SHARE,
-                label=f"{name}: refusal {LOST[way]} when {one} is taken from the {OTHER[way]} twin",
+                label=f"{name}: refusal {LOST[way]} when {one} is taken from the {pairs.other(OTHER[way])}",
                 hint=f"{way.capitalize()}, at the last token. {OUTLINED}",
             )
 
@@ -382,23 +471,21 @@ def _residual_curve(effects: Effects, engine: Engine) -> Curve:
     )
 
 
-def _agreement(effects: Effects, ranking: Ranking) -> Iterator[Scalar]:
-    """Spearman's rho between the rankings of all heads."""
-    patched = effects.shares[:, effects.of_kind("head")].mean(0)
-    columns = {"direct": ranking.direct, "ablation": ranking.ablation, "interchange": patched}
-    names = list(columns)
-    for i, a in enumerate(names):
-        for b in names[:i]:
-            rho = spearmanr(columns[a], columns[b]).statistic
-            yield Scalar(
-                f"patching/rank_correlation_{b}_{a}",
-                float(rho),
-                n=len(patched),
-                counts="heads",
-                label=f"{RANKINGS[b]} and {RANKINGS[a]}",
-                row="heads ranked alike",
-                hint="Spearman's rho; writing: along the direction; ablation: refusing lost to the head's mean",
-            )
+def _agreement(effects: Effects, direct: ShareEstimates) -> Iterator[Scalar]:
+    """Spearman's rho between the two rankings of the heads that can write the direction."""
+    patched = effects.share[effects.of_kind("head")]
+    writing = ~np.isnan(direct.share)
+    if writing.sum() < FEWEST:
+        return
+    yield Scalar(
+        "patching/rank_correlation",
+        float(spearmanr(direct.share[writing], patched[writing]).statistic),
+        n=int(writing.sum()),
+        counts="heads",
+        label="heads ranked alike",
+        hint="Spearman's rho of patching and of writing along the direction, over heads before the layer that reads it",
+        absent=f"Fewer than {FEWEST} heads come before the layer where the direction is read.",
+    )
 
 
 def _stability(effects: Effects, seed: int) -> Iterator[Scalar]:
@@ -420,72 +507,142 @@ def _stability(effects: Effects, seed: int) -> Iterator[Scalar]:
         )
 
 
-def _outcome(effects: Effects, critical: Bool[np.ndarray, " cell"]) -> Outcome:
-    """The strongest heads and layers in words, or none."""
-    order = np.argsort(-np.abs(effects.shares.mean(0)))
-    leading = [cell for cell in order if critical[cell] and effects.components[cell].kind != "residual"]
-    if not leading:
-        none = "No head, attention or MLP output exceeds both what swapped labels reach and min_share."
-        return Outcome("patching/outcome", NONE, none)
-    strongest = ", ".join(f"{effects.components[cell]} ({effects.shares[:, cell].mean():+.0%})" for cell in leading[:6])
-    return Outcome("patching/outcome", LOCALISED, f"{len(leading)} critical components; the strongest: {strongest}.")
+def _critical_heads(towards: int, against: int, heads: int) -> Iterator[Scalar]:
+    for name, label, value in (
+        ("critical_heads", "for refusing", towards),
+        ("critical_heads_against", "against it", against),
+    ):
+        yield Scalar(
+            f"patching/{name}",
+            value,
+            n=heads,
+            counts="heads",
+            unit="count",
+            label=label,
+            row="critical heads",
+            hint="significant over all components (max-T), and share certainly above min_share; on test pairs",
+        )
 
 
-def _leading(effects: Effects, ranking: Ranking, n: int) -> list[Component]:
+def _outcome(
+    effects: Effects, critical: Bool[np.ndarray, " cell"], min_share: float, judged: Scalar | None, pairs: Pairs
+) -> Outcome:
+    """Whether refusing is localised, in the critical components, the strongest first; and what nearly was."""
+    order = effects.strongest_first([i for i, one in enumerate(effects.components) if one.kind != "residual"])
+    leading = [cell for cell in order if critical[cell]]
+    towards = [cell for cell in leading if effects.share[cell] > 0]
+    missed = [cell for cell in order[: order.index(leading[:6][-1]) if leading else 3] if not critical[cell]][:3]
+
+    def named(cells: Sequence[int]) -> str:
+        return ", ".join(f"{effects.components[cell]} ({effects.share[cell]:+.0%})" for cell in cells)
+
+    said = ""
+    if leading:
+        against = f", {len(leading) - len(towards)} of them against refusing" if len(towards) < len(leading) else ""
+        said = f"{len(leading)} critical components{against}; the strongest: {named(leading[:6])}."
+    if missed:
+        lacks = ", ".join(f"{named([cell])} ({effects.lacking(cell, min_share)})" for cell in missed)
+        said += f" Not critical, though among the strongest: {lacks}."
+    if not pairs.paired:
+        said += " Pairs are unmatched: prompts of like length, no twins."
+    if not towards:
+        none = "No head, attention or MLP output for refusing exceeds both what swapped labels reach and min_share."
+        word, why = NONE, none
+    elif all(effects.components[cell].kind != "head" for cell in towards):
+        word, why = LAYERS, "No head alone is critical for refusing, but outputs of whole layers are."
+    elif judged is None:
+        word, why = OPEN, "No validation pair has a gap to judge the critical heads on."
+    else:
+        word, why = _judged(judged)
+    return Outcome("patching/outcome", word, f"{why} {said}".strip(), hint=WORDS)
+
+
+def _judged(together: Scalar) -> tuple[str, str]:
+    """Of the critical heads beside random sets."""
+    null = together.null
+    if null is None or null.p is None or (null.draws or 0) < ENOUGH:
+        return OPEN, f"There are fewer than {ENOUGH} random sets to judge the critical heads by."
+    reached_by = f"random sets of heads of the same layers reach {null.value:+.0%} (p = {null.p:.2g})"
+    held_out = f"on {together.n} validation pairs the critical heads together do {together.value:+.0%} of the gap"
+    if together.value > 0 and null.p <= ALPHA:
+        return LOCALISED, f"{held_out[0].upper()}{held_out[1:]}; {reached_by}."
+    return UNSPECIFIC, f"{held_out[0].upper()}{held_out[1:]}, and no more than chance: {reached_by}."
+
+
+def _leading(effects: Effects, direct: ShareEstimates, n: int) -> list[Component]:
     """The first heads of each ranking, by layer."""
     cells = effects.of_kind("head")
-    patched = effects.shares[:, cells].mean(0)
-    first = {int(place) for column in (patched, ranking.direct, ranking.ablation) for place in np.argsort(-column)[:n]}
+    able = [int(place) for place in np.argsort(-direct.share) if not math.isnan(direct.share[place])]  # NaN comes last
+    first = {int(place) for place in np.argsort(-effects.share[cells])[:n]} | set(able[:n])
     return [effects.components[cells[place]] for place in sorted(first)]
 
 
-def _heads_table(effects: Effects, ranking: Ranking, critical: Bool[np.ndarray, " cell"]) -> Table:
-    """One row for each head: three ways to say how much it matters."""
-    columns = ("layer", "head", "direct", "ablation", *_columns(), "critical")
+def _heads_table(
+    effects: Effects, direct: ShareEstimates, critical: Bool[np.ndarray, " cell"], min_share: float
+) -> Table:
+    """One row for each head, the strongest first: what it does when exchanged, and what it writes."""
+    place = {cell: number for number, cell in enumerate(effects.of_kind("head"))}
+    columns = ("layer", "head", *COLUMNS, "direct", "direct_low", "direct_high", *LAST)
     rows = [
-        (head.layer, head.head, float(direct), float(ablation), *_figures(effects, cell), bool(critical[cell]))
-        for cell, direct, ablation in zip(effects.of_kind("head"), ranking.direct, ranking.ablation, strict=True)
-        for head in [effects.components[cell]]
+        (
+            effects.components[cell].layer,
+            effects.components[cell].head,
+            *_figures(effects, cell),
+            *(float(column[place[cell]]) for column in (direct.share, direct.low, direct.high)),
+            *last,
+        )
+        for cell, last in _listed(effects, list(place), critical, min_share)
     ]
-    rows.sort(key=lambda row: -_strength(row, columns))
     shown = [
         Column("layer", "layer", "index"),
         Column("head", "head", "index"),
-        *(Column(way, way, "share", f"refusal {LOST[way]}, share of the gap") for way in WAYS),
-        Column("direct", "writes", "share", "along the direction, of its length"),
-        Column("ablation", "ablation", "log-odds", "of refusing lost to the head's mean"),
+        *SHOWN,
+        Column(
+            "direct", "writes", "share", "along the direction, of its length; none after the layer where it is read"
+        ),
+        VERDICT,
     ]
-    return Table("patching/heads", columns, rows, "critical heads", "", shown, only="critical")
+    return Table("patching/heads", columns, rows, "strongest heads", BY_SHARE, shown, only="listed")
 
 
-def _layers_table(effects: Effects, critical: Bool[np.ndarray, " cell"]) -> Table:
+def _layers_table(effects: Effects, critical: Bool[np.ndarray, " cell"], min_share: float) -> Table:
     cells = [cell for kind in ("attention", "mlp", "residual") for cell in effects.of_kind(kind)]
     rows = [
-        (effects.components[cell].layer, effects.components[cell].kind, *_figures(effects, cell), bool(critical[cell]))
-        for cell in cells
+        (effects.components[cell].layer, effects.components[cell].kind, *_figures(effects, cell), *last)
+        for cell, last in _listed(effects, cells, critical, min_share)
     ]
-    columns = ("layer", "component", *_columns(), "critical")
-    rows.sort(key=lambda row: -_strength(row, columns))
-    shown = [
-        Column("layer", "layer", "index"),
-        Column("component"),
-        *(Column(way, way, "share", f"refusal {LOST[way]}, share of the gap") for way in WAYS),
-    ]
-    return Table("patching/layers", columns, rows, "critical layers", "", shown, only="critical")
+    columns = ("layer", "component", *COLUMNS, *LAST)
+    shown = [Column("layer", "layer", "index"), Column("component"), *SHOWN, VERDICT]
+    return Table("patching/layers", columns, rows, "strongest layers", BY_SHARE, shown, only="listed")
 
 
-def _strength(row: Sequence[Any], columns: Sequence[str]) -> float:
-    """Of a component, both ways together: tables begin with the strongest."""
-    return sum(abs(float(row[columns.index(way)])) for way in WAYS)
-
-
-def _columns() -> list[str]:
-    return [f"{way}{figure}" for way in WAYS for figure in ("", "_low", "_high", "_p")]
+COLUMNS = ("share", *(f"{way}{figure}" for way in WAYS for figure in ("", "_low", "_high", "_p")))
+LAST = ("verdict", "listed", "critical")
+SHOWN = (
+    Column("share", "share", "share", "of the gap, mean of the two ways"),
+    *(Column(way, way, "share", f"refusal {LOST[way]}, share of the gap") for way in WAYS),
+)
+VERDICT = Column("verdict", "critical?", "", "or what it lacks")
+BY_SHARE = "By share, for refusing or against it; every one down to the last that is critical."
 
 
 def _figures(effects: Effects, cell: int) -> list[float]:
     estimates = (effects.necessity, effects.sufficiency)
-    return [float(figure[cell]) for one in estimates for figure in (one.share, one.low, one.high, one.p)]
+    figures = (figure for one in estimates for figure in (one.share, one.low, one.high, one.p))
+    return [float(effects.share[cell]), *(float(figure[cell]) for figure in figures)]
+
+
+def _listed(
+    effects: Effects, cells: Sequence[int], critical: Bool[np.ndarray, " cell"], min_share: float
+) -> Iterator[tuple[int, tuple[str, bool, bool]]]:
+    """Cells by share, each with its verdict, whether pages show it, and whether it is critical.
+
+    Pages show all down to the last critical one, so that none as strong as those is left out without a word.
+    """
+    order = effects.strongest_first(cells)
+    last = max([TOP, *(number for number, cell in enumerate(order, start=1) if critical[cell])])
+    for number, cell in enumerate(order):
+        yield cell, (effects.lacking(cell, min_share) or "critical", number < last, bool(critical[cell]))
 
 
 def _name(head: Component) -> str:

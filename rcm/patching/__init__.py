@@ -5,24 +5,31 @@ study = interchange(engine, pairs, Rows.each(COMPONENT_KINDS, engine.shape), Log
 study.necessity, study.sufficiency                   # [pair, row], in units of the metric
 """
 
-from rcm.patching.contribution import contributions
+from rcm.patching.contribution import contributions, written_shares
 from rcm.patching.effects import ALPHA, Effects, ShareEstimates, stability
 from rcm.patching.interchange import Interchange, Pair, batches, interchange, interchange_of_replies
-from rcm.patching.ranking import Ranking, rank_heads
+from rcm.patching.pairs import Pairs, matched
 from rcm.patching.replies import own_replies
+from rcm.patching.together import beside_random, first_of, heads_needed, random_orders, sizes_up_to
 
 __all__ = [
     "ALPHA",
     "Effects",
     "Interchange",
     "Pair",
-    "Ranking",
+    "Pairs",
     "ShareEstimates",
     "batches",
+    "beside_random",
     "contributions",
+    "first_of",
+    "heads_needed",
     "interchange",
     "interchange_of_replies",
+    "matched",
     "own_replies",
-    "rank_heads",
+    "random_orders",
+    "sizes_up_to",
     "stability",
+    "written_shares",
 ]

@@ -2,16 +2,36 @@
 
 A head's output goes through its slice of the output projection, and in models that normalise after attention through
 that norm (an RMS norm in all of them), whose scale is taken as it was on the prompt. Biases belong to no head.
+
+Only what stands before a place can write what is read there: a direction read at the input of layer l, at one token, is
+written by heads of earlier layers at that token.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rcm.execution.recording import Values
+from rcm.execution.progress import track
+from rcm.execution.recording import Values, cache_components, shape_of
 from rcm.models import LoadedModel
+from rcm.patching.interchange import Pair, batches
+
+
+def written_shares(
+    model: LoadedModel, pairs: Sequence[Pair], vector: Float[Tensor, " d_model"], layer: int, position: int
+) -> Float[Tensor, "pair layer head"]:
+    """What each head writes along a direction more on the harmful prompt of a pair than on the harmless one, as a share
+    of the direction's natural length; NaN for heads that cannot write it where it is read."""
+    written = torch.full((len(pairs), model.n_layers, shape_of(model).heads), torch.nan)
+    for index in track(batches(pairs, max(1, model.batch_size // 2)), "patching: what heads write"):
+        prompts = [pairs[i][side] for side in (0, 1) for i in index]
+        values = cache_components(model, prompts, tail=-position).at(position)
+        harmful, harmless = contributions(model, values, vector).tensor_split(2, dim=1)
+        written[index, :layer] = ((harmful - harmless)[:layer] / vector.square().sum()).transpose(0, 1).cpu()
+    return written
 
 
 @torch.inference_mode()

@@ -3,8 +3,10 @@
     necessity    m(harmful) - m(harmful, component from harmless)    what refusing loses without it
     sufficiency  m(harmless, component from harmful) - m(harmless)   what refusing gains from it
 
-with m the metric, in the metric's units; divided by the pair's gap m(harmful) - m(harmless) they are shares: 0 for a
-component that does nothing, 1 for one that does all (Zhang and Nanda 2024; Heimersheim and Nanda 2024).
+with m the metric, in the metric's units; divided by the size of the pair's gap |m(harmful) - m(harmless)| they are
+shares: 0 for a component that does nothing, 1 for one that does all (Zhang and Nanda 2024; Heimersheim and Nanda 2024).
+Where the harmless prompt is refused more, a component that does all has -1: it counts against, as the pair does. So a
+pair whose labels are swapped has the other way's share with the other sign, and labels without meaning have mean 0.
 """
 
 from collections.abc import Sequence
@@ -44,6 +46,11 @@ class Interchange:
     @property
     def sufficiency(self) -> Figures:
         return self.into_harmless - self.harmless[:, None]
+
+    @property
+    def shares(self) -> Float[Tensor, "2 pair row"]:
+        """Necessity and sufficiency, in gaps of each pair."""
+        return torch.stack([self.necessity, self.sufficiency]) / self.gap.abs()[:, None]
 
     def where(self, chosen: Bool[Tensor, " pair"]) -> "Interchange":
         return Interchange(*(getattr(self, field.name)[chosen] for field in fields(self)))

@@ -80,7 +80,7 @@ class Patched:
     def estimate(self, min_gap: float, seed: int) -> ShareEstimates:
         """Shares by cell; p-values over all cells together, from effects whose signs are drawn anew for each prompt."""
         p, _ = label_swap_max_t(self.effects, self.effects, seed)
-        return estimate(torch.from_numpy(self.shares(min_gap)), p, seed)
+        return estimate(self.shares(min_gap), p)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from rcm.execution.decoding import reply_tokens
 from rcm.execution.engine import TOLERANCE, Engine, engine_of
 from rcm.execution.metric import Likelihood, LogOdds
 from rcm.execution.passes import last_logits
-from rcm.execution.recording import ComponentCache, Values, cache_components, mean_values
+from rcm.execution.recording import ComponentCache, Values, cache_components
 from rcm.models import LoadedModel
 from rcm.patching import (
     Effects,
@@ -28,6 +28,7 @@ from rcm.patching import (
     interchange_of_replies,
     own_replies,
     stability,
+    written_shares,
 )
 from rcm.stats import bootstrap, label_swap_max_t
 from rcm.stats.metrics import refusal_log_odds
@@ -150,17 +151,6 @@ def test_what_prompts_begin_with_is_read_once(
     some = shared[1:]
     got = rows.patched_logits(model, some, [Values(*(part[:, 1:] for part in shared.at(-1)))] * 2, patches)
     assert (got - loop.patched_logits(model, some, [some.at(-1)] * 2, patches)).abs().max() < 1e-5
-
-
-def test_means_are_the_donor_of_mean_ablation(tiny: Tiny):
-    model = tiny(batch_size=2)
-    mean = mean_values(model, HARMFUL)
-    alone = [cache_components(model, [prompt]).at(-1) for prompt in HARMFUL]
-    for part, parts in zip(mean, zip(*alone, strict=True), strict=True):
-        assert (part - torch.stack(parts).mean(0)).abs().max() < 1e-6
-    base, patches = cache_components(model, HARMFUL[:1]), in_order(Rows.each(["head"], SHAPE))
-    fast, slow = (way.patched_logits(model, base, [mean, mean], patches) for way in (rows, loop))
-    assert (fast - slow).abs().max() < 1e-5
 
 
 def test_rows_know_what_they_change_first():
@@ -511,26 +501,37 @@ def test_own_replies_do_not_know_the_labels(tiny: Tiny):
         for weight in model.hf.parameters():
             weight.mul_(4 if weight.ndim > 1 else 1)
     pairs = [("Reef", "Many more letters"), ("one", "two"), ("Stop it!", "a b c")]
-    refusals, answers = own_replies(model, pairs, METRIC.refusal_tokens, 4)
+    kept, refusals, answers = own_replies(model, pairs, METRIC.refusal_tokens, 4)
     swapped = own_replies(model, [(b, a) for a, b in pairs], METRIC.refusal_tokens, 4)
-    assert torch.equal(refusals, swapped[0])
-    assert torch.equal(answers, swapped[1])
+    assert kept == swapped[0] == [0, 1, 2]
+    assert torch.equal(refusals, swapped[1])
+    assert torch.equal(answers, swapped[2])
     for pair, refusal, answer in zip(pairs, refusals, answers, strict=True):
         rather = sorted(pair, key=lambda text: textbook(last_logits(model, [text]))[0].item())
-        said = [reply_tokens(model, [text], 4)[0][: len(refusal)] for text in rather]
-        assert said == [answer.tolist(), refusal.tolist()]
-    assert 1 <= refusals.shape[1] <= 4
+        assert [reply_tokens(model, [text], 4)[0] for text in rather] == [answer.tolist(), refusal.tolist()]
+    assert refusals.shape == answers.shape == (3, 4)
     assert not torch.equal(refusals, answers)
 
 
-def test_replies_are_as_long_as_the_shortest_of_them(tiny: Tiny):
+def test_a_pair_with_a_short_reply_is_left_out_and_shortens_no_other(tiny: Tiny):
     model = tiny()
-    (first,) = reply_tokens(model, ["Reef"], 6)
-    model.hf.generation_config.eos_token_id = [first[2]]
-    length = first.index(first[2]) + 1
-    refusals, answers = own_replies(model, [("Reef", "two")], METRIC.refusal_tokens, 6)
-    assert refusals.shape == answers.shape == (1, length)
-    assert first[:length] in (refusals[0].tolist(), answers[0].tolist())
+    with torch.no_grad():
+        for weight in model.hf.parameters():
+            weight.mul_(4 if weight.ndim > 1 else 1)
+    texts = [f"{a} {b}" for a in ("Reef", "one", "Stop it!") for b in ("two", "a b c", "letters", "more")]
+    whole = {text: reply_tokens(model, [text], 6)[0] for text in texts}
+    last = whole["Reef two"][2]
+    short = {text for text in texts if last in whole[text][:5]}
+    assert 0 < len(short) < len(texts) - 2, "the model says different things"
+    pairs = list(zip(texts[::2], texts[1::2], strict=True))
+    model.hf.generation_config.eos_token_id = [last]
+    kept, refusals, answers = own_replies(model, pairs, METRIC.refusal_tokens, 6)
+    assert kept == [i for i, pair in enumerate(pairs) if not short & set(pair)]
+    for i, refusal, answer in zip(kept, refusals.tolist(), answers.tolist(), strict=True):
+        assert sorted([refusal, answer]) == sorted(whole[text] for text in pairs[i])
+    none, *replies = own_replies(model, [pairs[0]], METRIC.refusal_tokens, 6)
+    assert none == []
+    assert [tuple(one.shape) for one in replies] == [(0, 6)] * 2
 
 
 def test_pairs_and_rows_of_an_interchange_are_chosen():
@@ -597,6 +598,22 @@ def test_contributions_are_what_each_head_writes(tiny: Tiny, family: str):
     assert found.abs().median() > 1e-3
 
 
+@pytest.mark.parametrize(("layer", "position"), [(2, -1), (1, -3), (0, -1)])
+def test_what_heads_write_is_measured_where_it_is_read(tiny: Tiny, layer: int, position: int):
+    """At that token, of heads before that layer; the others have no value."""
+    model, vector = tiny(batch_size=2), torch.randn(32, generator=torch.Generator().manual_seed(0))
+    found = written_shares(model, PAIRS, vector, layer, position)
+    assert found.shape == (3, 3, 4)
+    assert found[:, layer:].isnan().all()
+    for i, pair in enumerate(PAIRS):
+        harmful, harmless = (
+            contributions(model, cache_components(model, [prompt[: len(prompt) + 1 + position]]).at(-1), vector)[:, 0]
+            for prompt in pair
+        )
+        assert found[i, :layer] == pytest.approx(((harmful - harmless) / vector.square().sum())[:layer], abs=1e-5)
+    assert not layer or found[:, :layer].abs().median() > 1e-3
+
+
 def norm_scale(writes: nn.Module, x: Tensor) -> Tensor | float:
     """What an RMS norm multiplies each number of `x` by: the same as of any other vector of that length."""
     if "Norm" not in type(writes).__name__:
@@ -648,17 +665,17 @@ def known(gaps: Sequence[float], share: Sequence[float]) -> Interchange:
 
 def test_effects_are_shares_of_the_gap_of_pairs_that_have_one():
     components = SHAPE.components(["mlp"])
-    study = known([4.0, 5.0, 0.5, 6.0, -3.0] * 5, [1.0, 0.01, -0.5])
+    study = known([*[4.0, 5.0, 0.5, 6.0, 3.0] * 4, 4.0, 5.0, 0.5, 6.0, -3.0], [1.0, 0.01, -0.5])
     effects = Effects.of(study, components, min_gap=1.0, seed=0)
-    assert effects.with_gap.tolist() == [True, True, False, True, False] * 5
-    assert effects.shares.shape == (15, 3)
+    assert effects.with_gap.tolist() == [True, True, False, True, True] * 5
+    assert effects.shares.shape == (20, 3)
     for estimate in (effects.necessity, effects.sufficiency):
-        assert estimate.share == pytest.approx([1, 0.01, -0.5], abs=0.01)
+        assert estimate.share == pytest.approx([0.9, 0.01, -0.45], abs=0.01)  # in one pair of 20 the other sign
         assert (estimate.low <= estimate.share).all()
         assert (estimate.share <= estimate.high).all()
         assert estimate.critical(0.02).tolist() == [True, False, True]
     assert effects.critical(0.02).tolist() == [True, False, True]
-    assert effects.critical(0.7).tolist() == [True, False, False]
+    assert effects.critical(0.6).tolist() == [True, False, False]
     assert effects.of_kind("mlp") == [0, 1, 2]
     assert effects.of_kind("head") == []
 
@@ -667,7 +684,7 @@ def test_without_a_gap_there_are_no_shares():
     effects = Effects.of(known([0.5] * 10, [1.0, 0.0, 0.0]), SHAPE.components(["mlp"]), min_gap=1.0, seed=0)
     assert not effects.with_gap.any()
     assert np.isnan(effects.necessity.share).all()
-    assert effects.necessity.p[0] < 0.05
+    assert effects.necessity.p.tolist() == [1, 1, 1]
     assert not effects.critical(0.02).any()
 
 
@@ -688,4 +705,4 @@ def test_the_interval_of_a_mean_is_the_textbooks():
     low, high = bootstrap(np.mean, values, seed=0)
     assert low < values.mean() < high
     assert high - low == pytest.approx(2 * 1.96 * 2 / 20, rel=0.15)
-    assert bootstrap(np.mean, np.array([2.0]), seed=0) == (2, 2)
+    assert bootstrap(np.mean, np.array([2.0]), seed=0) is None

@@ -1,7 +1,7 @@
 """The patching method must find the planted head, see that a copy stands in for it, and find nothing in noise."""
 
 import random
-from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -13,7 +13,9 @@ from rcm.execution.components import Component
 from rcm.execution.engine import engine_of
 from rcm.execution.recording import cache_components
 from rcm.judges.behaviour import RefusalBehaviour
+from rcm.methods.patching import _judged
 from rcm.models import LoadedModel
+from rcm.patching import Pairs
 from rcm.prompts import Part, Prompt, Split
 from rcm.record.results import Outcome
 from tests.conftest import tiny_model
@@ -24,16 +26,15 @@ PLANTED = "2.0"
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}~>"
 BRIEF = {
     "pairs": None,
-    "ranked_pairs": 1,
+    "activation_pairs": 1,
+    "knock_out_pairs": 8,
     "position_pairs": 12,
     "random_sets": 40,
     "leading_heads": 2,
     "reply_tokens": 3,
 }
-ALWAYS = {"engine", "engine_error", "noise_floor", "last_token_necessity", "last_token_sufficiency"}
-ALWAYS |= {"gap", "pairs", "pairs_without_gap", "outcome"}
-WITH_GAP = {f"{grid}_{way}" for grid in ("heads", "layers") for way in ("necessity", "sufficiency")}
-WITH_GAP |= {f"rank_correlation_{pair}" for pair in ("direct_ablation", "direct_interchange", "ablation_interchange")}
+ALWAYS = {"engine", "engine_error", "noise_floor", "gap", "pairs", "pairs_reversed", "pairs_without_gap", "outcome"}
+WITH_GAP = {f"{what}_{way}" for what in ("heads", "layers", "last_token") for way in ("necessity", "sufficiency")}
 WITH_GAP |= {
     "activations",
     "residual",
@@ -42,15 +43,18 @@ WITH_GAP |= {
     "heads",
     "layers",
     "critical_heads",
+    "critical_heads_against",
+    "concentration",
     "knock_out",
 }
-TOGETHER = {"critical_heads_necessity", "critical_heads_sufficiency"}
+TOGETHER = {"critical_heads_share", "critical_heads_necessity", "critical_heads_sufficiency"}
+FEW = {"heads_for_50", "heads_for_80"}  # where all heads together certainly do something
 POSITIONS = {"positions_necessity", "positions_sufficiency"}  # where there is more than one
 
 
-def weak_model() -> LoadedModel:
+def weak_model(heads: int = 2) -> LoadedModel:
     """The planted model with two tokens after the instruction, and log-odds that a smaller push changes, too."""
-    model = planted_model(LAYER)
+    model = planted_model(LAYER, heads=heads)
     tokenizer = model.template.tokenizer
     tokenizer.chat_template = TEMPLATE
     with torch.no_grad():
@@ -58,10 +62,23 @@ def weak_model() -> LoadedModel:
     return LoadedModel.of(model.hf, tokenizer, "chat", batch_size=64)
 
 
-def with_copy(model: LoadedModel) -> LoadedModel:
-    """A second head two layers on that does the same."""
+def with_copy(model: LoadedModel, strength: float = 1.0) -> LoadedModel:
+    """A second head two layers on that does the same, or, where its strength is negative, the contrary."""
     original, copy = (model.hf.model.layers[layer].self_attn for layer in (LAYER - 1, LAYER + 1))
     copy.load_state_dict(original.state_dict())
+    with torch.no_grad():
+        copy.o_proj.weight.mul_(strength)
+    return model
+
+
+def spread_evenly(model: LoadedModel) -> LoadedModel:
+    """All heads of the planted layer do the same part of what the planted one did."""
+    attention, heads = model.hf.model.layers[LAYER - 1].self_attn, model.hf.config.num_attention_heads
+    width = model.d_model // heads
+    with torch.no_grad():
+        for head in range(heads):
+            attention.v_proj.weight[head * width] = attention.v_proj.weight[0]
+        attention.o_proj.weight[:, ::width] = attention.o_proj.weight[:, :1] / heads
     return model
 
 
@@ -93,11 +110,18 @@ def planted() -> dict:
 
 @pytest.fixture(scope="module")
 def doubled() -> dict:
-    return patched(with_copy(weak_model()), planted_prompts(sizes=(4, 4, 12)), position_pairs=1)
+    return patched(with_copy(weak_model()), planted_prompts(sizes=(4, 12, 12)))
 
 
-def test_every_result_is_there(planted: dict) -> None:
-    assert patching_names(planted) == ALWAYS | WITH_GAP | TOGETHER | POSITIONS
+@pytest.fixture(scope="module")
+def wide() -> dict:
+    """With eight heads in every layer, so that a random one is seldom the planted one."""
+    return patched(weak_model(heads=8), planted_prompts(sizes=(4, 12, 12)), random_sets=100)
+
+
+def test_every_result_is_there(planted: dict, wide: dict) -> None:
+    assert patching_names(planted) == ALWAYS | WITH_GAP | TOGETHER | FEW | POSITIONS
+    assert patching_names(wide) == ALWAYS | WITH_GAP | TOGETHER | FEW | {"rank_correlation"}
     assert planted["direction/outcome"].value == "selected"
 
 
@@ -107,24 +131,53 @@ def test_controls_are_as_they_must_be(planted: dict) -> None:
     assert 0 < planted["patching/noise_floor"].value < 1e-4
     for way in ("necessity", "sufficiency"):
         assert planted[f"patching/last_token_{way}"].value == pytest.approx(1, abs=0.1)
-    assert (planted["patching/pairs"].value, planted["patching/pairs_without_gap"].value) == (12, 0)
+    counts = [planted[f"patching/{name}"].value for name in ("pairs", "pairs_reversed", "pairs_without_gap")]
+    assert counts == [12, 0, 0]
     assert planted["patching/gap"].value > 5
+    low, high = planted["patching/gap"].interval
+    assert low < planted["patching/gap"].value < high
 
 
-def test_planted_head_leads_every_ranking(planted: dict) -> None:
+def test_planted_head_leads_both_rankings(planted: dict) -> None:
     heads = table(planted, "patching/heads")
     assert sorted((row["layer"], row["head"]) for row in heads) == [(i // 2, i % 2) for i in range(HEADS)]
-    strengths = [abs(row["necessity"]) + abs(row["sufficiency"]) for row in heads]
+    strengths = [abs(row["share"]) for row in heads]
     assert strengths == sorted(strengths, reverse=True)
-    for column in ("direct", "ablation", "necessity", "sufficiency"):
-        first, second = sorted(heads, key=lambda row: -row[column])[:2]
+    for row in heads:
+        assert row["share"] == pytest.approx((row["necessity"] + row["sufficiency"]) / 2)
+    able = [row for row in heads if row["layer"] < LAYER]
+    for column in ("direct", "share", "necessity", "sufficiency"):
+        first, second = sorted(able, key=lambda row: -row[column])[:2]
         assert (first["layer"], first["head"]) == (LAYER - 1, 0), column
         assert first[column] > 10 * abs(second[column]), column
+
+
+def test_only_heads_before_the_place_can_write_what_is_read_there(planted: dict, wide: dict) -> None:
+    for found in (planted, wide):
+        for row in table(found, "patching/heads"):
+            assert np.isnan(row["direct"]) == (row["layer"] >= LAYER)
+            assert row["layer"] >= LAYER or row["direct_low"] <= row["direct"] <= row["direct_high"]
+    assert wide["patching/rank_correlation"].n == 8 * LAYER
+    (ours,) = [row for row in table(wide, "patching/heads") if row["critical"]]
+    assert ours["direct"] > 1
+
+
+def test_the_strongest_are_listed_with_what_they_lack(wide: dict) -> None:
+    heads = table(wide, "patching/heads")
+    assert [row["listed"] for row in heads] == [True] * 10 + [False] * 38
+    assert (heads[0]["verdict"], heads[0]["critical"]) == ("critical", True)
+    for row in heads[1:10]:
+        assert not row["critical"]
+        stronger = max(("necessity", "sufficiency"), key=lambda way: abs(row[way]))
+        p = row[f"{stronger}_p"]
+        assert row["verdict"] == (f"p = {p:.2g} over all cells" if p > 0.05 else "share not certainly above min_share")
+    assert "verdict" in [column.name for column in wide["patching/heads"].shown]
 
 
 def test_planted_head_alone_is_critical(planted: dict) -> None:
     assert planted["patching/outcome"].value == "localised"
     assert "head 2.0 (+10" in planted["patching/outcome"].because
+    assert "on 12 validation pairs" in planted["patching/outcome"].because.lower()
     heads, layers = table(planted, "patching/heads"), table(planted, "patching/layers")
     assert [(row["layer"], row["head"]) for row in heads if row["critical"]] == [(LAYER - 1, 0)]
     assert [(row["layer"], row["component"]) for row in layers if row["critical"]] == [
@@ -143,14 +196,84 @@ def test_planted_head_alone_is_critical(planted: dict) -> None:
         assert planted[f"patching/positions_{way}"].marked == [(3, 1), (4, 1), (5, 1)]
 
 
-def test_held_out_the_critical_heads_do_all_and_random_sets_little(planted: dict) -> None:
+def test_held_out_the_critical_heads_do_all_and_random_sets_little(planted: dict, wide: dict) -> None:
     assert (planted["patching/critical_heads"].value, planted["patching/critical_heads"].n) == (1, HEADS)
-    for way in ("necessity", "sufficiency"):
-        scalar = planted[f"patching/critical_heads_{way}"]
-        assert scalar.n == 12
-        assert scalar.interval[0] <= scalar.value <= scalar.interval[1]
-        assert scalar.value == pytest.approx(1, abs=0.1)
-        assert scalar.value > 4 * scalar.null.value
+    assert planted["patching/critical_heads_against"].value == 0
+    for found in (planted, wide):
+        for name in ("share", "necessity", "sufficiency"):
+            scalar = found[f"patching/critical_heads_{name}"]
+            assert scalar.n == 12
+            assert scalar.interval[0] <= scalar.value <= scalar.interval[1]
+            assert scalar.value == pytest.approx(1, abs=0.1)
+            assert scalar.value > 4 * scalar.null.value
+            assert scalar.null.p == 1 / (scalar.null.draws + 1)
+    assert wide["patching/critical_heads_share"].null.draws >= 100
+
+
+def test_one_head_does_it_all_where_one_was_planted(wide: dict) -> None:
+    for part in (50, 80):
+        needed = wide[f"patching/heads_for_{part}"]
+        assert (needed.value, needed.n, needed.good) == (1, 48, "low")
+        assert needed.null.p < 0.3, "by chance one order in eight begins with the planted head"
+    ours, random = wide["patching/concentration"].lines
+    sizes = wide["patching/concentration"].x
+    assert (sizes[0], sizes[-1]) == (1, 48)
+    assert list(ours.y) == pytest.approx([ours.y[-1]] * len(sizes), abs=0.05)
+    assert max(random.y[:4]) < 0.1
+    assert random.y[-1] == pytest.approx(ours.y[-1], abs=0.05)
+    assert all(low <= y <= high for low, y, high in zip(random.low, random.y, random.high, strict=True))
+
+
+def test_copies_are_needed_together(doubled: dict) -> None:
+    """Either does half, so one is not enough for 80 %, and the order puts both first."""
+    assert doubled["patching/heads_for_80"].value == 2
+    assert doubled["patching/outcome"].value == "localised"
+
+
+def test_a_layer_whose_heads_all_do_the_same_is_no_localised_head() -> None:
+    """All are critical, and no set of heads of that layer does more than another."""
+    found = patched(spread_evenly(weak_model(heads=8)), planted_prompts(sizes=(4, 12, 12)))
+    assert found["patching/critical_heads"].value == 8
+    assert found["patching/critical_heads_share"].value == pytest.approx(1, abs=0.1)
+    assert found["patching/outcome"].value == "unspecific"
+    assert "no more than chance" in found["patching/outcome"].because
+    assert found["patching/heads_for_80"].value > 4
+    assert found["patching/heads_for_80"].null.p > 0.05
+
+
+def test_a_head_against_refusing_is_critical_and_no_part_of_the_circuit_for_it() -> None:
+    found = patched(with_copy(weak_model(heads=8), -0.3), planted_prompts(sizes=(4, 12, 12)))
+    heads = {(row["layer"], row["head"]): row for row in table(found, "patching/heads")}
+    assert [place for place, row in heads.items() if row["critical"]] == [(LAYER - 1, 0), (LAYER + 1, 0)]
+    assert heads[LAYER + 1, 0]["share"] < -0.05
+    assert heads[LAYER + 1, 0]["verdict"] == "critical"
+    assert (found["patching/critical_heads"].value, found["patching/critical_heads_against"].value) == (1, 1)
+    assert found["patching/critical_heads_share"].value > 1.05, "without the one that works against it"
+    assert found["patching/outcome"].value == "localised"
+    assert "2 of them against refusing" in found["patching/outcome"].because  # the head, and its layer's attention
+
+
+def test_without_enough_random_sets_it_stays_open() -> None:
+    found = patched(weak_model(heads=8), planted_prompts(sizes=(4, 12, 12)), random_sets=10)
+    assert found["patching/critical_heads"].value == 1
+    assert found["patching/outcome"].value == "open"
+    assert "fewer than 19 random sets" in found["patching/outcome"].because
+
+
+def test_prompts_that_are_no_twins_are_matched_by_length_and_called_so() -> None:
+    twins = planted_prompts(sizes=(4, 12, 16))
+
+    def mixed(part: Part) -> Part:
+        return Part(part.harmful, part.harmless[::-1])
+
+    prompts = Split(twins.train, mixed(twins.validation), mixed(twins.test), template="chat", paired=False)
+    found = patched(weak_model(heads=8), prompts)
+    assert found["patching/outcome"].value == "localised"
+    assert "unmatched: prompts of like length, no twins" in found["patching/outcome"].because
+    assert "unmatched" in found["patching/gap"].hint
+    for name, result in found.items():
+        if name not in ("patching/outcome", "patching/gap"):
+            assert "twin" not in result.label + getattr(result, "hint", ""), name
 
 
 def test_the_stream_holds_the_decision_from_the_planted_layer_on(planted: dict) -> None:
@@ -163,9 +286,7 @@ def test_the_stream_holds_the_decision_from_the_planted_layer_on(planted: dict) 
         assert np.abs(grid.values[:, 0]).max() < 0.1
 
 
-def test_rankings_that_agree_are_told_so(planted: dict) -> None:
-    for pair in ("direct_ablation", "direct_interchange", "ablation_interchange"):
-        assert -1 <= planted[f"patching/rank_correlation_{pair}"].value <= 1
+def test_a_ranking_that_is_the_same_for_any_pairs_is_told_so(planted: dict) -> None:
     assert planted["patching/rank_stability"].value > 0.9
     low, high = planted["patching/top_10_stability"].interval
     assert 0.8 < low <= planted["patching/top_10_stability"].value <= high <= 1
@@ -216,47 +337,51 @@ def noise(seed: int, **size: int) -> tuple[LoadedModel, Split]:
 
 
 def test_labels_without_meaning_localise_nothing() -> None:
-    found = [
-        patched(*noise(seed), seed=seed, refusal_tokens=(70,), min_gap=0.3, position_pairs=1, positions=(-1,))
-        for seed in range(10)
-    ]
-    assert sum(one["patching/outcome"].value != "none" for one in found) <= 1
-    assert sum(one["patching/critical_heads"].value > 0 for one in found) <= 1
-    assert patching_names(found[0]) == ALWAYS | WITH_GAP
-    for one in found:
-        heads = one["patching/heads_necessity"].values
-        assert np.abs(heads).max() > 0.05, "there are effects, only none that goes with the label"
+    """Nor if the two prompts of a pair have nothing in common but their length."""
+    settings: dict = {"refusal_tokens": (70,), "min_gap": 0.3, "position_pairs": 1}
+    draws = [(noise(seed), seed) for seed in range(10)]
+    twins = [patched(model, prompts, seed=seed, **settings) for (model, prompts), seed in draws]
+    others = [patched(model, replace(prompts, paired=False), seed=seed, **settings) for (model, prompts), seed in draws]
+    for found in (twins, others):
+        assert sum(one["patching/outcome"].value != "none" for one in found) <= 1
+        assert sum(one["patching/critical_heads"].value > 0 for one in found) <= 1
+        assert patching_names(found[0]) - FEW == ALWAYS | WITH_GAP
+        for one in found:
+            heads = one["patching/heads_necessity"].values
+            assert np.abs(heads).max() > 0.03, "there are effects, only none that goes with the label"
+            assert one["patching/pairs_reversed"].value > 0
+            assert "Not critical, though among the strongest" in one["patching/outcome"].because
 
 
 def test_labels_without_meaning_localise_nothing_by_replies() -> None:
-    settings: dict = {"refusal_tokens": (70,), "metric": "replies", "min_gap": 0.3, "positions": (-1,)}
+    settings: dict = {"refusal_tokens": (70,), "metric": "replies", "min_gap": 0.3}
     found = [patched(*noise(seed), seed=seed, **settings) for seed in range(10)]
     assert sum(one["patching/outcome"].value != "none" for one in found) <= 1
     for one in found:
         assert one["patching/pairs"].value > 5
-        assert np.abs(one["patching/heads_necessity"].values).max() > 0.03
+        assert one["patching/pairs_with_short_replies"].value == 0
+        assert np.abs(one["patching/heads_necessity"].values).max() > 0.01
 
 
 def test_a_random_set_of_heads_rarely_exceeds_the_null_of_random_sets() -> None:
     """Though the null's sets are measured on a part of the pairs each, and differ from one another for good."""
     model, prompts = noise(0, num_attention_heads=8, head_dim=8)
     draw = np.random.default_rng(0)
-    pairs = [(a.text, b.text) for a, b in zip(*prompts.test, strict=True)]
     settings = brief().model_copy(update={"min_gap": 0.3, "random_sets": 60})
     found = known(model, torch.ones(model.d_model), 1, (70,))
-    engine = engine_of(
-        model, *(cache_components(model, tokens(model, side)) for side in zip(*pairs[:2], strict=True)), seed=0
-    )
-    exceeded = []
+    asked = Pairs.of(model, prompts.test, paired=True)
+    engine = engine_of(model, *(cache_components(model, list(side)) for side in zip(*asked.tokens[:2], strict=True)), 0)
+    pairs = settings._with_gap(engine, found, prompts.test, paired=True)
+    assert 5 < len(pairs) < len(asked)
+    exceeded, lasting = [], []
     for seed in range(40):
         heads = [Component("head", layer, int(h)) for layer in (0, 1) for h in draw.choice(8, 2, replace=False)]
-        exceeded += [one.value > one.null.value for one in settings._together(engine, pairs, heads, found, seed)]
-    assert len(exceeded) == 80
+        together = list(settings._together(engine, pairs, heads, found, seed))
+        exceeded += [one.value > one.null.value for one in together]
+        lasting.append(_judged(together[0])[0])
+    assert len(exceeded) == 120
     assert 0 < np.mean(exceeded) <= 0.1
-
-
-def tokens(model: LoadedModel, texts: Sequence[str]) -> list[list[int]]:
-    return [model.template.tokens(text) for text in texts]
+    assert np.mean([one == "localised" for one in lasting]) <= 0.1
 
 
 @pytest.mark.parametrize(
@@ -280,3 +405,13 @@ def test_pairs_without_a_gap_have_no_shares() -> None:
     assert patching_names(found) == ALWAYS
     assert found["patching/outcome"].value == "no_gap"
     assert (found["patching/pairs"].value, found["patching/pairs_without_gap"].value) == (0, 5)
+
+
+def test_pairs_with_a_short_reply_are_left_out_and_counted() -> None:
+    """Every answer ends with its first token here, so none has the likelihood of three."""
+    model = weak_model()
+    model.hf.generation_config.eos_token_id = model.template.tokenizer("A")["input_ids"][0]
+    found = patched(model, planted_prompts(sizes=(4, 4, 10)), metric="replies")
+    assert found["patching/pairs_with_short_replies"].value == 10
+    assert found["patching/outcome"].value == "no_gap"
+    assert "reply_tokens, 3" in found["patching/outcome"].because

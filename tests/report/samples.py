@@ -418,7 +418,6 @@ def patched(layers: int = LAYERS, heads: int = 9, critical: int = 14) -> list[Re
     pairs: dict[str, Any] = {"counts": "pairs"}
     together: dict[str, Any] = {"row": "all critical heads together", "unit": "share", "absent": "No head is critical."}
     control: dict[str, Any] = {"row": "whole last token", "unit": "share", "hint": "a control: everything replaced"}
-    alike: dict[str, Any] = {"row": "heads ranked alike", "n": layers * heads, "counts": "heads"}
     stable: dict[str, Any] = {"row": "stability of the ranking", "n": 111} | pairs
     concluded = f"{critical + 1} critical components; the strongest: head 15.0 (+8%)."
     return [
@@ -455,8 +454,7 @@ def patched(layers: int = LAYERS, heads: int = 9, critical: int = 14) -> list[Re
             "layer",
             "share of the gap, residual stream replaced at the last token",
         ),
-        Scalar("patching/rank_correlation_direct_interchange", 0.71, label="patching and writing", **alike),
-        Scalar("patching/rank_correlation_ablation_interchange", -0.13, label="patching and ablation", **alike),
+        Scalar("patching/rank_correlation", 0.71, n=layers * heads, label="heads ranked alike", counts="heads"),
         Scalar("patching/rank_stability", 0.93, (0.88, 0.96), label="rho", **stable),
         Scalar("patching/top_10_stability", 0.82, (0.67, 1.0), label="Jaccard index of the first ten", **stable),
         heads_table(necessity, places),
@@ -504,9 +502,9 @@ def patched(layers: int = LAYERS, heads: int = 9, critical: int = 14) -> list[Re
 def heads_table(necessity: np.ndarray, critical: Sequence[tuple[int, int]]) -> Table:
     """Strongest first; pages show the critical ones."""
     figures = ("", "_low", "_high", "_p")
-    columns = ("layer", "head", "direct", "ablation", *(f"{way}{f}" for way in WAYS for f in figures), "critical")
+    columns = ("layer", "head", "direct", *(f"{way}{f}" for way in WAYS for f in figures), "critical")
     rows = [
-        (*head, v / 3, 4 * v, v, v - 0.02, v + 0.02, 0.01, v / 2, v / 2 - 0.01, NAN, 0.2, head in critical)
+        (*head, v / 3, v, v - 0.02, v + 0.02, 0.01, v / 2, v / 2 - 0.01, NAN, 0.2, head in critical)
         for head, v in sorted(np.ndenumerate(necessity), key=lambda one: -one[1])
     ]
     shown = [
@@ -514,7 +512,6 @@ def heads_table(necessity: np.ndarray, critical: Sequence[tuple[int, int]]) -> T
         Column("head", unit="index"),
         *(Column(way, way, "share", "of the gap") for way in WAYS),
         Column("direct", "writes", "share", "along the direction, of its length"),
-        Column("ablation", "ablation", "log-odds"),
     ]
     return Table("patching/heads", columns, rows, "critical heads", "Strongest first.", shown, only="critical")
 
