@@ -1,19 +1,27 @@
-"""What interventions along a direction do to refusing: the three figures that `rcm.directions.selection` chooses by."""
+"""What interventions along a direction do to refusing: the three figures that `rcm.directions.selection` chooses by.
+
+Figures of the prompts that a candidate was chosen by flatter it: the best of 24 that do nothing exceeds what unselected
+random directions reach nine times in ten. So the chosen one is measured again, on prompts that chose nothing, beside
+random directions of its length (`beside_random`).
+"""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rcm.directions.fit import random_directions
 from rcm.directions.selection import Grid
 from rcm.execution.passes import Residuals
 from rcm.execution.progress import track
 from rcm.execution.shared_layers import ablated, added
 from rcm.models import LoadedModel
+from rcm.record.results import RANDOM_DIRECTIONS, Good, Null
 from rcm.stats.metrics import kl_divergence, refusal_log_odds
 
 Cell = tuple[int, int]
@@ -24,7 +32,7 @@ MISSES = 5  # how many candidates get all their figures when none can survive, s
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores directions on validation prompts; `refusal_tokens` define the refusal log-odds.
+    """Scores directions on prompts; `refusal_tokens` define the refusal log-odds.
 
     Figures of ablation come in turn, and those that are not taken are hardly computed.
     """
@@ -56,6 +64,32 @@ class Scorer:
 
     def _odds(self, logits: Logits, index: Sequence[int]) -> Float[Tensor, " prompt"]:
         return refusal_log_odds(logits, self.refusal_tokens)
+
+
+class Effect(NamedTuple):
+    """One of the three figures, of `n` prompts, and what random directions reach."""
+
+    value: float
+    null: Null | None
+    n: int
+
+
+def beside_random(
+    scorer: Scorer, vector: Float[np.ndarray, " d_model"], layer: int, draws: int, seed: int
+) -> dict[str, Effect]:
+    """Bypass, induce and KL of a vector at a layer, beside as many random ones of its length. Their null is what they
+    reach at best; of KL, at worst, as it is the harm done."""
+    random = random_directions(draws, len(vector), seed) * np.linalg.norm(vector)
+    vectors = torch.from_numpy(np.concatenate([vector[None], random])).float()
+    figures: dict[str, tuple[Sequence[float], Good, Residuals]] = {
+        "bypass": (list(scorer.bypass(vectors)), "low", scorer.harmful),
+        "induce": (scorer.induce(vectors, [layer] * len(vectors)), "high", scorer.harmless),
+        "kl": (list(scorer.kl(vectors)), "high", scorer.harmless),
+    }
+    return {
+        name: Effect(value, Null.of_draws(np.array(drawn), RANDOM_DIRECTIONS, good, value), len(prompts.prompts))
+        for name, ((value, *drawn), good, prompts) in figures.items()
+    }
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,12 @@ def principal_direction(harmful: Activations, harmless: Activations) -> Vector:
 
 def probe(harmful: Activations, harmless: Activations) -> Pipeline:
     """A logistic regression on standardised activations, fitted; class 1 is harmful."""
-    model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-    return model.fit(np.concatenate([harmful, harmless]), np.repeat([1, 0], [len(harmful), len(harmless)]))
+    return probe_model().fit(np.concatenate([harmful, harmless]), np.repeat([1, 0], [len(harmful), len(harmless)]))
+
+
+def probe_model() -> Pipeline:
+    """The same, not yet fitted."""
+    return make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
 
 
 def probe_direction(fitted: Pipeline) -> Vector:

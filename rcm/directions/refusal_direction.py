@@ -7,7 +7,7 @@ from torch import Tensor
 
 from rcm.record.results import Outcome
 
-SELECTED, NONE = "selected", "none"
+SELECTED, NONE, TOO_FEW = "selected", "none", "too_few"
 
 
 @dataclass(frozen=True)

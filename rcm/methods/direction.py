@@ -3,18 +3,21 @@
 After Arditi et al. 2024 ("Refusal in Language Models Is Mediated by a Single Direction", section 2, appendix C):
 
 1. Record the residual stream at the input of every block, at every end-of-instruction token.
-2. Find the tokens that open refusals. Keep the training and validation prompts that the model treats as labelled:
-   harmful ones that it is about to refuse, harmless ones that it is about to answer.
-3. At every position and layer: mean difference, principal direction, logistic probe.
-4. Score the mean differences on validation prompts by intervening: bypass, induce, KL; select, or say none.
-5. Measure the chosen one on test prompts, which nothing has seen: separation, probe accuracy, AUROC; each beside what
-   shuffled labels and random directions reach.
+2. Find the tokens that open refusals. Keep the prompts that the model treats as labelled: harmful ones that it is about
+   to refuse, harmless ones that it is about to answer. They are what step 4 fits to and intervenes on.
+3. At every position and layer, from all training prompts, so that models are read alike: mean difference, principal
+   direction, logistic probe.
+4. Score the mean differences of the kept training prompts on kept validation prompts by intervening: bypass, induce,
+   KL; select, or say none.
+5. Measure on test prompts, which nothing has seen. What the chosen one causes: bypass, induce, KL, beside random
+   directions. What is readable at its place: separation, probe accuracy, AUROC, beside shuffled labels, random
+   directions, and what the prompts' words and length tell (`rcm.directions.confounds`).
 
 Without `exhaustive`, step 4 skips what can no longer change the choice. Where the model does not refuse, step 4 has
-nothing to measure: the outcome is `no_refusal_behaviour`, and step 5 reports on the most separable place instead.
+nothing to measure: the outcome is `no_refusal_behaviour`, and step 5 reports on the most separable place instead. Of
+fewer prompts of a class than an interval needs (`rcm.stats.FEWEST`) nothing is concluded: `too_few`.
 """
 
-import json
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -24,70 +27,66 @@ from jaxtyping import Float
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from sklearn.pipeline import Pipeline
 
-from rcm.directions.causal import Scorer, Scores, Search
-from rcm.directions.fit import correct, random_directions, shuffled_controls, shuffled_differences, unit
-from rcm.directions.readability import (
-    Fits,
+from rcm.directions.causal import Scorer, Scores, Search, beside_random
+from rcm.directions.confounds import Readers, too_few
+from rcm.directions.fit import correct, shuffled_controls, unit
+from rcm.directions.held_out import (
+    Figure,
     Place,
-    Readability,
-    Recorded,
+    clusters,
     held_out_auroc,
     held_out_separation,
     probe_accuracies_of_null,
-    readability,
 )
-from rcm.directions.refusal_direction import NONE, SELECTED, RefusalDirection
+from rcm.directions.places import CAUSAL, by_layer, candidates, maps, separability_table
+from rcm.directions.readability import Fits, Readability, readability
+from rcm.directions.recorded import Recorded, kept, mean_differences
+from rcm.directions.refusal_direction import NONE, SELECTED, TOO_FEW, RefusalDirection
 from rcm.directions.refusal_tokens import Opening, refusal_openings
 from rcm.directions.selection import Selection, select
+from rcm.directions.stored import directions, harmless_activations
 from rcm.errors import InputError
-from rcm.execution.passes import Residuals, read_residuals
 from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
-from rcm.judges.rates import rate
 from rcm.methods import Method, Study
 from rcm.models import LoadedModel
-from rcm.prompts import Part, texts
+from rcm.prompts import Split
 from rcm.record.identity import prompt_digest
-from rcm.record.results import (
-    RANDOM_DIRECTIONS,
-    SHUFFLED_LABELS,
-    Column,
-    Curve,
-    Heatmap,
-    Line,
-    Null,
-    Outcome,
-    Result,
-    Scalar,
-    Table,
-    Tensors,
-)
-from rcm.stats.metrics import refusal_log_odds
+from rcm.record.results import SHUFFLED_LABELS, Column, Null, Outcome, Result, Scalar, Table
+from rcm.stats import FEWEST, rate_interval
 
-CAUSAL: Mapping[str, Mapping[str, Any]] = {
-    "bypass": {"label": "bypass", "unit": "log-odds", "hint": "of refusing harmful prompts, ablated", "good": "low"},
-    "induce": {"label": "induce", "unit": "log-odds", "hint": "of refusing harmless prompts, added", "good": "high"},
-    "kl": {"label": "KL", "unit": "nats", "hint": "on harmless prompts, ablated: the harm done", "good": "low"},
+Parts = Mapping[str, Recorded]  # training, validation, test
+TREATED = {"harmful": "refused", "harmless": "answered"}
+ON_TEST = "on all test prompts"
+READ: Mapping[str, Mapping[str, Any]] = {
+    "direction/separation": {
+        "target": 2.0,
+        "label": "separation",
+        "unit": "sigma",
+        "hint": f"distance of the classes along the mean difference of all training prompts, {ON_TEST}",
+        "good": "high",
+    },
+    "direction/probe_accuracy": {
+        "target": 0.9,
+        "label": "probe accuracy",
+        "unit": "share",
+        "hint": f"of a logistic probe at the place, {ON_TEST}",
+        "good": "high",
+    },
+    "direction/auroc": {
+        "label": "AUROC",
+        "hint": f"of the projection, {ON_TEST}; one half is chance",
+        "good": "high",
+    },
 }
-# Name, title, what the colours mean, the white point, and how to read it.
-MAPS = (
-    ("bypass", "bypass", "log-odds", 0.0, "Of refusing harmful ones, the direction ablated. Blue: no longer refused."),
-    ("induce", "induce", "log-odds", 0.0, "Of refusing harmless ones, the direction added. Red: refused now."),
-    ("kl", "KL", "nats", None, "Harmless ones, the direction ablated: the harm done. Low is good."),
-    ("separation", "separation", "standard deviations", None, "How far apart the classes lie along the direction."),
-    ("auroc", "AUROC", "AUROC", 0.5, "Of the projection; one half is chance."),
-    ("probe_accuracy", "probe accuracy", "accuracy", 0.5, "Of a logistic probe; one half is chance."),
-)
-OUTLINED = "Outlined: the chosen place, or without a selected direction the most separable one."
-DRAWN = 20  # mean differences of shuffled labels that are kept for every place
-FEWEST = 4  # prompts of a class, below which a mean difference or a mean score is an anecdote
 
 
 class Direction(Method):
-    """`positions`: negative; null is every end-of-instruction token. `filter`: drop training and validation prompts
-    that the model treats otherwise than their label says. `exhaustive`: score every candidate. `max_kl` in nats,
-    `min_induce` in log-odds, `max_depth` as a share of the layers. `null_draws`: how many shuffled labels and random
-    directions stand behind the nulls of test figures. `null_directions`: how many random ones, and of shuffled labels,
-    stand beside it where it is intervened with, here and in `steering`.
+    """`positions`: negative; null is every end-of-instruction token. `filter`: intervene only on prompts that the model
+    treats as their label says. `exhaustive`: score every candidate. `max_kl` in nats, `min_induce` in log-odds,
+    `max_depth` as a share of the layers. `null_draws`: how many shuffled labels and random directions stand behind the
+    nulls of what is readable. `null_directions`: how many random ones stand beside it where it is intervened with, here
+    and in `steering`, and there as many of shuffled labels; fewer than 19 are exceeded by chance more often than once
+    in twenty (`rcm.stats.draws`).
     """
 
     uses: ClassVar = (RefusalBehaviour,)
@@ -106,25 +105,26 @@ class Direction(Method):
         model, prompts, seed = study.model, study.prompts, study.seed
         behaviour = study.get(RefusalBehaviour)
         positions = self._positions(model)
-        train, validation, test = (
-            _recorded(model, part, positions, f"direction: {name} prompts")
-            for name, part in (("train", prompts.train), ("validation", prompts.validation), ("test", prompts.test))
-        )
-        openings = refusal_openings(train.harmful.logits, train.harmless.logits)
+        every: Parts = {
+            name: Recorded.of(model, part, positions, f"direction: {name} prompts")
+            for name, part in (("training", prompts.train), ("validation", prompts.validation), ("test", prompts.test))
+        }
+        openings = refusal_openings(every["training"].harmful.logits, every["training"].harmless.logits)
         yield _openings_table(model, openings)
         tokens = model.refusal_tokens or tuple(opening.token for opening in openings)
 
+        as_labelled = {name: part.as_labelled(tokens) for name, part in every.items()}
         stop = None if behaviour is None or behaviour.refuses else behaviour.outcome
-        stop = stop or self._nothing_to_score(train, validation, tokens)
-        if self.filter and stop is None:
-            train, validation = _agreeing(train, tokens), _agreeing(validation, tokens)
-        fits = Fits.of(train)
-        yield _tensors(model, positions, train, fits, seed)
+        stop = stop or self._nothing_to_score(every, as_labelled, tokens)
+        filtered = self.filter and stop is None
+        yield kept({name: (every[name], as_labelled[name]) for name in every}, filtered)
+        scored = as_labelled if filtered else every
+        mean_difference, fits = mean_differences(scored["training"]), Fits.of(every["training"])
+        yield directions(model, positions, scored["training"], mean_difference, fits, seed)
 
-        scores, choice = Scores.unknown(fits.mean_difference.shape[:2]), None
-        scorer = Scorer(model, validation.harmful, validation.harmless, tokens)
+        scores, choice = Scores.unknown(mean_difference.shape[:2]), None
         if stop is None:
-            scores = self._scores(scorer, fits)
+            scores = self._scores(Scorer(model, *scored["validation"], tokens), mean_difference)
             choice = select(
                 *(scores.bypass, scores.induce, scores.kl),
                 max_kl=self.max_kl,
@@ -134,22 +134,20 @@ class Direction(Method):
         outcome = _outcome(stop, choice)
         yield outcome
 
-        readable = readability(fits, validation)
-        row, layer = _place(choice, readable, len(positions))
+        readable = readability(fits, every["validation"])
+        row, layer = cell = _place(choice, readable, len(positions))
         yield Scalar(
             "direction/position", positions[row], unit="index", label="position", hint="from the end of the prompt, -1"
         )
         yield Scalar("direction/layer", layer, unit="index", label="layer", hint="the input of this block, from 0")
-        yield from _maps(model, positions, scores, readable, (row, layer))
-        yield _candidates(positions, fits, scores, readable)
-        yield from self._intervened(scorer, fits, scores, (row, layer), outcome, seed)
-        place = Place(train.at(row, layer), test.at(row, layer))
-        yield from self._held_out(place, fits, (row, layer), seed)
-        yield _held_out_table(place, test, fits.probes[row][layer])
-        yield _by_layer(fits, test, row)
-        yield _harmless(model, train.harmless, row, positions[row], layer)
-        shuffled = shuffled_controls(*train.at(row, layer), self.null_directions, seed)
-        return _found(fits, train, positions, (row, layer), shuffled, tokens, outcome)
+        yield from maps(model, positions, scores, readable, cell)
+        yield candidates(positions, mean_difference, scores, readable)
+        yield from self._intervened(model, scored["test"], mean_difference[cell], layer, tokens, outcome, seed)
+        yield from self._held_out(every, prompts, fits, cell, seed)
+        yield separability_table(positions, fits, every["test"], clusters(prompts.test))
+        yield harmless_activations(model, scored["training"].harmless, row, positions[row], layer)
+        shuffled = shuffled_controls(*scored["training"].at(row, layer), self.null_directions, seed)
+        return _found(mean_difference[cell], scored["training"], positions, cell, shuffled, tokens, outcome)
 
     def _positions(self, model: LoadedModel) -> tuple[int, ...]:
         available = len(model.template.end_of_instruction)
@@ -161,99 +159,79 @@ class Direction(Method):
             )
         return tuple(sorted(positions))
 
-    def _nothing_to_score(self, train: Recorded, validation: Recorded, tokens: tuple[int, ...]) -> Outcome | None:
+    def _nothing_to_score(self, every: Parts, as_labelled: Parts, tokens: tuple[int, ...]) -> Outcome | None:
         """Why refusal cannot be scored, or None if it can."""
+        choosing = {name: part for name, part in every.items() if name != "test"}
+        for name, part in choosing.items():
+            if few := part.too_few(name):
+                return Outcome("direction/outcome", TOO_FEW, few)
         if not tokens:
             why = "The model opens its replies to harmful prompts as it does those to harmless ones."
             return Outcome("direction/outcome", NO_REFUSAL, why)
-        for name, part in (("training", train), ("validation", validation)) if self.filter else ():
-            for kind, side in zip(("harmful", "harmless"), _agreeing(part, tokens), strict=True):
-                if len(side.prompts) < FEWEST:
-                    why = (
-                        f"Only {len(side.prompts)} {kind} {name} prompts are about to be "
-                        f"{'refused' if kind == 'harmful' else 'answered'} (method.direction.filter=false keeps all)."
-                    )
-                    return Outcome("direction/outcome", NO_REFUSAL, why)
+        for name, part in choosing.items() if self.filter else ():
+            for (kind, side), agreeing in zip(part._asdict().items(), as_labelled[name], strict=True):
+                n, of = len(agreeing.prompts), len(side.prompts)
+                if n >= FEWEST:
+                    continue
+                told = f"{n} of {of} {kind} {name} prompts are about to be {TREATED[kind]}"
+                if 2 * n >= of:  # the model does as labelled, and more prompts would show it
+                    return Outcome("direction/outcome", TOO_FEW, f"Only {told}; use more, for at least {FEWEST}.")
+                why = f"Only {told} (method.direction.filter=false keeps all)."
+                return Outcome("direction/outcome", NO_REFUSAL, why)
         return None
 
-    def _scores(self, scorer: Scorer, fits: Fits) -> Scores:
-        vectors = torch.from_numpy(fits.mean_difference).float()
+    def _scores(self, scorer: Scorer, mean_difference: Float[np.ndarray, "position layer d_model"]) -> Scores:
+        vectors = torch.from_numpy(mean_difference).float()
         search = Search(scorer, vectors, self.max_kl, self.min_induce, self.max_depth)
         return search.all() if self.exhaustive else search.enough()
 
     def _intervened(
-        self, scorer: Scorer, fits: Fits, scores: Scores, cell: tuple[int, int], outcome: Outcome, seed: int
+        self,
+        model: LoadedModel,
+        test: Recorded,
+        vector: Float[np.ndarray, " d_model"],
+        layer: int,
+        tokens: tuple[int, ...],
+        outcome: Outcome,
+        seed: int,
     ) -> Iterator[Scalar]:
-        """Bypass, induce and KL of the selected direction beside random ones of its length, at its layer."""
-        grids = {"bypass": scores.bypass, "induce": scores.induce, "kl": scores.kl}
-        if outcome.value != SELECTED:
-            yield from (Scalar(f"direction/{name}", float("nan"), **CAUSAL[name]) for name in grids)
+        """Bypass, induce and KL of the selected direction on test prompts, which had no part in selecting it, beside
+        random ones of its length."""
+        few = test.too_few("test")
+        if outcome.value != SELECTED or few:
+            yield from (Scalar(f"direction/{name}", float("nan"), **CAUSAL[name], absent=few) for name in CAUSAL)
             return
-        vector = fits.mean_difference[cell]
-        drawn = random_directions(self.null_directions, len(vector), seed) * np.linalg.norm(vector)
-        randoms = torch.from_numpy(drawn).float()
-        nulls = {
-            "bypass": (0.05, list(scorer.bypass(randoms))),
-            "induce": (0.95, scorer.induce(randoms, [cell[1]] * len(randoms))),
-            "kl": (0.95, list(scorer.kl(randoms))),
+        effects = beside_random(Scorer(model, *test, tokens), vector, layer, self.null_directions, seed)
+        for name, effect in effects.items():
+            meaning = {**CAUSAL[name], "hint": f"{CAUSAL[name]['hint']}; on test prompts"}
+            yield Scalar(f"direction/{name}", effect.value, n=effect.n, null=effect.null, **meaning)
+
+    def _held_out(self, every: Parts, prompts: Split, fits: Fits, cell: tuple[int, int], seed: int) -> Iterator[Result]:
+        """What is readable at the place, beside what chance and the prompts' texts reach."""
+        place, test = Place(every["training"].at(*cell), every["test"].at(*cell)), every["test"]
+        probe, n, categories = fits.probes[cell[0]][cell[1]], sum(map(len, place.test)), clusters(prompts.test)
+        few = every["training"].too_few("training") or test.too_few("test")
+        yield _held_out_table(place, test, probe)
+        if few:
+            yield from (Scalar(name, float("nan"), **meaning, absent=few) for name, meaning in READ.items())
+            yield too_few(few)
+            return
+        hits = correct(probe, *place.test)
+        drawn = probe_accuracies_of_null(place, self.null_draws, seed)
+        accuracy = float(hits.mean())
+        null = Null.of_draws(drawn, SHUFFLED_LABELS, figure=accuracy)
+        figures = {
+            "direction/separation": held_out_separation(place, categories, self.null_draws, seed),
+            "direction/probe_accuracy": Figure(accuracy, rate_interval(hits, categories), null),
+            "direction/auroc": held_out_auroc(place, categories, self.null_draws, seed),
         }
-        sizes = {"bypass": scorer.harmful, "induce": scorer.harmless, "kl": scorer.harmless}
-        for name, (level, values) in nulls.items():
-            null = Null(float(np.quantile(values, level)), RANDOM_DIRECTIONS, len(values), level) if values else None
-            n = len(sizes[name].prompts)
-            yield Scalar(f"direction/{name}", float(grids[name][cell]), n=n, null=null, **CAUSAL[name])
-
-    def _held_out(self, place: Place, fits: Fits, cell: tuple[int, int], seed: int) -> Iterator[Scalar]:
-        """Each beside what shuffled labels reach, or random directions, whichever is more."""
-        n = sum(map(len, place.test))
-        either = f"{SHUFFLED_LABELS} or {RANDOM_DIRECTIONS}"
-        value, interval, reached = held_out_separation(place, self.null_draws, seed)
-        yield Scalar(
-            "direction/separation",
-            value,
-            interval,
-            n,
-            Null(reached, either, self.null_draws),
-            target=2.0,
-            label="separation",
-            unit="sigma",
-            hint="distance of the classes along the direction, on test prompts",
-            good="high",
-        )
-        hits = correct(fits.probes[cell[0]][cell[1]], *place.test)
-        accuracies = list(probe_accuracies_of_null(place, seed))
-        yield rate(
-            "direction/probe_accuracy",
-            hits,
-            Null(float(np.quantile(accuracies, 0.95)), SHUFFLED_LABELS, len(accuracies)),
-            target=0.9,
-            label="probe accuracy",
-            hint="of a logistic probe at the place, on test prompts",
-            good="high",
-        )
-        value, interval, reached = held_out_auroc(place, self.null_draws, seed)
-        yield Scalar(
-            "direction/auroc",
-            value,
-            interval,
-            n,
-            Null(reached, either, self.null_draws),
-            label="AUROC",
-            hint="of the projection on test prompts; one half is chance",
-            good="high",
-        )
-
-
-def _recorded(model: LoadedModel, part: Part, positions: Sequence[int], label: str) -> Recorded:
-    return Recorded(*(read_residuals(model, texts(prompts), positions, label) for prompts in part))
-
-
-def _agreeing(part: Recorded, tokens: tuple[int, ...]) -> Recorded:
-    """The prompts that the model treats as labelled: refusal log-odds above zero on harmful, below on harmless."""
-    return Recorded(
-        part.harmful.where(refusal_log_odds(part.harmful.logits, tokens) > 0),
-        part.harmless.where(refusal_log_odds(part.harmless.logits, tokens) < 0),
-    )
+        for name, figure in figures.items():
+            yield Scalar(name, figure.value, figure.interval, n, figure.null, **READ[name])
+        readers = Readers.of(place, prompts.train, prompts.test, categories)
+        yield readers.conclusion(null)
+        yield from readers.scalars()
+        yield readers.table()
+        yield by_layer(fits, test, cell[0])
 
 
 def _outcome(stop: Outcome | None, choice: Selection | None) -> Outcome:
@@ -288,7 +266,7 @@ def _place(choice: Selection | None, readable: Readability, n_positions: int) ->
 
 
 def _found(
-    fits: Fits,
+    vector: Float[np.ndarray, " d_model"],
     train: Recorded,
     positions: tuple[int, ...],
     cell: tuple[int, int],
@@ -296,8 +274,7 @@ def _found(
     tokens: tuple[int, ...],
     outcome: Outcome,
 ) -> RefusalDirection:
-    vector = fits.mean_difference[cell]
-    harmful, harmless = (side.residuals[:, cell[0]].double().mean(0).float() for side in train)
+    harmful, harmless = (side.residuals[:, cell[0]].mean(0, dtype=torch.float64).float() for side in train)
     controls = torch.from_numpy(unit(shuffled) * np.linalg.norm(vector)).float()
     return RefusalDirection(
         positions[cell[0]],
@@ -329,41 +306,6 @@ def _openings_table(model: LoadedModel, openings: Sequence[Opening]) -> Table:
     )
 
 
-def _tensors(model: LoadedModel, positions: Sequence[int], train: Recorded, fits: Fits, seed: int) -> Tensors:
-    means = {f"{name}_mean": side.residuals.double().mean(0) for name, side in train._asdict().items()}
-    arrays = {
-        "mean_difference": fits.mean_difference,
-        "principal": fits.principal,
-        "probe": fits.probe_directions,
-        "shuffled": _shuffled(train, seed),
-    }
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()} | means
-    metadata = {
-        "shape": "position, layer, d_model; shuffled: position, layer, draw, d_model",
-        "positions": str(list(positions)),
-        "hook_point": "resid_pre",
-        "layer_convention": "layer l is the input of block l, counted from 0",
-        "dtype": model.identity.get("dtype", ""),
-        "template": model.template.kind,
-        "template_hash": model.template.digest,
-        "end_of_instruction": str(model.template.end_of_instruction_text),
-        "model": model.identity.get("name", ""),
-        "model_revision": model.identity.get("revision", ""),
-        "adapter": model.identity.get("adapter", ""),
-    }
-    return Tensors(
-        "direction/directions", {name: tensor.float() for name, tensor in tensors.items()}, metadata, "directions"
-    )
-
-
-def _shuffled(train: Recorded, seed: int) -> Float[np.ndarray, "position layer draw d_model"]:
-    """Mean differences of labels that tell nothing, the same labels everywhere: the null of cosines between models."""
-    rows, layers = train.harmful.residuals.shape[1:3]
-    return np.stack(
-        [[shuffled_differences(*train.at(row, layer), DRAWN, seed) for layer in range(layers)] for row in range(rows)]
-    )
-
-
 def _held_out_table(place: Place, test: Recorded, probe: Pipeline) -> Table:
     """What stands behind the held-out figures, prompt by prompt: runs are compared on the prompts that both had."""
     prompts = [(kind, prompt_digest(prompt)) for kind, side in test._asdict().items() for prompt in side.prompts]
@@ -377,77 +319,4 @@ def _held_out_table(place: Place, test: Recorded, probe: Pipeline) -> Table:
         rows,
         "test prompts along the direction",
         "By the digest of the prompt; what runs are compared on.",
-    )
-
-
-def _harmless(model: LoadedModel, harmless: Residuals, row: int, position: int, layer: int) -> Tensors:
-    """Activations on harmless training prompts at the place: what a map to a model of another shape is fitted on."""
-    metadata = {
-        "shape": "prompt, d_model",
-        "position": str(position),
-        "layer": str(layer),
-        "prompts": json.dumps([prompt_digest(prompt) for prompt in harmless.prompts]),
-        "template_hash": model.template.digest,
-    }
-    activations = harmless.residuals[:, row, layer].float()
-    return Tensors("direction/harmless", {"activations": activations}, metadata, "activations on harmless prompts")
-
-
-def _maps(
-    model: LoadedModel, positions: Sequence[int], scores: Scores, readable: Readability, cell: tuple[int, int]
-) -> Iterator[Heatmap]:
-    """One heatmap for each figure, layers down and positions across, the place marked."""
-    grids = {"bypass": scores.bypass, "induce": scores.induce, "kl": scores.kl, **readable._asdict()}
-    texts_of = model.template.end_of_instruction_text
-    columns = [f"{position} {texts_of[position]}" for position in positions]
-    layers = [str(layer) for layer in range(model.n_layers)]
-    marked = [(cell[1], cell[0])]
-    for name, label, value_label, center, hint in MAPS:
-        if not np.isnan(grids[name]).all():
-            yield Heatmap(
-                f"direction/map_{name}",
-                grids[name].T,
-                layers,
-                columns,
-                "layer",
-                "position",
-                marked,
-                center,
-                value_label,
-                label,
-                f"On validation prompts. {hint} {OUTLINED}",
-            )
-
-
-def _candidates(positions: Sequence[int], fits: Fits, scores: Scores, readable: Readability) -> Table:
-    columns = ("position", "layer", "bypass", "induce", "kl", "separation", "auroc", "norm")
-    norms = np.linalg.norm(fits.mean_difference, axis=-1)
-    grids = (scores.bypass, scores.induce, scores.kl, readable.separation, readable.auroc, norms)
-    rows = [
-        (positions[row], layer, *(float(grid[row, layer]) for grid in grids)) for row, layer in np.ndindex(*norms.shape)
-    ]
-    shown = [
-        Column("position", "position", "index"),
-        Column("layer", "layer", "index"),
-        *(Column(name, meaning["label"], meaning["unit"], meaning["hint"]) for name, meaning in CAUSAL.items()),
-        Column("separation", "separation", "sigma"),
-        Column("auroc", "AUROC"),
-        Column("norm", "length"),
-    ]
-    return Table("direction/candidates", columns, rows, "candidates", "Scored on validation prompts.", shown)
-
-
-def _by_layer(fits: Fits, test: Recorded, row: int) -> Curve:
-    """Probe accuracy and AUROC of the mean difference on the test prompts, layer by layer, at the chosen position."""
-    layers = range(fits.mean_difference.shape[1])
-    read = readability(fits, test)
-    lines = [Line("probe accuracy", read.probe_accuracy[row].tolist()), Line("AUROC", read.auroc[row].tolist())]
-    return Curve(
-        "direction/by_layer",
-        [float(layer) for layer in layers],
-        lines,
-        "layer",
-        "on test prompts",
-        "readable at which layer?",
-        "Probe accuracy, and AUROC of the mean difference, at the chosen position. One half is chance.",
     )

@@ -31,7 +31,7 @@ from jaxtyping import Bool, Float
 from pydantic import NonNegativeFloat, PositiveInt
 from scipy.stats import spearmanr
 
-from rcm.directions.refusal_direction import RefusalDirection
+from rcm.directions.refusal_direction import TOO_FEW, RefusalDirection
 from rcm.execution.components import COMPONENT_KINDS, Component, Rows
 from rcm.execution.engine import Engine, engine_of
 from rcm.execution.metric import LogOdds
@@ -109,8 +109,12 @@ class Patching(Method):
         found, behaviour = study[RefusalDirection], study.get(RefusalBehaviour)
         stopped = behaviour is not None and not behaviour.refuses
         if stopped or not found.refusal_tokens:
-            value = behaviour.outcome.value if behaviour is not None and stopped else NO_REFUSAL
-            yield Outcome("patching/outcome", value, "There is no refusing to localise.", complete=False)
+            value, why = NO_REFUSAL, "There is no refusing to localise."
+            if behaviour is not None and stopped:
+                value = behaviour.outcome.value
+            elif found.outcome.value == TOO_FEW:
+                value, why = TOO_FEW, found.outcome.because
+            yield Outcome("patching/outcome", value, why, complete=False)
             return
         asked = Pairs.of(model, prompts.test, prompts.paired).first(self.pairs)
         engine = _engine(model, asked, seed)

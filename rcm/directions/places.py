@@ -1,0 +1,118 @@
+"""What is reported of every position and layer: maps, candidates, separability, and a curve over layers."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from rcm.directions.causal import Scores
+from rcm.directions.readability import Fits, Readability, readability, separability
+from rcm.directions.recorded import Recorded
+from rcm.models import LoadedModel
+from rcm.record.results import Column, Curve, Heatmap, Line, Table
+
+CAUSAL: Mapping[str, Mapping[str, Any]] = {
+    "bypass": {"label": "bypass", "unit": "log-odds", "hint": "of refusing harmful prompts, ablated", "good": "low"},
+    "induce": {"label": "induce", "unit": "log-odds", "hint": "of refusing harmless prompts, added", "good": "high"},
+    "kl": {"label": "KL", "unit": "nats", "hint": "on harmless prompts, ablated: the harm done", "good": "low"},
+}
+# Name, title, what the colours mean, the white point, and how to read it.
+MAPS = (
+    ("bypass", "bypass", "log-odds", 0.0, "Of refusing harmful ones, the direction ablated. Blue: no longer refused."),
+    ("induce", "induce", "log-odds", 0.0, "Of refusing harmless ones, the direction added. Red: refused now."),
+    ("kl", "KL", "nats", None, "Harmless ones, the direction ablated: the harm done. Low is good."),
+    ("separation", "separation", "standard deviations", None, "How far apart the classes lie along the direction."),
+    ("auroc", "AUROC", "AUROC", 0.5, "Of the projection; one half is chance."),
+    ("probe_accuracy", "probe accuracy", "accuracy", 0.5, "Of a logistic probe; one half is chance."),
+)
+READ_ON_ALL = "bypass, induce and KL on those that were kept, separation, AUROC and probe accuracy on all"
+OUTLINED = "Outlined: the chosen place, or without a selected direction the most separable one."
+
+
+def maps(
+    model: LoadedModel, positions: Sequence[int], scores: Scores, readable: Readability, cell: tuple[int, int]
+) -> Iterator[Heatmap]:
+    """One heatmap for each figure, layers down and positions across, the place marked."""
+    grids = {"bypass": scores.bypass, "induce": scores.induce, "kl": scores.kl, **readable._asdict()}
+    texts_of = model.template.end_of_instruction_text
+    columns = [f"{position} {texts_of[position]}" for position in positions]
+    layers = [str(layer) for layer in range(model.n_layers)]
+    marked = [(cell[1], cell[0])]
+    for name, label, value_label, center, hint in MAPS:
+        if not np.isnan(grids[name]).all():
+            yield Heatmap(
+                f"direction/map_{name}",
+                grids[name].T,
+                layers,
+                columns,
+                "layer",
+                "position",
+                marked,
+                center,
+                value_label,
+                label,
+                f"On {'kept' if name in CAUSAL else 'all'} validation prompts. {hint} {OUTLINED}",
+            )
+
+
+def candidates(
+    positions: Sequence[int],
+    mean_difference: Float[np.ndarray, "position layer d_model"],
+    scores: Scores,
+    readable: Readability,
+) -> Table:
+    columns = ("position", "layer", "bypass", "induce", "kl", "separation", "auroc", "norm")
+    norms = np.linalg.norm(mean_difference, axis=-1)
+    grids = (scores.bypass, scores.induce, scores.kl, readable.separation, readable.auroc, norms)
+    rows = [
+        (positions[row], layer, *(float(grid[row, layer]) for grid in grids)) for row, layer in np.ndindex(*norms.shape)
+    ]
+    shown = [
+        Column("position", "position", "index"),
+        Column("layer", "layer", "index"),
+        *(Column(name, meaning["label"], meaning["unit"], meaning["hint"]) for name, meaning in CAUSAL.items()),
+        Column("separation", "separation", "sigma"),
+        Column("auroc", "AUROC"),
+        Column("norm", "length"),
+    ]
+    hint = f"Scored on validation prompts: {READ_ON_ALL}."
+    return Table("direction/candidates", columns, rows, "candidates", hint, shown)
+
+
+def separability_table(positions: Sequence[int], fits: Fits, test: Recorded, clusters: Sequence[str]) -> Table:
+    """What a sentence about everywhere rests on ("it tells them apart nowhere by more than so much")."""
+    rows = [
+        (positions[row], layer, *estimate, len(test.harmful.prompts) + len(test.harmless.prompts))
+        for row, layer, estimate in separability(fits, test, clusters)
+    ]
+    shown = [
+        Column("position", "position", "index"),
+        Column("layer", "layer", "index"),
+        Column("separation", "separation", "sigma"),
+    ]
+    return Table(
+        "direction/separability",
+        ("position", "layer", "separation", "separation_low", "separation_high", "separation_n"),
+        rows,
+        "separation at every place",
+        "Of all test prompts, along the mean difference of all training prompts; 95 % intervals, by category "
+        "where there are several.",
+        shown,
+    )
+
+
+def by_layer(fits: Fits, test: Recorded, row: int) -> Curve:
+    """Probe accuracy and AUROC of the mean difference on the test prompts, layer by layer, at the chosen position."""
+    layers = range(fits.mean_difference.shape[1])
+    read = readability(fits, test)
+    lines = [Line("probe accuracy", read.probe_accuracy[row].tolist()), Line("AUROC", read.auroc[row].tolist())]
+    return Curve(
+        "direction/by_layer",
+        [float(layer) for layer in layers],
+        lines,
+        "layer",
+        "on test prompts",
+        "readable at which layer?",
+        "Probe accuracy, and AUROC of the mean difference, at the chosen position. One half is chance.",
+    )
