@@ -52,7 +52,7 @@ def flat(result: Result) -> dict[str, int | float | str | None]:
     """The result's part of metrics.json; empty for what is not a figure.
 
     Beside a scalar stand its `_low`, `_high`, `_n` and `_null`: all four if it tells n, else those it has; and beside a
-    rate of verdicts, `_unscored` and the judge's `_kappa`.
+    rate of verdicts, `_unscored`, the judge's `_kappa`, and `_judged_low` and `_judged_high`, where his errors are known.
     """
     match result:
         case Scalar(name=name, interval=interval, n=n, null=null):
@@ -61,6 +61,7 @@ def flat(result: Result) -> dict[str, int | float | str | None]:
             beside = {f"{name}_low": low, f"{name}_high": high, f"{name}_n": n, f"{name}_null": reached}
             companions = beside if n is not None else {key: part for key, part in beside.items() if part is not None}
             judged = {f"{name}_unscored": result.unscored, f"{name}_kappa": result.kappa}
+            judged |= dict(zip((f"{name}_judged_low", f"{name}_judged_high"), result.judged or (None, None), strict=True))
             companions |= {key: part for key, part in judged.items() if part is not None}
             return {key: _finite(part) for key, part in ({name: result.value} | companions).items()}
         case Outcome(name=name, value=value):
@@ -152,7 +153,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 # For each kind in results.jsonl its class, and how to read the fields that JSON does not give back as they were.
 RESULT_KINDS: Mapping[str, tuple[Callable[..., Result], Mapping[str, Callable[[Any], Any]]]] = {
-    "scalar": (Scalar, {"value": _figure, "interval": _band, "null": _null}),
+    "scalar": (Scalar, {"value": _figure, "interval": _band, "null": _null, "judged": _band}),
     "outcome": (Outcome, {}),
     "heatmap": (
         Heatmap,

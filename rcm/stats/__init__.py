@@ -14,6 +14,7 @@ from rcm.stats.intervals import (
     rate_interval,
     wilson,
 )
+from rcm.stats.misjudged import JudgeErrors, misjudged_interval
 from rcm.stats.multiplicity import label_swap_max_t
 from rcm.stats.nulls import permuted_rates, trend
 
@@ -24,6 +25,7 @@ __all__ = [
     "FEWEST_DRAWS",
     "Estimate",
     "Interval",
+    "JudgeErrors",
     "Reached",
     "Samples",
     "Statistic",
@@ -31,6 +33,7 @@ __all__ = [
     "by_cluster",
     "label_swap_max_t",
     "mean_interval",
+    "misjudged_interval",
     "permuted_rates",
     "rate_interval",
     "reached",
