@@ -32,13 +32,14 @@ def rate(
     `errors`: of the judge that counted them. `meaning`: label, hint and what else a `Scalar` says of itself."""
     n = len(hits)
     value, interval = (float(hits.mean()), rate_interval(hits, clusters)) if n else (float("nan"), None)
-    judged = None if interval is None or errors is None else _either(interval, misjudged_interval(hits, errors, clusters))
+    misjudged = None if errors is None else misjudged_interval(hits, errors, clusters)
+    judged = None if interval is None or misjudged is None else _either(interval, misjudged)
     return Scalar(name, value, interval, n, null, target, judged=judged, unit="share", **meaning)
 
 
-def _either(interval: Interval, misjudged: Interval | None) -> Interval | None:
+def _either(interval: Interval, misjudged: Interval) -> Interval:
     """From the lower to the higher end of both: on this model the judge may err as on others, or not at all."""
-    return misjudged and (min(interval[0], misjudged[0]), max(interval[1], misjudged[1]))
+    return (min(interval[0], misjudged[0]), max(interval[1], misjudged[1]))
 
 
 def rate_line(label: str, hits: Sequence[Hits], clusters: Sequence[str] = ()) -> Line:

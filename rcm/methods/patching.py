@@ -89,8 +89,10 @@ class Patching(Method):
         found, behaviour = study[RefusalDirection], study.get(RefusalBehaviour)
         stopped = behaviour is not None and not behaviour.refuses
         if stopped or not found.refusal_tokens:
-            value = behaviour.outcome.value if behaviour is not None and stopped else NO_REFUSAL
-            yield Outcome("patching/outcome", value, "There is no refusing to localise.", complete=False)
+            value, why = NO_REFUSAL, "There is no refusing to localise."
+            if behaviour is not None and stopped:
+                value, why = behaviour.outcome.value, behaviour.outcome.because
+            yield Outcome("patching/outcome", value, why, complete=False)
             return
         pairs = _pairs(prompts.test)[: self.pairs]
         engine = _engine(model, pairs, seed)

@@ -76,8 +76,8 @@ def of_outcome(outcome: Outcome | None, reading: Reading, name: str) -> Cell:
 
 
 def behind(scalar: Scalar) -> str:
-    """Interval, the same with the judge's errors, null, how many there are of what is counted, and how many of them were
-    left unscored."""
+    """Interval, the same with the judge's errors, null, how many there are of what is counted, and how many of them
+    were left unscored."""
     in_its_unit = in_unit(scalar.unit)
     return _joined(
         interval(scalar.interval, in_its_unit),

@@ -1,4 +1,4 @@
-"""The interval of a rate that a judge counted who errs as often as he was seen to err.
+"""The interval of a rate that was counted by a judge that errs as often as it was seen to err.
 
     corrected = (rate + specificity - 1) / (sensitivity + specificity - 1)              Rogan and Gladen 1978
     interval  = corrected + shift +- z sqrt(variance of all three)                      Lang and Reiczigel 2014
@@ -6,8 +6,8 @@
 (Lang and Reiczigel, Prev Vet Med 113:13-22, equations 4, 7 and 15 to 17: z^2 / 2 is added to the hits and z^2 to the
 number of prompts, 1 and 2 to those of the judge's test; at 12 prompts the plain formula's interval covers too little.)
 
-A judge errs more on one model's replies than on another's, and no model that is mapped was among those that he was
-tested on. So his test counts for as many completions as would vary as much as its models do.
+A judge errs more on one model's replies than on another's, and no model that is mapped was among those that it was
+tested on. So its test counts for as many completions as would vary as much as those models do.
 """
 
 import math
@@ -59,7 +59,7 @@ def misjudged_interval(
 
 
 def _tested(counts: Counts) -> tuple[float, float]:
-    """How often he was right, and of how many, with one hit and one miss more."""
+    """How often it was right, and of how many, with one hit and one miss more."""
     right, of = np.array(counts, dtype=float).T
     n = effective_number(right, of)
     return (right.sum() / of.sum() * n + 1) / (n + 2), n + 2
