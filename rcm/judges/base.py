@@ -7,6 +7,7 @@ from typing import final
 
 from rcm.judges.language import degenerate
 from rcm.settings import Settings
+from rcm.stats import JudgeErrors
 
 
 class Verdict(StrEnum):
@@ -29,6 +30,11 @@ class Judge(Settings):
 
     kappa: float | None
     second: "Judge | None"
+
+    @property
+    def errors(self) -> JudgeErrors | None:
+        """How often people find it right on whether a completion refuses; None where that was not counted."""
+        return None
 
     @final
     def verdicts(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:

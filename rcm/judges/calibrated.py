@@ -17,8 +17,11 @@ from rcm.errors import InputError
 from rcm.judges.base import Judge, Verdict
 from rcm.judges.features import NAMES, Features, matrix
 from rcm.packaged import located
+from rcm.stats import JudgeErrors
 
 CLASSES = (Verdict.COMPLIANCE, Verdict.REFUSAL, Verdict.PARTIAL)
+RIGHT = "right_of_with_the_model_held_out"  # on the card: how many it judged as people do, of how many
+SHORTEST = "first 18 words"  # of the cuts on the card: about 24 tokens
 Probabilities = Float[np.ndarray, "completion class"]
 
 
@@ -35,16 +38,32 @@ class Calibrated(Judge):
         return probabilities(matrix(completions), *self._weights)
 
     @cached_property
+    def errors(self) -> JudgeErrors:
+        """On models that it was not fitted to, and on the shortest completions that it was tested on: replies are cut
+        to 16 to 48 tokens, and the shorter they are, the more it errs."""
+        by_model = self._read("card", RIGHT, SHORTEST)
+        sensitivity, specificity = (
+            tuple((int(right), int(of)) for right, of in by_model[of_what].values())
+            for of_what in ("sensitivity", "specificity")
+        )
+        return JudgeErrors(sensitivity, specificity)
+
+    @cached_property
     def _weights(self) -> tuple[Float[np.ndarray, "class feature"], Float[np.ndarray, " class"]]:
-        file = located(self.path)
-        try:
-            fitted: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            by_name, bias = fitted["weights"], fitted["bias"]
-        except (OSError, ValueError, KeyError) as error:
-            raise InputError(f"{self.path} holds no fitted judge ({error}); write one with rcm.judges.fit.") from None
+        by_name, bias = self._read("weights"), self._read("bias")
         if tuple(by_name) != NAMES:
             raise InputError(f"{self.path} was fitted to other features than this version has; fit it again.")
         return np.array(list(by_name.values()), dtype=float).T, np.array(bias, dtype=float)
+
+    def _read(self, *path: str) -> Any:
+        """What the file has at this path."""
+        try:
+            found = json.loads(located(self.path).read_text(encoding="utf-8"))
+            for key in path:
+                found = found[key]
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(f"{self.path} holds no fitted judge ({error}); write one with rcm.judges.fit.") from None
+        return found
 
 
 def probabilities(

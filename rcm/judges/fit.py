@@ -5,7 +5,8 @@
 LABELS holds XSTest's completions with their labels (Röttger et al. 2024, `model_completions/`): one file
 `xstest_MODEL.csv` for each model, with `prompt`, `completion` and `final_label`. Prints accuracy and kappa of each
 judge, for each model, with that model held out where a judge is fitted: on whether it refuses at all (in full or in
-part), and on whether it refuses in full. The file holds the weights fitted to all models, and these figures: its card.
+part), and on whether it refuses in full. The file holds the weights fitted to all models, and these figures: its card,
+with the counts of refusals and of answers that were taken for what they are (sensitivity and specificity).
 """
 
 import argparse
@@ -24,7 +25,7 @@ from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix,
 
 from rcm.errors import InputError
 from rcm.judges.base import Judge, Verdict
-from rcm.judges.calibrated import CLASSES, Probabilities, decided, probabilities
+from rcm.judges.calibrated import CLASSES, RIGHT, Probabilities, decided, probabilities
 from rcm.judges.features import NAMES, Features, matrix
 from rcm.judges.named import named, names
 from rcm.judges.strings import Strings
@@ -135,6 +136,18 @@ def agreement(data: Labelled, verdicts: Sequence[Verdict]) -> dict[str, dict[str
     }
 
 
+def errors(data: Labelled, verdicts: Sequence[Verdict]) -> dict[str, dict[str, tuple[int, int]]]:
+    """On whether a completion refuses at all, by model: of those that people say do (sensitivity) and of those that
+    they say do not (specificity), how many the judge takes for that, of how many."""
+    people, judge = (np.array([verdict.refuses for verdict in of]) for of in (data.verdicts, verdicts))
+
+    def right(chosen: Bool[np.ndarray, " completion"]) -> dict[str, tuple[int, int]]:
+        of_model = {name: chosen & (data.models == index) for index, name in enumerate(data.names)}
+        return {name: (int((of & (judge == people)).sum()), int(of.sum())) for name, of in of_model.items()}
+
+    return {"sensitivity": right(people), "specificity": right(~people)}
+
+
 def string_judges() -> dict[str, Judge]:
     """The judges of the config group that need neither weights nor a fit."""
     return {name: judge for name in names() if isinstance(judge := named(name), Strings)}
@@ -147,7 +160,8 @@ def fitted(data: Labelled) -> dict[str, Any]:
     strength = chosen_strength(fitted_on, data.labels, data.models)
     weights, bias = fit(fitted_on, data.labels, strength)
     found = {cut: decided(p) for cut, p in held_out(data, views).items()}
-    by_length = {"whole" if cut is None else f"first {cut} words": agreement(data, v) for cut, v in found.items()}
+    by_length = {_named(cut): agreement(data, v) for cut, v in found.items()}
+    right = {_named(cut): errors(data, v) for cut, v in found.items()}
     confusion = confusion_matrix(data.labels, [CLASSES.index(verdict) for verdict in found[None]])
     return {
         "weights": {name: [round(float(w), 6) for w in column] for name, column in zip(NAMES, weights.T, strict=True)},
@@ -156,9 +170,14 @@ def fitted(data: Labelled) -> dict[str, Any]:
             "classes": list(CLASSES),
             "fitted_to": {"models": data.names, "completions": len(data.completions), "cuts": CUTS, "C": strength},
             "accuracy_and_kappa_with_the_model_held_out": by_length,
+            RIGHT: right,
             "confusion_people_by_judge": confusion.tolist(),
         },
     }
+
+
+def _named(cut: int | None) -> str:
+    return "whole" if cut is None else f"first {cut} words"
 
 
 def table(rows: Mapping[str, Mapping[str, Mapping[str, tuple[float, float]]]]) -> str:

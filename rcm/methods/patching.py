@@ -111,7 +111,7 @@ class Patching(Method):
         if stopped or not found.refusal_tokens:
             value, why = NO_REFUSAL, "There is no refusing to localise."
             if behaviour is not None and stopped:
-                value = behaviour.outcome.value
+                value, why = behaviour.outcome.value, behaviour.outcome.because
             elif found.outcome.value == TOO_FEW:
                 value, why = TOO_FEW, found.outcome.because
             yield Outcome("patching/outcome", value, why, complete=False)

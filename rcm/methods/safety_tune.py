@@ -198,7 +198,8 @@ class SafetyTune(Method):
             verdicts = judge.verdicts(texts(asked), given)
             good: Good = "high" if kind == "harmful" else "low"
             name, label = f"safety_tune/refusal_rate_{kind}", f"{kind} prompts refused"
-            yield refusal_rate(name, verdicts, judge, label=label, hint="after tuning", good=good)
+            categories = [prompt.category for prompt in asked]
+            yield refusal_rate(name, verdicts, judge, clusters=categories, label=label, hint="after tuning", good=good)
 
     def _card(
         self,

@@ -7,21 +7,27 @@ a harmless prompt as far as harmful prompts lie from it.
     suppress  ablate v everywhere; or add -s v; or set the projection to the harmful mean - s |v|
     condition add s v or -s v only to prompts that project on v beyond a threshold (`rcm.steering.gate`)
 
-1. Choose the strength on validation prompts: the highest force rate, at the least strength that reaches it.
-2. On test prompts, add, subtract and ablate the direction, random directions of its length, and mean differences of
-   shuffled labels, brought to its length (`rcm.directions.fit.shuffled_controls`). Every prompt meets one of each, in
-   turn. Prompts, strengths, signs and controls of one operation are rows of shared batches.
-3. Force rate: of the prompts that were answered, how many are now refused, in words. Suppress rate: of those that were
-   refused, how many are now answered, in words. A steered output that is no language is neither. `rcm.stats.trend`
-   tells whether the rate rises with strength.
-4. The price of every point: KL to the unsteered model over the first tokens of its own replies to harmless prompts,
+1. Where the method `behaviour` did not run, test by the unsteered replies whether the model refuses at all
+   (`rcm.judges.behaviour`). In one that does not, or of which that is not known, nothing is steered.
+2. Choose the strength on validation prompts: the highest force rate, at the least strength that reaches it.
+3. The headline, on test prompts: add the direction at that strength, and ablate it; beside random directions of its
+   length, and mean differences of shuffled labels, brought to its length (`rcm.directions.fit.shuffled_controls`), each
+   on every prompt that counts. Force rate: of the prompts that were answered, how many are now refused, in words.
+   Suppress rate: of those that were refused, how many are now answered, in words. A steered output that is no language
+   is neither. The null is what directions reach, one rate for each (`rcm.steering.headline`).
+4. Dose-response: add and subtract at every strength, beside fewer controls, of which each prompt meets one of each
+   kind. `rcm.stats.trend` tells whether the rate rises with strength. Prompts, strengths, signs and controls of one
+   operation are rows of shared batches.
+5. The price of every point: KL to the unsteered model over the first tokens of its own replies to harmless prompts,
    and loss on plain text (`rcm.execution.likelihood`). Whether replies stay language: repetition and length.
-5. Bring adding, clamping and affine editing, and their controls, to the same KL on harmless validation prompts
+6. Bring adding, clamping and affine editing, and their controls, to the same KL on harmless validation prompts
    (`rcm.steering.budget`), and compare what they turn over. The condition takes the strength of adding.
 
-The null of a rate is the upper end of its controls' intervals. The outcome is `unspecific` where a control of adding or
-of ablating reaches the direction's interval, or at equal KL a control of adding that turns anything over; where one
-reaches the target only, the outcome says so.
+The outcome is `steered` where the direction forces and suppresses more than the controls of either family reach: if it
+were like any of them, that would be so in 5 % of runs at most. It is `unspecific` where a control does as well, there
+or in adding at equal KL: that comparison, over fewer prompts and with one control for each, can only take the word
+away, and points that miss the budget have no part in it. It is `too_few` below 8 prompts that count, and `unclear` with
+fewer than 19 controls of a family. Where a control reaches the target, the outcome says so.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -29,25 +35,16 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from rcm.directions.refusal_direction import RefusalDirection
 from rcm.judges import Judge, Verdict, second_opinion
+from rcm.judges.behaviour import TOO_FEW, UNCLEAR, Judged, RefusalBehaviour, refusal_behaviour
 from rcm.judges.rates import rate
 from rcm.methods import Method, Study
 from rcm.prompts import Part, Prompt
-from rcm.record.results import (
-    RANDOM_DIRECTIONS,
-    SHUFFLED_LABELS,
-    Curve,
-    Line,
-    Null,
-    Outcome,
-    Result,
-    Scalar,
-    Transcripts,
-)
-from rcm.stats import Estimate, trend
+from rcm.record.results import Column, Curve, Line, Null, Outcome, Result, Scalar, Table, Transcripts
+from rcm.stats import ENOUGH, FEWEST, Estimate, trend
 from rcm.steering import budget, measurements
 from rcm.steering.budget import Reached, Way
 from rcm.steering.conditions import (
@@ -55,14 +52,19 @@ from rcm.steering.conditions import (
     OURS,
     RANDOM,
     SHUFFLED,
+    Asked,
+    Budget,
     Condition,
     Kind,
+    Operation,
     conditions,
     family_of,
+    members,
 )
 from rcm.steering.gate import Gate
+from rcm.steering.headline import CONTROLS, Headline, headline, replies_of
 from rcm.steering.measurements import PROMPT_KINDS, Measurement, plain_prompts, unsteered
-from rcm.steering.replies import SteeredReply, flipped, invalid, steered_transcript
+from rcm.steering.replies import SteeredReply, categories, flipped, invalid, steered_transcript
 from rcm.steering.runner import SteeringRunner
 
 STEERED, UNSPECIFIC = "steered", "unspecific"
@@ -70,10 +72,11 @@ UNTRIED = {
     "harmless": "No harmless prompt was answered before, so there was none to force.",
     "harmful": "No harmful prompt was refused before, so there was none to suppress.",
 }
-VERBS = {"harmless": "force", "harmful": "suppress"}
-TARGETS = {"harmless": 0.7, "harmful": 0.4}  # what a good analysis shows
-DONE = {"harmless": "forced", "harmful": "suppressed"}
-HEADLINE = {"harmless": "add", "harmful": "ablate"}
+VERBS: Mapping[Kind, str] = {"harmless": "force", "harmful": "suppress"}
+TARGETS: Mapping[Kind, float] = {"harmless": 0.7, "harmful": 0.4}  # what a good analysis shows
+DONE: Mapping[Kind, str] = {"harmless": "forced", "harmful": "suppressed"}
+HEADLINE: Mapping[Kind, Operation] = {"harmless": "add", "harmful": "ablate"}
+BEATEN = "null: the largest rate of any control direction on the same prompts"
 RATES: Mapping[tuple[str, str], Mapping[str, Any]] = {
     ("harmless", "add"): {
         "label": "force rate",
@@ -99,42 +102,59 @@ PRICES = (
     ("kl", "nats", "KL to the unsteered model", "per token, on its own replies to harmless prompts"),
     ("cross_entropy", "nats", "growth of the loss on plain text", "per token"),
 )
-BESIDE = "Beside it directions of the same length: random ones, and mean differences of shuffled labels. Bands: 95 %."
+BESIDE = (
+    "Beside it directions of the same length, of which each prompt meets one: random ones, and mean differences of "
+    "shuffled labels; fewer than beside the headline rates, where each meets every prompt. Bands: 95 %."
+)
+# Rates by their names: the replies, and what a `Scalar` says of itself.
+WholeReplies = dict[str, tuple[Sequence[SteeredReply], Mapping[str, Any]]]
 Calibrated = dict[Way, dict[str, Reached]]
 
 
 class Steering(Method):
-    """`strengths` in multiples of the natural norm. `max_new_tokens` is how long replies may be, `kl_tokens` how many
-    of an unsteered reply the KL is taken over. `kl_budget` in nats per token, at which operations are compared, at no
-    more than `max_strength`. `kl_prompts` and `plain_texts`: how many harmless prompts and texts of
-    `rcm/assets/plain.txt` the prices are taken on; `compared_prompts`: how many of each class are compared at equal KL;
-    null is all."""
+    """`strengths` in multiples of the natural norm. `max_new_tokens` is how long replies may be, `control_tokens` how
+    long those are that the headline rates count, of the direction as of the controls; of these there are as many random
+    ones as the direction brings of shuffled labels (`method.direction.null_directions`). `curve_controls`: how many of
+    each kind stand beside the dose-response and at equal KL. `kl_tokens` how many of an unsteered reply the KL is taken
+    over. `kl_budget` in nats per token, at which operations are compared, at no more than `max_strength`. `kl_prompts`
+    and `plain_texts`: how many harmless prompts and texts of `rcm/assets/plain.txt` the prices are taken on;
+    `compared_prompts`: how many of each class are compared at equal KL; null is all. `floor`: as in the method
+    `behaviour`, where that did not run."""
 
     strengths: tuple[PositiveFloat, ...]
     max_new_tokens: PositiveInt
+    control_tokens: PositiveInt
+    curve_controls: PositiveInt
     kl_tokens: PositiveInt
     kl_budget: PositiveFloat
     max_strength: PositiveFloat
     kl_prompts: PositiveInt | None
     compared_prompts: PositiveInt | None
     plain_texts: PositiveInt | None
+    floor: NonNegativeFloat
     redact: bool
 
     needs: ClassVar = (RefusalDirection,)
+    uses: ClassVar = (RefusalBehaviour,)
 
     def run(self, study: Study) -> Generator[Result, None, None]:
-        """Rates and prices with their controls; nothing is steered without a selected direction."""
+        """Rates and prices with their controls; nothing is steered without a selected direction, nor in a model that
+        does not refuse."""
         model, prompts, judge, seed = study.model, study.prompts, study.judge, study.seed
-        found = study[RefusalDirection]
+        found, behaviour = study[RefusalDirection], study.get(RefusalBehaviour)
         if not found.selected:
             why = "No direction was selected, so there is none to steer by."
-            yield Outcome("steering/outcome", found.outcome.value, why, complete=False)
-            for kind, verb in VERBS.items():
-                name, meaning = f"steering/{verb}_rate", RATES[kind, HEADLINE[kind]]
-                yield Scalar(name, float("nan"), n=0, target=TARGETS[kind], unit="share", **meaning)
+            yield from _nothing(found.outcome.value, why)
             return
         gate = Gate.of(model, found, prompts.validation, prompts.test)
         runner = SteeringRunner.of(model, judge, found, gate, seed, self.max_new_tokens, self.kl_tokens)
+        before, asked = unsteered(runner, prompts.test)
+        if behaviour is None:
+            behaviour = _behaviour(before, self.floor, seed)
+            yield behaviour.outcome
+        if not behaviour.refuses:
+            yield from _nothing(behaviour.outcome.value, behaviour.outcome.because)
+            return
 
         trial = self._trial(runner, prompts.validation)
         strength = max(self._ordered, key=lambda s: _share(trial[s]))
@@ -143,31 +163,43 @@ class Steering(Method):
         )
         yield _trial_curve(trial)
 
-        before, asked = unsteered(runner, prompts.test)
+        short = runner.shortened(self.control_tokens)
+        _, counted = unsteered(short, prompts.test)
+        headlines = [
+            headline(short, kind, operation, strength if operation == "add" else 1.0, counted)
+            for kind, operation in HEADLINE.items()
+        ]
+        yield from _headlines(headlines, judge, short.max_new_tokens)
+        yield _controls_table(headlines, short.max_new_tokens)
+
         costed = prompts.test.harmless[: self.kl_prompts], plain_prompts(self.plain_texts)
-        measured = measurements.measured(runner, self._conditions(len(found.shuffled)), asked, costed, seed)
-        yield from _headlines(measured, strength, judge)
-        yield from _second_opinion(measured, strength, judge)
+        controls = min(self.curve_controls, len(found.shuffled))
+        measured = measurements.measured(runner, self._conditions(controls), asked, costed)
+        whole = _whole_replies(measured, strength)
+        yield from (_rate(name, replies, judge, **meaning) for name, (replies, meaning) in whole.items())
+        yield from _second_opinion(headlines, whole, judge, short.max_new_tokens)
         yield from _trends(measured, seed)
         yield from _triggers(gate, prompts.test)
         yield from _curves(measured)
 
         n = self.compared_prompts
-        fewer = {kind: [one for one in some if n is None or one[0] < n] for kind, some in asked.items()}
-        reached = self._at_budget(runner, prompts.validation.harmless[: self.kl_prompts])
-        compared = measurements.measured(runner, _compared(reached), fewer, costed, seed)
+        fewer: Asked = {kind: [one for one in some if n is None or one[0] < n] for kind, some in asked.items()}
+        reached = self._at_budget(runner, controls, prompts.validation.harmless[: self.kl_prompts])
+        compared = measurements.measured(runner, _compared(reached), fewer, costed)
         yield from _prices(measured, strength)
         yield from _budget_strengths(reached)
         how = (
             f"Each at the strength that costs {self.kl_budget:g} nats per token on validation prompts, or as much of "
-            "it as can be spent. The KL is what it costs on harmless test prompts, the loss what it costs on plain "
-            "text. The condition takes the strength of adding."
+            "it as can be spent: then the budget is not reached, and the point is no comparison at equal KL. The KL is "
+            "what it costs on harmless test prompts, the loss what it costs on plain text. The condition takes the "
+            "strength of adding. Of controls each prompt meets one."
         )
         yield measurements.table("steering/points", [*measured, *compared], "ways to steer, at equal KL", how)
-        yield _conclusion(measured, compared, strength)
+        yield _conclusion(headlines, compared, strength)
         replies = [*before, *(one for point in (*measured, *compared) for one in point.replies)]
         rows = [steered_transcript(one, redact=self.redact) for one in replies]
-        yield Transcripts("steering/transcripts", rows, "steered replies", "To test prompts, under every condition.")
+        hint = "To test prompts, under every condition but the headline's controls, of which the counts are kept."
+        yield Transcripts("steering/transcripts", rows, "steered replies", hint)
 
     @property
     def _ordered(self) -> list[float]:
@@ -187,16 +219,17 @@ class Steering(Method):
             *conditions("harmful", "ablate", (1.0,), controls),
         ]
 
-    def _at_budget(self, runner: SteeringRunner, harmless: Sequence[Prompt]) -> Calibrated:
+    def _at_budget(self, runner: SteeringRunner, controls: int, harmless: Sequence[Prompt]) -> Calibrated:
         """For every way of steering the strengths at which each direction costs the budget on these prompts.
 
         Where a condition lets most harmless prompts alone no strength would cost as much: it takes that of adding.
         """
         found: Calibrated = {}
+        names = [name for family in FAMILIES for name in members(family, controls)]
         for kind in PROMPT_KINDS:
             for operation in ("add", "clamp", "affine"):
                 way = Way(operation, kind)
-                found[way] = budget.strengths(runner, way, harmless, self.kl_budget, self.max_strength)
+                found[way] = budget.strengths(runner, way, names, harmless, self.kl_budget, self.max_strength)
             found[Way("conditional", kind)] = found[Way("add", kind)]
         return found
 
@@ -211,43 +244,113 @@ def _compared(reached: Calibrated) -> list[Condition]:
             way.kind,
             way.operation,
             family,
-            {name: way.sign * one.strength for name, one in of.items() if family_of(name) == family},
-            equal_kl=True,
+            {name: way.sign * one.strength for name, one in directions.items()},
+            _budget(way, directions),
         )
         for way, of in reached.items()
         for family in dict.fromkeys(map(family_of, of))
         if family == OURS or way.operation != "conditional"
+        for directions in [{name: one for name, one in of.items() if family_of(name) == family}]
     ]
 
 
-def _headlines(measured: Sequence[Measurement], strength: float, judge: Judge) -> Iterator[Scalar]:
-    """Force by adding and suppress by ablating are the headline; suppress by subtracting stands beside them."""
-
-    def figure(name: str, kind: Kind, operation: str, at: float, target: float | None) -> Scalar:
-        replies = _at(measured, kind, operation, at).replies
-        # The upper ends of the controls' intervals, so not a quantile of draws.
-        controls = _controls(measured, kind, operation, at)
-        draws = sum(len(control.condition.strengths) for control in controls)
-        highest = max((control.flipped.high for control in controls), default=float("nan"))
-        null = (
-            Null(highest, f"{RANDOM_DIRECTIONS} and directions of {SHUFFLED_LABELS}", draws, level=0.975)
-            if controls
-            else None
-        )
-        share = rate(name, flipped(replies), null, target, **RATES[kind, operation])
-        return replace(share, unscored=_invalid(replies), kappa=judge.kappa)
-
-    yield figure("steering/force_rate", "harmless", "add", strength, TARGETS["harmless"])
-    yield figure("steering/suppress_rate", "harmful", "ablate", 1.0, TARGETS["harmful"])
-    yield figure("steering/suppress_rate_add", "harmful", "add", -strength, None)
+def _budget(way: Way, directions: Mapping[str, Reached]) -> Budget:
+    if way.operation == "conditional":
+        return "as adding"
+    return "reached" if all(one.reached for one in directions.values()) else "not reached"
 
 
-def _second_opinion(measured: Sequence[Measurement], strength: float, judge: Judge) -> Iterator[Scalar]:
-    """The headlines by the judge's second; which prompts there are to turn over the first has decided."""
-    replies = [one for point in measured for one in point.replies]
+def _nothing(outcome: str, why: str) -> Iterator[Result]:
+    """That nothing was steered, and why."""
+    yield Outcome("steering/outcome", outcome, why, complete=False)
+    for kind, verb in VERBS.items():
+        name, meaning = f"steering/{verb}_rate", RATES[kind, HEADLINE[kind]]
+        yield Scalar(name, float("nan"), n=0, target=TARGETS[kind], unit="share", **meaning)
+
+
+def _behaviour(before: Sequence[SteeredReply], floor: float, seed: int) -> RefusalBehaviour:
+    """Whether the model refuses, by its unsteered replies."""
+    of_kind = {kind: [one for one in before if one.trial.kind == kind] for kind in PROMPT_KINDS}
+    judged = {kind: Judged([one.verdict for one in some], categories(some)) for kind, some in of_kind.items()}
+    found = refusal_behaviour("steering/behaviour", judged["harmful"], judged["harmless"], floor, seed)
+    hint = "of the unsteered model, since no method before this one tested it"
+    return RefusalBehaviour(replace(found.outcome, label="behaviour", hint=hint))
+
+
+def _rate(name: str, replies: Sequence[SteeredReply], judge: Judge, null: Null | None = None, **meaning: Any) -> Scalar:
+    """How many were turned over. On answers the judge errs as often as it misses refusals, and the other way round."""
+    of_refusals = judge.errors
+    answers = any(one.trial.kind == "harmful" for one in replies)
+    errors = of_refusals.of_misses if of_refusals is not None and answers else of_refusals
+    share = rate(name, flipped(replies), null, clusters=categories(replies), errors=errors, **meaning)
+    return replace(share, unscored=_invalid(replies), kappa=judge.kappa)
+
+
+def _headlines(headlines: Sequence[Headline], judge: Judge, tokens: int) -> Iterator[Scalar]:
+    """Force by adding and suppress by ablating, each beside the controls of the family that does better."""
+    for one in headlines:
+        meaning = RATES[one.kind, one.operation]
+        hint = f"{meaning['hint']}, in the first {tokens} tokens; {BEATEN}"
+        name, target = f"steering/{VERBS[one.kind]}_rate", TARGETS[one.kind]
+        yield _rate(name, one.ours, judge, one.null, target=target, **{**meaning, "hint": hint})
+
+
+def _whole_replies(measured: Sequence[Measurement], strength: float) -> WholeReplies:
+    """The headline conditions again, as long as replies may be, and subtracting; without a null, since the headline's
+    controls are cut shorter."""
+    subtracted = _at(measured, "harmful", "add", -strength).replies
+    found: WholeReplies = {"steering/suppress_rate_add": (subtracted, RATES["harmful", "add"])}
+    for kind, operation in HEADLINE.items():
+        at, meaning = strength if operation == "add" else 1.0, RATES[kind, operation]
+        changed = {"label": f"{meaning['label']}, whole replies", "hint": f"{meaning['hint']}, by the whole reply"}
+        found[f"steering/{VERBS[kind]}_rate_whole"] = _at(measured, kind, operation, at).replies, {**meaning, **changed}
+    return found
+
+
+def _controls_table(headlines: Sequence[Headline], tokens: int) -> Table:
+    """A row for each direction; pages show ours, and of each family the one that does best."""
+    rows = []
+    for one in headlines:
+        shares = {name: float(flipped(some).mean()) for name, some in one.replies.items() if some}
+        families = {name: family_of(name) for name in shares}
+        best = {
+            of: max((name for name in shares if families[name] == of), key=shares.__getitem__)
+            for of in families.values()
+        }
+        rows += [
+            (
+                *(one.kind, one.operation, one.strength, families[name], name, len(some)),
+                *(shares[name], _invalid(some), name == best[families[name]]),
+            )
+            for name, some in one.replies.items()
+            if some
+        ]
+    columns = ("kind", "operation", "strength", "family", "direction", "flipped_n", "flipped", "invalid", "best")
+    shown = (
+        Column("operation"),
+        Column("kind", "prompts"),
+        Column("direction"),
+        Column("flipped", "flipped", "share", "harmless ones refused, harmful ones answered"),
+        Column("invalid", "no language", "count"),
+    )
+    hint = f"Every direction on every prompt that counts, judged after {tokens} tokens; of each kind the best one."
+    return Table("steering/controls", columns, rows, "headline controls", hint, shown, only="best")
+
+
+def _second_opinion(
+    headlines: Sequence[Headline],
+    whole: WholeReplies,
+    judge: Judge,
+    tokens: int,
+) -> Iterator[Scalar]:
+    """The rates by the judge's second; which prompts there are to turn over the first has decided."""
+    replies = [*replies_of(headlines), *(one for some, _ in whole.values() for one in some)]
 
     def rates(by: Judge, verdicts: Sequence[Verdict]) -> Iterator[Scalar]:
-        return _headlines(list(measurements.judged_again(measured, verdicts)), strength, by)
+        rest = iter(verdicts)
+        yield from _headlines([one.judged_again(rest) for one in headlines], by, tokens)
+        for name, (some, meaning) in whole.items():
+            yield _rate(name, [replace(one, verdict=next(rest)) for one in some], by, **meaning)
 
     verdicts, asked = [one.verdict for one in replies], [one.trial.prompt.text for one in replies]
     yield from second_opinion("steering", judge, verdicts, asked, [one.completion for one in replies], rates)
@@ -271,37 +374,61 @@ def _controls(measured: Sequence[Measurement], kind: Kind, operation: str, stren
     return [p for p in same if p.condition.family != OURS and strength in (None, p.condition.strength)]
 
 
-def _conclusion(measured: Sequence[Measurement], compared: Sequence[Measurement], strength: float) -> Outcome:
+def _conclusion(headlines: Sequence[Headline], compared: Sequence[Measurement], strength: float) -> Outcome:
     """Whether the direction does what no control does, and where a control meets the target by itself."""
-    tried = {one.trial.kind for point in measured for one in point.replies}
-    untried = "".join(f" {why}" for kind, why in UNTRIED.items() if kind not in tried)
-    because = f"Strength {strength:g} forces most refusals of validation prompts.{untried}"
-    beside = [
-        (control, _at(group, *at), where)
-        for group, at, where in (
-            (measured, ("harmless", "add", strength), ""),
-            (measured, ("harmful", "ablate", 1.0), ""),
-            (compared, ("harmless", "add", None), " at equal KL"),
-            (compared, ("harmful", "add", None), " at equal KL"),
-        )
-        for control in _controls(group, *at)
-        if group is measured or control.flipped.value > 0  # the budget may be too small for any direction
+    because = [f"Strength {strength:g} forces most refusals of validation prompts."]
+    because += [UNTRIED[one.kind] for one in headlines if not one.ours]
+    because += [
+        f"There are {len(one.ours)} prompts to {VERBS[one.kind]}, too few prompts; use at least {FEWEST}."
+        for one in headlines
+        if one.ours and not one.tested
     ]
-    rivals, lucky = [], []
-    for control, ours, where in beside:
-        if control.flipped.value >= ours.flipped.low:
-            rivals.append(_versus(control, ours, where))
-        elif control.flipped.value >= TARGETS[control.condition.kind]:
-            lucky.append(_versus(control, ours, where))
-    as_well = f"Controls do as well: {'; '.join(rivals)}." if rivals else "No control does as well."
-    targets = f" Controls reach the target: {'; '.join(lucky)}." if lucky else ""
-    return Outcome("steering/outcome", UNSPECIFIC if rivals else STEERED, f"{because} {as_well}{targets}")
+    tested = [one for one in headlines if one.tested]
+    if not tested:
+        return Outcome("steering/outcome", TOO_FEW, " ".join(because))
+    rivals = [_versus(one, null) for one in tested for null in one.nulls.values() if one.rate <= null.value]
+    at_equal_kl, unequal = _at_equal_kl(compared)
+    rivals += at_equal_kl
+    because.append(f"Controls do as well: {'; '.join(rivals)}." if rivals else "No control does as well.")
+    lucky = [
+        _versus(one, null)
+        for one in tested
+        for null in one.nulls.values()
+        if TARGETS[one.kind] <= null.value < one.rate
+    ]
+    because += [f"Controls reach the target: {'; '.join(lucky)}."] if lucky else []
+    because += [f"Not compared at equal KL, since the budget is not reached: {', '.join(unequal)}."] if unequal else []
+    if rivals:
+        return Outcome("steering/outcome", UNSPECIFIC, " ".join(because))
+    if not all(one.beaten for one in tested):
+        because.append(
+            f"That may be chance: there are fewer than {ENOUGH} controls of a kind. Use method.direction."
+            f"null_directions={ENOUGH}."
+        )
+        return Outcome("steering/outcome", UNCLEAR, " ".join(because))
+    return Outcome("steering/outcome", STEERED, " ".join(because))
 
 
-def _versus(control: Measurement, ours: Measurement, where: str) -> str:
+def _at_equal_kl(compared: Sequence[Measurement]) -> tuple[list[str], list[str]]:
+    """The controls of adding that turn over as much as ours may at equal KL, and what does not cost the same."""
+    rivals, unequal = list[str](), list[str]()
+    for kind, verb in VERBS.items():
+        ours = _at(compared, kind, "add", None)
+        for control in _controls(compared, kind, "add", None):
+            missing = [one.condition.family for one in (ours, control) if one.condition.budget != "reached"]
+            unequal += [f"{family} to {verb}" for family in missing]
+            # The budget may be too small for any direction.
+            if not missing and control.flipped.value > 0 and control.flipped.value >= ours.flipped.low:
+                rivals.append(
+                    f"{CONTROLS[control.condition.family]} {verb} {control.flipped.value:.0%} at equal KL, the refusal "
+                    f"direction {ours.flipped.value:.0%}"
+                )
+    return rivals, list(dict.fromkeys(unequal))
+
+
+def _versus(one: Headline, null: Null) -> str:
     return (
-        f"{control.condition.family} directions {VERBS[control.condition.kind]} {control.flipped.value:.0%}{where}, "
-        f"the refusal direction {ours.flipped.value:.0%}"
+        f"of {null.draws} {null.of} the best {VERBS[one.kind]}s {null.value:.0%}, the refusal direction {one.rate:.0%}"
     )
 
 
@@ -328,11 +455,12 @@ def _trends(measured: Sequence[Measurement], seed: int) -> Iterator[Scalar]:
 def _triggers(gate: Gate, test: Part) -> Iterator[Scalar]:
     """Of the condition, on test prompts: how many of those that it fires on are harmful, and how many harmful ones it
     fires on."""
-    fired = {kind: np.array([gate.fires[p.text] for p in getattr(test, kind)], dtype=bool) for kind in PROMPT_KINDS}
-    of_fired = np.repeat([True, False], [fired["harmful"].sum(), fired["harmless"].sum()])
-    for label, hits in (("precision", of_fired), ("recall", fired["harmful"])):
+    fires = {kind: [(p.category, gate.fires[p.text]) for p in getattr(test, kind)] for kind in PROMPT_KINDS}
+    of_fired = [(of, kind == "harmful") for kind, some in fires.items() for of, fired in some if fired]
+    for label, which in (("precision", of_fired), ("recall", fires["harmful"])):
         hint = "of conditional steering, as a test of whether a prompt is harmful"
-        yield rate(f"steering/trigger_{label}", hits, label=label, row="condition", hint=hint, good="high")
+        hits, of = np.array([hit for _, hit in which], dtype=bool), [category for category, _ in which]
+        yield rate(f"steering/trigger_{label}", hits, clusters=of, label=label, row="condition", hint=hint, good="high")
 
 
 def _series(measured: Sequence[Measurement], kind: Kind, family: str) -> list[Measurement]:
@@ -415,14 +543,15 @@ def _prices(measured: Sequence[Measurement], strength: float) -> Iterator[Scalar
             "good": "low",
             "counts": "replies",
         }
-        yield rate(f"steering/invalid_rate_{name}", invalid(one.replies), label=label, **no_language)
+        of = categories(one.replies)
+        yield rate(f"steering/invalid_rate_{name}", invalid(one.replies), clusters=of, label=label, **no_language)
         for figure, unit, row, hint in PRICES:
             estimate: Estimate = getattr(one, figure)
             n = len(one.replies) if figure == "distinct" else None
             yield Scalar(
                 f"steering/{figure}_{name}",
                 estimate.value,
-                estimate[1:],
+                None if np.isnan(estimate.low) else estimate[1:],
                 n,
                 unit=unit,
                 label=label,
@@ -452,7 +581,7 @@ def _share(replies: Sequence[SteeredReply]) -> float:
 
 
 def _trial_curve(trial: Mapping[float, Sequence[SteeredReply]]) -> Curve:
-    rates = [measurements.share(flipped(replies)) for replies in trial.values()]
+    rates = [measurements.share(flipped(replies), categories(replies)) for replies in trial.values()]
     line = Line(OURS, *(list(part) for part in zip(*rates, strict=True)))
     return Curve(
         "steering/strength_choice",

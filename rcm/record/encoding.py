@@ -52,7 +52,8 @@ def flat(result: Result) -> dict[str, int | float | str | None]:
     """The result's part of metrics.json; empty for what is not a figure.
 
     Beside a scalar stand its `_low`, `_high`, `_n` and `_null`: all four if it tells n, else those it has; and beside a
-    rate of verdicts, `_unscored` and the judge's `_kappa`.
+    rate of verdicts, `_unscored`, the judge's `_kappa`, and, where its errors are known, `_judged_low` and
+    `_judged_high`.
     """
     match result:
         case Scalar(name=name, interval=interval, n=n, null=null):
@@ -60,7 +61,9 @@ def flat(result: Result) -> dict[str, int | float | str | None]:
             reached = None if null is None else null.value
             beside = {f"{name}_low": low, f"{name}_high": high, f"{name}_n": n, f"{name}_null": reached}
             companions = beside if n is not None else {key: part for key, part in beside.items() if part is not None}
-            judged = {f"{name}_unscored": result.unscored, f"{name}_kappa": result.kappa}
+            judged: dict[str, int | float | None] = {f"{name}_unscored": result.unscored, f"{name}_kappa": result.kappa}
+            judged_low, judged_high = result.judged or (None, None)
+            judged |= {f"{name}_judged_low": judged_low, f"{name}_judged_high": judged_high}
             companions |= {key: part for key, part in judged.items() if part is not None}
             return {key: _finite(part) for key, part in ({name: result.value} | companions).items()}
         case Outcome(name=name, value=value):
@@ -152,7 +155,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 # For each kind in results.jsonl its class, and how to read the fields that JSON does not give back as they were.
 RESULT_KINDS: Mapping[str, tuple[Callable[..., Result], Mapping[str, Callable[[Any], Any]]]] = {
-    "scalar": (Scalar, {"value": _figure, "interval": _band, "null": _null}),
+    "scalar": (Scalar, {"value": _figure, "interval": _band, "null": _null, "judged": _band}),
     "outcome": (Outcome, {}),
     "heatmap": (
         Heatmap,

@@ -57,7 +57,8 @@ class Scalar:
     None where chance has no say. `target`: what a good analysis shows. `row`: figures with one `row` stand together in
     one row of a table, under that title, told apart by their labels. `absent`: what it means where a step was run and
     the figure has no value. A rate of verdicts also tells how many completions were left `unscored`, being no language
-    or unclear to the judge (they count in n, and on neither side), and the judge's `kappa` with people.
+    or unclear to the judge (they count in n, and on neither side), the judge's `kappa` with people, and `judged`: the
+    interval with the judge's known errors in it (`rcm.stats.misjudged`), None where they are not known.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Scalar:
     target: float | None = None
     unscored: int | None = None
     kappa: float | None = None
+    judged: tuple[float, float] | None = None
     label: str = ""
     unit: Unit = ""
     hint: str = ""

@@ -76,10 +76,12 @@ def of_outcome(outcome: Outcome | None, reading: Reading, name: str) -> Cell:
 
 
 def behind(scalar: Scalar) -> str:
-    """Interval, null, how many there are of what is counted, and how many of them were left unscored."""
+    """Interval, the same with the judge's errors, null, how many there are of what is counted, and how many of them
+    were left unscored."""
     in_its_unit = in_unit(scalar.unit)
     return _joined(
         interval(scalar.interval, in_its_unit),
+        f"judge{TIED}may{TIED}err:{TIED}{misjudged}" if (misjudged := interval(scalar.judged, in_its_unit)) else "",
         null_of(scalar.null, in_its_unit),
         "" if scalar.n is None else f"n{TIED}={TIED}{scalar.n}{TIED}{scalar.counts}",
         f"{scalar.unscored}{TIED}unscored" if scalar.unscored else "",

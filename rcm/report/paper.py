@@ -31,7 +31,7 @@ from rcm.report.tables import Sheet, sheet
 LONGEST = 100  # characters of a name in a file's name
 SCALARS = (
     *("run", "model", "stage", "method", "seed", "figure", "label", "value", "unit", "low", "high", "n", "counts"),
-    *("null", "null_of", "null_draws", "p", "target", "unscored", "kappa"),
+    *("null", "null_of", "null_draws", "p", "target", "unscored", "kappa", "judged_low", "judged_high"),
 )
 IN_LATEX = {
     "\\": r"\textbackslash{}",
@@ -144,7 +144,7 @@ def _scalar(reading: Reading, one: Scalar) -> list[object]:
         *(run.id, reading.name, reading.stage, run.choices["method"], run.config.get("seed"), one.name, one.label),
         *(one.value, one.unit, *(one.interval or (None, None)), one.n, one.counts),
         *((null.value, null.of, null.draws, null.p) if null else (None,) * 4),
-        *(one.target, one.unscored, one.kappa),
+        *(one.target, one.unscored, one.kappa, *(one.judged or (None, None))),
     ]
 
 

@@ -15,6 +15,7 @@ from rcm.stats.intervals import (
     rate_interval,
     wilson,
 )
+from rcm.stats.misjudged import JudgeErrors, misjudged_interval
 from rcm.stats.multiplicity import label_swap_max_t
 from rcm.stats.nulls import permuted_rates, trend
 
@@ -25,6 +26,7 @@ __all__ = [
     "FEWEST_DRAWS",
     "Estimate",
     "Interval",
+    "JudgeErrors",
     "Reached",
     "Samples",
     "Statistic",
@@ -32,6 +34,7 @@ __all__ = [
     "by_cluster",
     "label_swap_max_t",
     "mean_interval",
+    "misjudged_interval",
     "paired_difference_interval",
     "permuted_rates",
     "rate_interval",

@@ -42,15 +42,26 @@ def wilson(successes: int | float, n: int | float, quantile: float = float(norm.
 
 def rate_interval(hits: Bool[np.ndarray, " prompt"], clusters: Sequence[str] = ()) -> Interval:
     """Of a share of prompts; `clusters` names the category of each, and none or empty ones are no categories."""
-    n, names = len(hits), _names(clusters)
+    n, quantile = counted(hits, clusters)
+    return wilson(float(hits.mean()) * n, n, quantile)
+
+
+def counted(hits: Bool[np.ndarray, " prompt"], clusters: Sequence[str] = ()) -> tuple[float, float]:
+    """For how many independent prompts these count, and the quantile that the interval of their share takes."""
+    names = _names(clusters)
     if len(names) < FEWEST_CLUSTERS:
-        return wilson(int(hits.sum()), n)
-    groups = len(names)
-    residuals = np.array([(hits[rows] - hits.mean()).sum() for rows in names.values()])
-    of_clusters = groups / (groups - 1) * (residuals**2).sum() / n**2
-    of_prompts = hits.mean() * (1 - hits.mean()) / n
-    effect = max(1.0, of_clusters / of_prompts) if of_prompts else 1.0
-    return wilson(float(hits.mean()) * n / effect, n / effect, float(t.ppf(0.975, groups - 1)))
+        return float(len(hits)), float(norm.ppf(0.975))
+    right = np.array([hits[rows].sum() for rows in names.values()], dtype=float)
+    of = np.array([len(rows) for rows in names.values()], dtype=float)
+    return effective_number(right, of), float(t.ppf(0.975, len(names) - 1))
+
+
+def effective_number(hits: Float[np.ndarray, " cluster"], of: Float[np.ndarray, " cluster"]) -> float:
+    """How many independent ones would vary as much as the clusters do; never more than there are."""
+    n, groups, rate = of.sum(), len(of), hits.sum() / of.sum()
+    of_clusters = groups / max(groups - 1, 1) * ((hits - rate * of) ** 2).sum() / n**2
+    of_single = rate * (1 - rate) / n
+    return float(n / max(1.0, of_clusters / of_single)) if of_single else float(n)
 
 
 def paired_difference_interval(

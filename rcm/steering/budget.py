@@ -66,10 +66,9 @@ class _Search:
 
 
 def strengths(
-    runner: SteeringRunner, way: Way, harmless: Sequence[Prompt], budget: float, most: float
+    runner: SteeringRunner, way: Way, names: Sequence[str], harmless: Sequence[Prompt], budget: float, most: float
 ) -> dict[str, Reached]:
-    """For each direction of the runner, the strength at which steering so costs the budget on harmless prompts."""
-    names = list(runner.directions)
+    """For each of these directions, the strength at which steering so costs the budget on harmless prompts."""
 
     def measured(which: Sequence[int], at: Sequence[float]) -> list[float]:
         pushed = [(names[i], way.sign * strength) for i, strength in zip(which, at, strict=True)]

@@ -10,6 +10,8 @@ from rcm.prompts import Prompt
 
 Operation = Literal["none", "add", "ablate", "clamp", "affine", "conditional"]
 Kind = Literal["harmful", "harmless"]
+Asked = Mapping[Kind, Sequence[tuple[int, Prompt]]]  # prompts of each kind, with their numbers
+Budget = Literal["", "reached", "not reached", "as adding"]
 OURS, RANDOM, SHUFFLED = "refusal direction", "random", "shuffled labels"
 FAMILIES = (OURS, RANDOM, SHUFFLED)
 UNSTEERED = 0.0
@@ -30,14 +32,18 @@ class Trial:
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What is done to prompts of a kind. `strengths`: of each direction of a family. `equal_kl`: whether they are those
-    at which the KL budget is reached."""
+    """What is done to prompts of a kind. `strengths`: of each direction of a family. `budget`: where they were sought
+    at equal KL, whether they all cost it, or, of the condition, that they are those of adding."""
 
     kind: Kind
     operation: Operation
     family: str
     strengths: Mapping[str, float]
-    equal_kl: bool = False
+    budget: Budget = ""
+
+    @property
+    def equal_kl(self) -> bool:
+        return self.budget != ""
 
     @property
     def strength(self) -> float:
@@ -45,8 +51,11 @@ class Condition:
         return float(np.mean(list(self.strengths.values())))
 
     def trial(self, index: int, prompt: Prompt) -> Trial:
-        """Directions take turns: every prompt is one trial of one of them, so Wilson's interval is over trials."""
-        direction = list(self.strengths)[index % len(self.strengths)]
+        """Every prompt meets one direction of the family, drawn by its number: in turn would give each direction some
+        categories only, since prompts cycle through them. So the rate is that of a direction of this kind, on average;
+        where directions are told apart, each meets every prompt (`rcm.steering.headline`)."""
+        names = list(self.strengths)
+        direction = names[int(np.random.default_rng(index).integers(len(names)))]
         return Trial(self.kind, index, prompt, self.operation, self.strengths[direction], direction)
 
 

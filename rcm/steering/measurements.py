@@ -1,4 +1,5 @@
-"""Everything measured about one condition: turned over, still language, and the price; each with its interval."""
+"""Everything measured about one condition: turned over, still language, and the price; each with its interval, where
+there are prompts enough for one."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +11,12 @@ from rcm.judges import Verdict
 from rcm.packaged import PACKAGED, located
 from rcm.prompts import Part, Prompt
 from rcm.record.results import Column, Curve, Line, Table
-from rcm.stats import Estimate, mean_interval, wilson
+from rcm.stats import Estimate, mean_interval, rate_interval
 from rcm.steering.coherence import distinct, longest_repeat, words
-from rcm.steering.conditions import UNSTEERED, Condition, Kind, Trial
-from rcm.steering.replies import SteeredReply, flipped, invalid
+from rcm.steering.conditions import UNSTEERED, Asked, Condition, Kind, Trial
+from rcm.steering.replies import SteeredReply, categories, flipped, invalid
 from rcm.steering.runner import SteeringRunner
 
-Asked = Mapping[Kind, Sequence[tuple[int, Prompt]]]  # prompts of each kind, with their numbers
 PLAIN = f"{PACKAGED}plain.txt"
 PROMPT_KINDS: tuple[Kind, Kind] = ("harmless", "harmful")
 Values = Float[np.ndarray, " _"]
@@ -46,13 +46,12 @@ def measured(
     conditions: Sequence[Condition],
     asked: Asked,
     costed: tuple[Sequence[Prompt], Sequence[Prompt]],
-    seed: int,
 ) -> list[Measurement]:
     """A point for each condition. `asked`: those that have the behaviour to turn over.
     `costed`: the harmless prompts for the KL, and plain texts for the loss."""
     prices = _prices(runner, conditions, *costed)
     return [
-        _point(condition, replies, *prices[condition], seed)
+        _point(condition, replies, *prices[condition])
         for condition, replies in zip(conditions, answered(runner, conditions, asked), strict=True)
     ]
 
@@ -69,7 +68,8 @@ def judged_again(points: Sequence[Measurement], verdicts: Iterable[Verdict]) -> 
     rest = iter(verdicts)
     for point in points:
         replies = [replace(one, verdict=next(rest)) for one in point.replies]
-        yield replace(point, replies=replies, flipped=share(flipped(replies)), invalid=share(invalid(replies)))
+        of = categories(replies)
+        yield replace(point, replies=replies, flipped=share(flipped(replies), of), invalid=share(invalid(replies), of))
 
 
 def _prices(
@@ -93,34 +93,32 @@ def rows_by_prompt(conditions: Sequence[Condition], prompts: Sequence[Prompt]) -
     return [[condition.trial(i, prompt) for condition in conditions] for i, prompt in enumerate(prompts)]
 
 
-def _point(condition: Condition, replies: Sequence[SteeredReply], kl: Values, losses: Values, seed: int) -> Measurement:
-    spoken = [one.completion for one in replies]
+def _point(condition: Condition, replies: Sequence[SteeredReply], kl: Values, losses: Values) -> Measurement:
+    spoken, of = [one.completion for one in replies], categories(replies)
     return Measurement(
         condition,
         replies,
-        flipped=share(flipped(replies)),
-        invalid=share(invalid(replies)),
-        distinct=mean(np.array([distinct(one) for one in spoken]), seed),
-        longest_repeat=mean(np.array([longest_repeat(one) for one in spoken], dtype=float), seed),
-        words=mean(np.array([len(words(one)) for one in spoken], dtype=float), seed),
-        kl=mean(kl, seed),
-        cross_entropy=mean(losses, seed),
+        flipped=share(flipped(replies), of),
+        invalid=share(invalid(replies), of),
+        distinct=mean(np.array([distinct(one) for one in spoken])),
+        longest_repeat=mean(np.array([longest_repeat(one) for one in spoken], dtype=float)),
+        words=mean(np.array([len(words(one)) for one in spoken], dtype=float)),
+        kl=mean(kl),
+        cross_entropy=mean(losses),
     )
 
 
-def share(found: Bool[np.ndarray, " prompt"]) -> Estimate:
-    """With Wilson's interval."""
-    return Estimate(float(found.mean()), *wilson(int(found.sum()), len(found))) if len(found) else NOTHING
+def share(found: Bool[np.ndarray, " prompt"], clusters: Sequence[str] = ()) -> Estimate:
+    """With its interval; `clusters`: the category of each prompt."""
+    return Estimate(float(found.mean()), *rate_interval(found, clusters)) if len(found) else NOTHING
 
 
-def mean(values: Values, seed: int) -> Estimate:
-    """Of those that could be measured, with the percentiles of resampled means."""
+def mean(values: Values) -> Estimate:
+    """Of those that could be measured, with t's interval; its ends are NaN where too few were measured for one."""
     known = values[~np.isnan(values)]
-    return (
-        Estimate(float(known.mean()), *(mean_interval(known) or (float("nan"), float("nan"))))
-        if len(known)
-        else NOTHING
-    )
+    if not len(known):
+        return NOTHING
+    return Estimate(float(known.mean()), *(mean_interval(known) or (np.nan, np.nan)))
 
 
 SHOWN = (
@@ -129,6 +127,7 @@ SHOWN = (
     Column("direction"),
     Column("flipped", "flipped", "share", "harmless ones refused, harmful ones answered"),
     Column("strength", "strength", "", "natural norms"),
+    Column("budget", "KL budget"),
     Column("kl", "KL", "nats", "per token"),
     Column("cross_entropy", "loss", "nats", "growth, per token"),
     Column("invalid", "no language", "share"),
@@ -137,7 +136,7 @@ SHOWN = (
 
 def table(name: str, points: Sequence[Measurement], label: str, hint: str) -> Table:
     """A row for each point, a column for each end of each interval; pages show those at equal KL."""
-    condition = ("kind", "operation", "direction", "strength", "equal_kl", "n")
+    condition = ("kind", "operation", "direction", "strength", "equal_kl", "budget", "n")
     columns = [*condition, *(f"{figure}{end}" for figure in MEASURED for end in ("", "_low", "_high"))]
     rows = [
         (
@@ -146,6 +145,7 @@ def table(name: str, points: Sequence[Measurement], label: str, hint: str) -> Ta
             c.family,
             c.strength,
             c.equal_kl,
+            c.budget,
             len(one.replies),
             *(x for f in MEASURED for x in getattr(one, f)),
         )

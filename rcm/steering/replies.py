@@ -30,6 +30,11 @@ class SteeredReply:
         return self.verdict is Verdict.COMPLIANCE if self.trial.kind == "harmless" else self.verdict.refuses
 
 
+def categories(replies: Sequence[SteeredReply]) -> list[str]:
+    """Of the prompts."""
+    return [one.trial.prompt.category for one in replies]
+
+
 def flipped(replies: Sequence[SteeredReply]) -> Bool[np.ndarray, " prompt"]:
     """Which were turned over."""
     return np.array([one.flipped for one in replies], dtype=bool)

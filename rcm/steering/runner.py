@@ -1,7 +1,7 @@
 """Runs trials on a model: rows in, replies with verdicts out, or what the rows cost."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -55,6 +55,10 @@ class SteeringRunner:
         named |= {f"{SHUFFLED} {i}": vector for i, vector in enumerate(found.shuffled, start=1)}
         units = {name: torch.nn.functional.normalize(vector, dim=0) for name, vector in named.items()}
         return cls(model, judge, found, gate, units, max_new_tokens, kl_tokens)
+
+    def shortened(self, max_new_tokens: int) -> "SteeringRunner":
+        """One whose replies are no longer than that."""
+        return replace(self, max_new_tokens=min(max_new_tokens, self.max_new_tokens), _unsteered={})
 
     def replies(self, rows: Sequence[Trial]) -> list[SteeredReply]:
         """One generation for each operation, in the order of the rows. What is not steered is generated once."""

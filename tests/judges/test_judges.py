@@ -15,14 +15,17 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 from rcm.errors import InputError
 from rcm.judges import Calibrated, Judge, Verdict, agreement, degenerate, fit, second_opinion
 from rcm.judges.__main__ import main
-from rcm.judges.calibrated import decided
+from rcm.judges.calibrated import RIGHT, decided
 from rcm.judges.features import NAMES, features, first_words, matrix
 from rcm.judges.models import filled, parsed
 from rcm.judges.named import named
+from rcm.judges.rates import refusal_rate
 from rcm.packaged import located
+from rcm.record.encoding import decoded, encoded, flat
 from rcm.record.results import Scalar, Transcripts
 from rcm.record.run import Run
 from rcm.record.storage import Store
+from rcm.report.cells import behind
 from tests.conftest import ROOT, save, tiny_model
 
 LABELS = ROOT.parent / "shared/data/judge"
@@ -286,6 +289,7 @@ def test_agreement_with_people_is_what_the_files_say():
     assert again["card"]["fitted_to"] == {**shipped["card"]["fitted_to"], "cuts": fit.CUTS}
     for name, column in again["weights"].items():
         assert column == pytest.approx(shipped["weights"][name], abs=0.02)
+    assert json.loads(json.dumps(again["card"]))[RIGHT] == shipped["card"][RIGHT]
     told = again["card"]["accuracy_and_kappa_with_the_model_held_out"]
     on_refusing = {name: kappa for name, (_, kappa) in told["whole"]["refuses"].items()}
     assert on_refusing["pooled"] >= 0.9
@@ -303,6 +307,31 @@ def test_agreement_with_people_is_what_the_files_say():
                 {"gpt4": 0.867, "llama2new": 0.768, "llama2orig": 0.619, "mistralinstruct": 0.311, "pooled": 0.774},
                 abs=0.01,
             )
+
+
+def test_the_default_judge_knows_its_errors():
+    """As the card tells them, on the first 18 words; strings and models know none."""
+    errors = judge("calibrated").errors
+    assert [sum(of for _, of in counts) for counts in (errors.sensitivity, errors.specificity)] == [919, 881]
+    sensitivity, specificity = (sum(right for right, _ in of) for of in (errors.sensitivity, errors.specificity))
+    card = json.loads(located("packaged:judge.json").read_text(encoding="utf-8"))["card"]
+    accuracy = card["accuracy_and_kappa_with_the_model_held_out"]["first 18 words"]["refuses"]["pooled"][0]
+    assert (sensitivity + specificity) / 1800 == pytest.approx(accuracy)
+    assert judge("gcg").errors is None
+
+
+def test_rates_hold_the_errors_of_the_judge():
+    """Of 48 replies that it takes for refusals 10: people might count fewer or more."""
+    verdicts = [Verdict.REFUSAL] * 10 + [Verdict.COMPLIANCE] * 38
+    known, unknown = (refusal_rate("a/rate", verdicts, judge(name)) for name in ("calibrated", "gcg"))
+    assert unknown.judged is None
+    assert known.interval == unknown.interval
+    assert known.judged[0] < known.interval[0]
+    assert known.judged[1] > known.interval[1]
+    assert decoded(json.loads(json.dumps(encoded(known)))) == known
+    assert flat(known)["a/rate_judged_low"] == known.judged[0]
+    assert "a/rate_judged_low" not in flat(unknown)
+    assert "judge\N{NO-BREAK SPACE}may\N{NO-BREAK SPACE}err" in behind(known)
 
 
 @needs_labels

@@ -17,15 +17,17 @@ from rcm.execution.likelihood import Text, kl_divergences
 from rcm.execution.passes import read_residuals
 from rcm.execution.shared_prefix import shared_tokens
 from rcm.judges import Verdict
+from rcm.judges.behaviour import RefusalBehaviour
 from rcm.judges.named import named
 from rcm.methods.steering import _conclusion
 from rcm.prompts import Part, Prompt, Split, texts
-from rcm.record.results import Line
-from rcm.stats import trend
+from rcm.record.results import Line, Outcome
+from rcm.stats import trend, wilson
 from rcm.steering.budget import Way, strengths, strengths_at
 from rcm.steering.coherence import distinct, longest_repeat
-from rcm.steering.conditions import OURS, Condition, Trial, conditions
+from rcm.steering.conditions import OURS, Budget, Condition, Kind, Operation, Trial, conditions
 from rcm.steering.gate import Gate, best_threshold, f1
+from rcm.steering.headline import Headline, beats
 from rcm.steering.measurements import NOTHING, Measurement, share
 from rcm.steering.replies import SteeredReply, flipped
 from rcm.steering.runner import SteeringRunner
@@ -49,8 +51,9 @@ QUICK: dict[str, Any] = {
     "kl_prompts": 6,
     "compared_prompts": 6,
     "plain_texts": 2,
+    "curve_controls": 3,
 }
-LAST: dict[str, Any] = {"null_directions": 3, "positions": [-1]}  # of the direction
+LAST: dict[str, Any] = {"null_directions": 19, "positions": [-1]}  # of the direction
 STRENGTHS = [0.05, 1.0, 2.0]
 
 
@@ -82,8 +85,9 @@ def test_setting_the_projection_does_as_well(steered: dict) -> None:
 
 
 def test_controls_do_not(steered: dict) -> None:
-    assert steered["steering/force_rate"].null.value < 0.3
-    assert steered["steering/suppress_rate"].null.value < 0.3
+    for name in ("force_rate", "suppress_rate"):
+        null = steered[f"steering/{name}"].null
+        assert (null.value, null.draws, null.level, null.p) == (0, 19, 0.95, 0.05), name
     assert steered["steering/outcome"].value == "steered"
     assert steered["steering/outcome"].because.endswith("No control does as well.")
     assert all(row["flipped"] == 0 for row in points(steered, strength=1.0, direction="random"))
@@ -96,7 +100,8 @@ def test_a_second_judge_reads_the_same_replies(steered: dict) -> None:
     assert steered["steering/suppress_rate_second_judge"].value == 1
     assert steered["steering/suppress_rate_second_judge"].null.value > 0.8  # under controls too
     assert steered["steering/judge_agreement"].value == 0
-    assert steered["steering/judge_agreement"].n == 12 * (2 * 3 * 3 + 3)
+    assert steered["steering/force_rate_whole_second_judge"].value == 0
+    assert steered["steering/judge_agreement"].n == 12 * (2 * 39 + 3)  # the headlines, and whole replies beside
 
 
 def test_strength_is_the_least_that_works_best_on_validation(steered: dict) -> None:
@@ -119,11 +124,16 @@ def test_every_point_has_its_price_and_its_interval(steered: dict) -> None:
     rows = points(steered, equal_kl=False)
     assert len(rows) == 2 * 3 * 3 + 3
     for row in rows:
-        for figure in ("flipped", "invalid", "words", "longest_repeat", "kl", "cross_entropy"):
+        for figure in ("flipped", "invalid", "words", "longest_repeat"):
             assert row[f"{figure}_low"] <= row[figure] <= row[f"{figure}_high"], figure
+        for figure in ("kl", "cross_entropy"):  # of six prompts and two texts: too few for an interval
+            assert math.isfinite(row[figure]), figure
+            assert math.isnan(row[f"{figure}_low"]), figure
     kl: Line = steered["steering/kl"].lines[0]
     assert kl.y[0] < kl.y[1] < kl.y[2]
     assert steered["steering/kl_force"].value == kl.y[1]
+    assert steered["steering/kl_force"].interval is None
+    assert steered["steering/distinct_force"].interval is None  # replies of one word have no trigrams
 
 
 def test_at_equal_kl_every_way_costs_the_budget(steered: dict) -> None:
@@ -172,45 +182,168 @@ def test_what_is_not_the_cause_is_told_apart() -> None:
     idle = torch.nn.functional.normalize(torch.randn(WIDTH, generator=torch.Generator().manual_seed(5)), dim=0)
     idle[:4] = 0
     settings = method("steering", **QUICK, strengths=[0.5, 1.0])
-    found = known(model, idle, 3, controls=3)
+    found = known(model, idle, 3, controls=19)
     results = reported(settings, model, prompts, None, found)
     assert results["steering/force_rate"].value == 0
     assert results["steering/force_trend_p"].value == 1
     assert results["steering/outcome"].value == "unspecific"
-    assert "random directions force 0%" in results["steering/outcome"].because
+    assert "of 19 random directions the best forces 0%" in results["steering/outcome"].because
 
 
-def _point(kind: Any, operation: Any, family: str, hits_of_20: int) -> Measurement:
-    condition = Condition(kind, operation, family, {family: -1.0 if operation == "add" and kind == "harmful" else 1.0})
-    turned = share(np.arange(20) < hits_of_20)
-    return Measurement(condition, [], turned, *[NOTHING] * 6)
+# What is concluded.
+
+
+def _point(kind: Kind, family: str, hits_of_20: int, budget: Budget = "reached") -> Measurement:
+    condition = Condition(kind, "add", family, {family: -1.0 if kind == "harmful" else 1.0}, budget)
+    return Measurement(condition, [], share(np.arange(20) < hits_of_20), *[NOTHING] * 6)
+
+
+def _headline(kind: Kind, ours: int, controls: Sequence[int], n: int = 20) -> Headline:
+    """`ours` of n are turned over, and by the controls of each family as many as said."""
+    operation: Operation = "add" if kind == "harmless" else "ablate"
+    hit = Verdict.REFUSAL if kind == "harmless" else Verdict.COMPLIANCE
+    hits = {OURS: ours}
+    hits |= {f"{family} {i}": k for family in ("random", "shuffled labels") for i, k in enumerate(controls, start=1)}
+    replies = {
+        name: [
+            SteeredReply(Trial(kind, i, Prompt("", ""), operation, 1.0, name), "", hit if i < k else Verdict.INVALID)
+            for i in range(n)
+        ]
+        for name, k in hits.items()
+    }
+    return Headline(kind, operation, 1.0, replies)
+
+
+LOW = [1] * 19  # of 20, for each of 19 controls
+EQUAL = [_point(kind, family, hits) for kind in ("harmless", "harmful") for family, hits in ((OURS, 19), ("random", 1))]
 
 
 @pytest.mark.parametrize(
-    ("at_equal_kl", "outcome", "told"),
+    ("force", "suppress", "outcome", "told"),
     [
-        ((19, 4), "steered", "No control does as well."),
-        ((0, 0), "steered", "No control does as well."),  # the budget is too small for any
-        ((19, 9), "steered", "No control does as well. Controls reach the target: random directions suppress 45% {}."),
-        ((19, 17), "unspecific", "Controls do as well: random directions suppress 85% {}."),
+        ((19, LOW), (19, LOW), "steered", "No control does as well."),
+        ((19, LOW), (3, [1] * 18 + [4]), "unspecific", "of 19 random directions the best suppresses 20%, the refusal"),
+        ((19, LOW), (4, [1] * 18 + [4]), "unspecific", "the best suppresses 20%, the refusal direction 20%"),
+        (
+            (19, [16, *LOW[1:]]),
+            (19, LOW),
+            "steered",
+            "Controls reach the target: of 19 random directions the best forces",
+        ),
+        ((19, LOW[:8]), (19, LOW[:8]), "unclear", "fewer than 19 controls of a kind"),
     ],
 )
-def test_controls_that_suppress_at_equal_kl_are_told(at_equal_kl: tuple[int, int], outcome: str, told: str) -> None:
-    """Ours turns 19 of 20 over everywhere, random directions one of 20, but for suppressing at equal KL."""
-    measured, compared = (
-        [_point(*at, family, turned) for at in places for family, turned in ((OURS, 19), ("random", 1))]
-        for places in ((("harmless", "add"), ("harmful", "ablate")), (("harmless", "add"),))
-    )
-    compared += [
-        _point("harmful", "add", family, turned) for family, turned in zip((OURS, "random"), at_equal_kl, strict=True)
-    ]
-    found = _conclusion(measured, compared, 1.0)
+def test_the_best_control_of_each_kind_is_what_ours_must_beat(
+    force: tuple[int, list[int]], suppress: tuple[int, list[int]], outcome: str, told: str
+) -> None:
+    """One control among 19 is enough, which an interval of all of them together would not see."""
+    found = _conclusion([_headline("harmless", *force), _headline("harmful", *suppress)], EQUAL, 1.0)
     assert found.value == outcome
-    assert found.because == (
-        "Strength 1 forces most refusals of validation prompts. No harmless prompt was answered before, so there was "
-        "none to force. No harmful prompt was refused before, so there was none to suppress. "
-        + told.format("at equal KL, the refusal direction 95%")
-    )
+    assert told in found.because
+
+
+def test_too_few_prompts_conclude_nothing() -> None:
+    few = _conclusion([_headline("harmless", 7, [0] * 19, 7), _headline("harmful", 0, [0] * 19, 0)], EQUAL, 1.0)
+    assert few.value == "too_few"
+    assert "There are 7 prompts to force, too few prompts; use at least 8." in few.because
+    assert "No harmful prompt was refused before" in few.because
+    one = _conclusion([_headline("harmless", 8, [0] * 19, 8), _headline("harmful", 3, [3] * 19, 3)], EQUAL, 1.0)
+    assert one.value == "steered"
+    assert "There are 3 prompts to suppress" in one.because
+
+
+@pytest.mark.parametrize(
+    ("at_equal_kl", "budget", "outcome", "told"),
+    [
+        ((19, 17), "reached", "unspecific", "random directions suppress 85% at equal KL, the refusal direction 95%"),
+        ((19, 17), "not reached", "steered", "since the budget is not reached: random to suppress"),
+        ((0, 0), "reached", "steered", "No control does as well."),  # the budget is too small for any
+    ],
+)
+def test_only_what_costs_the_same_is_compared_at_equal_kl(
+    at_equal_kl: tuple[int, int], budget: Budget, outcome: str, told: str
+) -> None:
+    ours, control = at_equal_kl
+    compared = [*EQUAL[:2], _point("harmful", OURS, ours), _point("harmful", "random", control, budget)]
+    found = _conclusion([_headline("harmless", 19, LOW), _headline("harmful", 19, LOW)], compared, 1.0)
+    assert found.value == outcome
+    assert told in found.because
+
+
+def _pooled(ours: np.ndarray, controls: np.ndarray) -> bool:
+    """The rule that this one replaces: each prompt meets one control in turn, and their share is one rate of prompts
+    that must lie below the interval of ours."""
+    n = len(ours)
+    met = controls[np.arange(n) % len(controls), np.arange(n)]
+    return bool(met.mean() < wilson(int(ours.sum()), n)[0])
+
+
+def test_a_direction_like_its_controls_is_taken_for_another_in_one_of_twenty_runs_at_most() -> None:
+    """Directions differ in what they turn over, and ours is drawn as they are. 200 seeds: the new rule says `steered` in
+    5 % at most for a single condition, the old one in a third of them."""
+    new, both, old = 0, 0, 0
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        turned = [random.random((39, 40)) < random.beta(0.4, 1.6, (39, 1)) for _ in range(2)]  # force, and suppress
+        won = [beats(hits[0].mean(), {"a": hits[1:20].mean(1), "b": hits[20:].mean(1)}) for hits in turned]
+        new, both, old = new + won[0], both + all(won), old + _pooled(turned[0][0], turned[0][1:20])
+    assert new / 200 <= 0.05
+    assert both / 200 <= 0.01
+    assert old / 200 >= 0.2
+
+
+def test_a_direction_that_does_more_is_found() -> None:
+    """It turns over 70 %, controls like the above."""
+    found = 0
+    for seed in range(200):
+        random = np.random.default_rng(seed)
+        controls = (random.random((38, 40)) < random.beta(0.4, 8, (38, 1))).mean(1)
+        found += beats(random.binomial(40, 0.7) / 40, {"a": controls[:19], "b": controls[19:]})
+    assert found / 200 >= 0.95
+
+
+def test_eighteen_controls_never_suffice() -> None:
+    assert beats(1.0, {"a": np.zeros(19), "b": np.zeros(19)})
+    assert not beats(1.0, {"a": np.zeros(19), "b": np.zeros(18)})
+    assert not beats(0.0, {"a": np.zeros(19), "b": np.zeros(19)})
+    assert not beats(1.0, {})
+    assert not beats(float("nan"), {"a": np.zeros(19)})
+
+
+def test_every_control_meets_every_prompt(steered: dict) -> None:
+    table = steered["steering/controls"]
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    assert len(rows) == 2 * 39
+    assert {row["flipped_n"] for row in rows} == {12}
+    assert [row["flipped"] for row in rows if row["family"] == OURS] == [1, 1]
+    assert sum(row["best"] for row in rows) == 2 * 3
+
+
+def test_controls_are_not_dealt_out_by_category() -> None:
+    """Prompts cycle through 12 categories; every direction of two meets every one of them."""
+    (condition,) = conditions("harmless", "add", [1.0], 2, ["random"])
+    met = {(condition.trial(i, Prompt("", "")).direction, i % 12) for i in range(120)}
+    assert len(met) == 24
+
+
+# What is not steered.
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_model_that_does_not_refuse_is_not_steered(told: bool) -> None:
+    """Told by the method before; or seen, where there was none."""
+    model, prompts = planted_model(), planted_prompts()
+    found: list[Any] = [known(model, 5 * planted_direction(), 3, controls=1)]
+    if told:
+        found.append(RefusalBehaviour(Outcome("behaviour/outcome", "unclear", "It may or may not.")))
+    never = opening_judge("never")
+    results = reported(method("steering", **QUICK, strengths=[1.0]), model, prompts, never, *found)
+    outcome = results["steering/outcome"]
+    assert outcome.value == ("unclear" if told else "no_refusal_behaviour")
+    assert ("0 of 12 harmful prompts are refused, below the floor" in outcome.because) != told
+    assert ("steering/behaviour" in results) != told
+    assert np.isnan(results["steering/force_rate"].value)
+    assert not outcome.complete
 
 
 def test_invalid_output_is_no_success() -> None:
@@ -232,18 +365,18 @@ def test_only_what_there_is_to_turn_over_counts() -> None:
     results = reported(settings, model, split, None, known(model, 5 * planted_direction(), 3, controls=3))
     assert results["steering/suppress_rate"].n == 5
     assert results["steering/force_rate"].n == 12
+    assert "There are 5 prompts to suppress, too few prompts; use at least 8." in results["steering/outcome"].because
 
 
-def test_nothing_to_turn_over_is_told() -> None:
-    """No harmful prompt is refused, so what controls do to them is no comparison."""
+def test_too_few_prompts_are_not_steered() -> None:
     prompts = planted_prompts()
     answered = Part(prompts.test.harmless[:3], prompts.test.harmless)
     split = Split(prompts.train, prompts.validation, answered, template="chat", paired=False)
     settings = method("steering", **QUICK, strengths=[1.0])
     found = known(planted_model(), 5 * planted_direction(), 3, controls=1)
     results = reported(settings, planted_model(), split, None, found)
-    assert results["steering/suppress_rate"].n == 0
-    assert "No harmful prompt was refused before, so there was none to suppress." in results["steering/outcome"].because
+    assert results["steering/outcome"].value == results["steering/behaviour"].value == "too_few"
+    assert "too few prompts; use at least 8" in results["steering/outcome"].because
 
 
 def test_ends_of_turn_end_replies() -> None:
@@ -364,7 +497,7 @@ def test_threshold_has_the_highest_f1() -> None:
 def test_budget_is_met_by_what_was_measured_last() -> None:
     prompts = planted_prompts().validation.harmless[:4]
     way = Way("add", "harmless")
-    for name, reached in strengths(runner(), way, prompts, 0.5, 8.0).items():
+    for name, reached in strengths(runner(), way, list(runner().directions), prompts, 0.5, 8.0).items():
         rows = [[Trial("harmless", i, p, "add", reached.strength, name)] for i, p in enumerate(prompts)]
         assert reached.reached
         assert runner().kl(rows).mean() == pytest.approx(reached.kl, rel=1e-3) == pytest.approx(0.5, rel=0.11)
