@@ -56,7 +56,7 @@ from rcm.patching import (
     written_shares,
 )
 from rcm.patching.effects import estimate
-from rcm.prompts import Part
+from rcm.prompts import Part, texts
 from rcm.record.results import RANDOM_HEADS, Column, Curve, Heatmap, Line, Null, Outcome, Result, Scalar, Table
 from rcm.stats import ENOUGH, FEWEST, mean_interval, reached
 from rcm.transplant.activations import kept_activations
@@ -82,8 +82,8 @@ SAME_LAYERS = f"{RANDOM_HEADS} of the same layers"
 
 class Patching(Method):
     """`pairs`: how many test pairs; null is all. `position_pairs`: how many of them also at every end-of-instruction
-    token. `activation_pairs`: how many of them to keep the activations of, for other checkpoints. `metric`: `log_odds`
-    of opening with a refusal token, or `replies`, how much likelier the model's own refusal is than its own answer over
+    token. `activation_pairs`: of how many harmful validation prompts to keep the activations, for other checkpoints.
+    `metric`: `log_odds` of opening with a refusal token, or `replies`, how much likelier the model's own refusal is than its own answer over
     `reply_tokens` tokens. `min_gap` in nats, in which both metrics are. `min_share` of the gap. `random_sets`: how many
     of heads, and how many random orders of them. `leading_heads`: how many of each ranking to knock out two at a time,
     on `knock_out_pairs` of the validation pairs.
@@ -153,8 +153,9 @@ class Patching(Method):
         yield from _whole_last_token(exchanged.where(torch.from_numpy(effects.with_gap)), gapped)
         yield from _maps(effects, engine, self.min_share, pairs)
         yield _residual_curve(effects, engine)
-        texts = [harmful for harmful, _ in pairs.first(self.activation_pairs).texts]
-        yield kept_activations(model, texts, found.refusal_tokens)
+        # On prompts that do not choose the critical heads: these are put to the test elsewhere by what is kept here.
+        kept_prompts = texts(prompts.validation.harmful[: self.activation_pairs])
+        yield kept_activations(model, kept_prompts, found.refusal_tokens)
 
         written = written_shares(model, gapped.tokens, found.vector, found.layer, found.position)
         direct = estimate(written.double().flatten(1).numpy(), np.full(written[0].numel(), np.nan), gapped.categories)

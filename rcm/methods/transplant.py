@@ -8,7 +8,8 @@
 4. Where this model's own run selected a direction: tell what of its effect is the work of its part along the source's
    (`rcm.transplant.decomposition`).
 5. Patch what the source's components put out on harmful prompts into this model on the same prompts, one at a time, and
-   the source's own critical heads together, beside random sets of heads.
+   the source's own critical heads together, beside random sets of heads; on validation prompts, since the source's run
+   chose its heads on test prompts.
 
 A row for each source; run for several models, the rows make a matrix of sources and targets. No two models are ever in
 memory: sources are finished runs.
@@ -26,7 +27,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
-from scipy.stats import fisher_exact
 from torch import Tensor
 
 from rcm.directions.fit import Activations, Vector, mean_difference, shuffled_controls, shuffled_differences, unit
@@ -36,15 +36,14 @@ from rcm.execution.components import Component, Rows, Shape
 from rcm.execution.passes import Residuals, read_residuals
 from rcm.execution.recording import shape_of
 from rcm.judges import Judge
+from rcm.judges.behaviour import TOO_FEW, UNCLEAR
 from rcm.judges.rates import rate
 from rcm.methods import Method, Study
 from rcm.models import LoadedModel
-from rcm.patching import ALPHA
 from rcm.patching.effects import Cells
 from rcm.prompts import Part, texts
 from rcm.record.identity import prompt_digest
 from rcm.record.results import (
-    RANDOM_DIRECTIONS,
     RANDOM_HEADS,
     SHUFFLED_LABELS,
     Column,
@@ -56,12 +55,12 @@ from rcm.record.results import (
     Table,
     Transcripts,
 )
-from rcm.stats import bootstrap
-from rcm.steering import measurements
-from rcm.steering.conditions import OURS, Condition, Kind, conditions
+from rcm.stats import ENOUGH, FEWEST, mean_interval
+from rcm.steering.conditions import Kind
 from rcm.steering.gate import Gate
+from rcm.steering.headline import Headline, headline
 from rcm.steering.measurements import unsteered
-from rcm.steering.replies import SteeredReply, flipped, invalid, steered_transcript
+from rcm.steering.replies import SteeredReply, categories, flipped, invalid, steered_transcript
 from rcm.steering.runner import SteeringRunner
 from rcm.transplant import decomposition
 from rcm.transplant.activations import NAME, WRITTEN_KINDS, Donor, Patched, everything_written
@@ -73,8 +72,8 @@ OWN_PLACE, THIS_PLACE, SEPARABLE, MAPPED = "the source's choice", "this model's 
 VERBS: Mapping[Kind, str] = {"harmless": "force", "harmful": "suppress"}
 NO_INTERVAL = (float("nan"), float("nan"))
 MATRIX_HINT = (
-    "The mean difference of one model, brought into another. Null: the upper end of what random directions and "
-    "directions of shuffled labels do there; p: against all of them (Fisher)."
+    "The mean difference of one model, brought into another. Null: the most that a random direction or one of shuffled "
+    "labels does on the same prompts (from 100 on, the 95th percentile); p: how many of them do as well."
 )
 DECOMPOSITION_HINT = (
     "What this model's own direction does to the log-odds of refusing, in Shapley shares of its parts along and across "
@@ -96,7 +95,7 @@ DECOMPOSITION_SHOWN = (
     Column("n", "prompts", "count"),
 )
 SHARE = "share of the other model's refusing"
-FEWEST = 16  # harmless prompts that both models were asked, below which a map says nothing
+FEWEST_TO_MAP = 16  # harmless prompts that both models were asked, below which a map says nothing
 COLUMNS = (
     *("source", "run", "position", "layer", "place", "strength"),
     *(f"{rate}{figure}" for rate in ("force", "suppress") for figure in ("", "_low", "_high", "_n", "_null", "_p")),
@@ -118,14 +117,15 @@ class Transplanted:
 class Transplant(Method):
     """`source`: the directory of a finished run, or a folder of runs, of which each model's latest is taken.
     `across_shapes`: whether to map directions between models of unlike shape. `strength` in lengths of the direction;
-    null is the one at which the source steered its own model, or 1. `prompts`: how many of each class to steer
-    and to decompose on, `pairs`: how many harmful ones to patch; null is all. `refits`: of the own direction, and as
-    many random ones alike the source's. `min_gap` in nats of log-odds; `min_share` of the gap."""
+    null is the one at which the source steered its own model, or 1. `prompts`: how many of each class to steer,
+    `effect_prompts`: to decompose on, `pairs`: how many harmful ones to patch; null is all. `refits`: of the own
+    direction, and as many random ones alike the source's. `min_gap` in nats of log-odds; `min_share` of the gap."""
 
     source: str | None
     across_shapes: bool
     strength: PositiveFloat | None
     prompts: PositiveInt | None
+    effect_prompts: PositiveInt | None
     pairs: PositiveInt | None
     max_new_tokens: PositiveInt
     null_draws: PositiveInt
@@ -166,7 +166,7 @@ class Transplant(Method):
             rows.append(row)
             parts += self._decomposed(source, target, prompts.test, seed)
             transcripts += [{"source": source.label, **steered_transcript(one, redact=self.redact)} for one in replies]
-            yield from self._restored(source, model, texts(prompts.test.harmful[: self.pairs]), seed)
+            yield from self._restored(source, model, texts(prompts.validation.harmful[: self.pairs]), seed)
         shown = [
             Column("source", "direction of"),
             Column("outcome", "outcome"),
@@ -199,7 +199,7 @@ class Transplant(Method):
         position, layer = target.own.position, target.own.layer
         place = decomposition.Place(layer, *target.at(position, layer), target.own.refusal_tokens)
         other = source.vector_of_all_at(position, layer)
-        asked = Part(*(side[: self.prompts] for side in test))
+        asked = Part(*(side[: self.effect_prompts] for side in test))
         found = decomposition.decomposed(target.model, place, other, asked, self.refits, seed)
         yield from found.rows(source.label, source.run.id)
 
@@ -237,13 +237,11 @@ class Transplant(Method):
         label, found = transplanted.source.label, transplanted.found
         strength = self.strength or transplanted.source.strength or 1.0
         before, asked = unsteered(runner, Part(*(side[: self.prompts] for side in test)))
-        tried = [
-            *conditions("harmless", "add", [strength], self.null_directions),
-            *conditions("harmful", "ablate", [1.0], self.null_directions),
+        heads = [
+            headline(runner, "harmless", "add", strength, asked),
+            headline(runner, "harmful", "ablate", 1.0, asked),
         ]
-        replies = dict(zip(tried, measurements.answered(runner, tried, asked), strict=True))
-        chances = [_chance(kind, replies) for kind in VERBS]
-        rates = [_rate(label, kind, replies, runner.judge, p) for kind, p in zip(VERBS, chances, strict=True)]
+        rates = [_rate(label, one, runner.judge) for one in heads]
         yield from rates
         yield Scalar(
             f"transplant/cosine_from_{label}",
@@ -252,16 +250,19 @@ class Transplant(Method):
             label=f"cosine with the direction of {label}",
             hint="to this model's own mean difference at that place",
         )
-        outcome = _outcome(label, rates, chances)
+        outcome = _outcome(label, heads)
         yield outcome
         where = (label, transplanted.source.run.id, found.position, found.layer, transplanted.place, strength)
         figures = [
             figure
-            for one, p in zip(rates, chances, strict=True)
-            for figure in (one.value, *(one.interval or NO_INTERVAL), one.n, one.null and one.null.value, p)
+            for one in rates
+            for figure in (
+                *(one.value, *(one.interval or NO_INTERVAL), one.n),
+                *((one.null.value, one.null.p) if one.null else NO_INTERVAL),
+            )
         ]
         row = (*where, *figures, transplanted.cosine, transplanted.cosine_null, outcome.value)
-        return row, [*before, *(one for of in replies.values() for one in of)]
+        return row, [*before, *(reply for one in heads for reply in one.ours)]
 
     def _restored(self, source: Source, model: LoadedModel, harmful: Sequence[str], seed: int) -> Iterator[Result]:
         """Nothing where the source recorded nothing, or where it is this very model."""
@@ -327,9 +328,9 @@ class Transplant(Method):
             yield Scalar(
                 f"transplant/critical_heads_from_{label}",
                 float(rest[:, 0].mean()),
-                bootstrap(np.mean, rest[:, 0], seed=seed),
+                mean_interval(rest[:, 0]),
                 n,
-                Null(float(np.quantile(rest[:, 1:].mean(0), 0.95)), RANDOM_HEADS, rest.shape[1] - 1),
+                Null.of_draws(rest[:, 1:].mean(0), RANDOM_HEADS, figure=float(rest[:, 0].mean())),
                 unit="share",
                 label=f"critical heads of {label} together",
                 hint=SHARE,
@@ -378,7 +379,7 @@ def _mapped(source: Source, target: Target, position: int, layer: int, controls:
     recorded = source.run.tensors(HARMLESS)
     asked = texts(target.train.harmless)
     rows, common = rows_of(recorded, [prompt_digest(prompt) for prompt in asked])
-    if len(common) < FEWEST:
+    if len(common) < FEWEST_TO_MAP:
         raise InputError(
             f"{source.label} and this run share {len(common)} harmless training prompts, too few to fit a map; "
             "run both on the same dataset."
@@ -399,53 +400,42 @@ def _cosine(vector: Vector, harmful: Activations, harmless: Activations, draws: 
     return float(own), float(np.quantile(np.abs(shuffled), 0.95))
 
 
-def _rate(
-    label: str, kind: Kind, replies: Mapping[Condition, Sequence[SteeredReply]], judge: Judge, p: float
-) -> Scalar:
-    """What the direction flips; the null is the upper end of what controls do."""
-    of_kind = {condition.family: given for condition, given in replies.items() if condition.kind == kind}
-    ours = of_kind.pop(OURS)
-    null = Null(
-        max(measurements.share(flipped(given)).high for given in of_kind.values()),
-        f"{RANDOM_DIRECTIONS} and directions of {SHUFFLED_LABELS}",
-        sum(len(c.strengths) for c in replies if c.kind == kind and c.family != OURS),
-        level=0.975,
-        p=p,
-    )
-    verb = VERBS[kind]
+def _rate(label: str, of: Headline, judge: Judge) -> Scalar:
+    """What the direction turns over; the null is the largest that a control does, each on the same prompts."""
+    verb, errors = VERBS[of.kind], judge.errors
     share = rate(
         f"transplant/{verb}_rate_from_{label}",
-        flipped(ours),
-        null,
+        flipped(of.ours),
+        of.null,
+        clusters=categories(of.ours),
+        errors=errors.of_misses if errors is not None and of.kind == "harmful" else errors,
         label=f"{verb} rate, direction of {label}",
         good="high",
     )
-    return replace(share, unscored=int(invalid(ours).sum()), kappa=judge.kappa)
+    return replace(share, unscored=int(invalid(of.ours).sum()), kappa=judge.kappa)
 
 
-def _chance(kind: Kind, replies: Mapping[Condition, Sequence[SteeredReply]]) -> float:
-    """p-value of turning over more than all controls together do (Fisher's exact test, one-sided)."""
-    counted = {OURS: [0, 0], "controls": [0, 0]}
-    for condition, spoken in replies.items():
-        if condition.kind == kind:
-            hits = int(flipped(spoken).sum())
-            of = counted[OURS if condition.family == OURS else "controls"]
-            of[0], of[1] = of[0] + hits, of[1] + len(spoken) - hits
-    return float(fisher_exact(list(counted.values()), alternative="greater").pvalue)
-
-
-def _outcome(label: str, rates: Sequence[Scalar], chances: Sequence[float]) -> Outcome:
-    """Which rates are higher than the controls', at 5 % for both together."""
-    forces, suppresses = (p <= ALPHA / 2 for p in chances)
+def _outcome(label: str, heads: Sequence[Headline]) -> Outcome:
+    """What the direction does that no control does, at 5 % for each."""
+    forces, suppresses = (one.tested and one.beaten for one in heads)
     value = {(True, True): STEERS, (True, False): FORCES, (False, True): SUPPRESSES, (False, False): NOTHING}
+    word = value[forces, suppresses]
     parts = [
-        f"{verb} rate {one.value:.0%} of {one.n} (controls: p = {p:.2g})" if one.n else f"{verb} rate not measured"
-        for verb, one, p in zip(VERBS.values(), rates, chances, strict=True)
+        f"{VERBS[one.kind]} rate {one.rate:.0%} of {len(one.ours)} (controls: {one.null.value:.0%} at most)"
+        if one.ours and one.null
+        else f"{VERBS[one.kind]} rate not measured"
+        for one in heads
     ]
+    if word == NOTHING and not any(one.tested for one in heads):
+        word = TOO_FEW
+        parts.append(f"too few prompts; use at least {FEWEST}")
+    elif word == NOTHING and not all(one.enough_controls for one in heads if one.tested):
+        word = UNCLEAR
+        parts.append(f"too few controls to tell; use method.transplant.null_directions={ENOUGH}")
     sentence = ", ".join(parts)
     name = f"transplant/outcome_from_{label}"
     because = f"{sentence[0].upper()}{sentence[1:]}."
-    return Outcome(name, value[forces, suppresses], because, label=f"direction of {label}")
+    return Outcome(name, word, because, label=f"direction of {label}")
 
 
 def _maps(label: str, shares: Cells, critical: Bool[np.ndarray, " cell"], shape: Shape) -> Iterator[Heatmap]:

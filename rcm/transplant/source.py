@@ -91,7 +91,8 @@ class Source:
     def critical_heads(self) -> list[tuple[int, int]]:
         """Layer and head of those that its own patching found critical."""
         table = self._table("patching/heads")
-        return [(int(row[0]), int(row[1])) for row in table.rows if row[-1]]
+        rows = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+        return [(int(row["layer"]), int(row["head"])) for row in rows if row["critical"]]
 
     def is_of(self, model: LoadedModel) -> bool:
         """Whether it measured these very weights."""

@@ -279,8 +279,8 @@ def _pooled(ours: np.ndarray, controls: np.ndarray) -> bool:
 
 
 def test_a_direction_like_its_controls_is_taken_for_another_in_one_of_twenty_runs_at_most() -> None:
-    """Directions differ in what they turn over, and ours is drawn as they are. 200 seeds: the new rule says `steered` in
-    5 % at most for a single condition, the old one in a third of them."""
+    """Directions differ in what they turn over, and ours is drawn as they are. 200 seeds: the new rule says `steered`
+    in 5 % at most for a single condition, the old one in a third of them."""
     new, both, old = 0, 0, 0
     for seed in range(200):
         random = np.random.default_rng(seed)

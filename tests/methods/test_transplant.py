@@ -70,7 +70,9 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def transplanted(source: Path, model: LoadedModel, of_seed: int = 0, **overrides: Any) -> dict[str, Any]:
     """On prompts of this seed."""
-    settings = method("transplant", source=str(source), max_new_tokens=3, random_sets=10, **overrides)
+    # At this strength none of nineteen random directions refuses, in so narrow a model.
+    quick = {"strength": 0.15, "null_directions": 19, "max_new_tokens": 3, "random_sets": 10, "refits": 3}
+    settings = method("transplant", source=str(source), **quick | overrides)
     return reported(settings, model, planted_prompts(of_seed))
 
 
@@ -79,6 +81,7 @@ def test_a_direction_forces_where_refusing_waits_for_it(tuned: Path) -> None:
     force = found["transplant/force_rate_from_tuned"]
     assert force.value == 1
     assert force.null.value < force.interval[0]
+    assert (force.null.draws, force.null.p) == (19, 0.05)
     assert np.isnan(found["transplant/suppress_rate_from_tuned"].value)
     assert found["transplant/outcome_from_tuned"].value == "forces"
 
@@ -113,7 +116,7 @@ def test_a_direction_does_nothing_where_no_word_follows_from_it(tuned: Path) -> 
 def test_a_folder_gives_a_row_for_each_model(tmp_path: Path) -> None:
     run_of(planted_model(), tmp_path, "tuned")
     run_of(deaf(), tmp_path, "deaf")
-    found = transplanted(tmp_path, planted_model(), prompts=4)
+    found = transplanted(tmp_path, planted_model(), prompts=8)
     rows = {
         row[0]: dict(zip(found["transplant/matrix"].columns, row, strict=True))
         for row in found["transplant/matrix"].rows
@@ -122,8 +125,11 @@ def test_a_folder_gives_a_row_for_each_model(tmp_path: Path) -> None:
     assert rows["deaf"]["place"] == "this model's choice"
     assert rows["deaf"]["outcome"] == "steers"  # the same representation, here wired to refusing
     assert rows["deaf"]["layer"] == 3
-    assert rows["deaf"]["force_p"] < 0.025
-    assert rows["deaf"]["force_n"] == 4
+    assert rows["deaf"]["force_p"] == 0.05
+    assert rows["deaf"]["force_n"] == 8
+    parts = [dict(zip(found["transplant/decomposition"].columns, row, strict=True)) for row in found["transplant/decomposition"].rows]
+    assert [(row["source"], row["operation"]) for row in parts] == [("deaf", "ablate"), ("deaf", "add")]
+    assert all(row["along"] > 0.9 and row["own_low"] > 1 for row in parts)  # it had the direction, and no word for it
     replies = found["transplant/transcripts"].rows
     assert {row["source"] for row in replies} == {"deaf"}
     assert {row["kind"] for row in replies} == {"harmful", "harmless"}
@@ -246,5 +252,5 @@ def test_a_direction_without_a_place_of_its_own_takes_this_models_length(tmp_pat
     quiet = deaf()
     quiet.hf.model.layers[2].self_attn.o_proj.weight[planted.REFUSAL_AXIS, 0] /= 20
     run_of(quiet, tmp_path, "deaf")
-    found = transplanted(tmp_path, planted_model(), prompts=4)
+    found = transplanted(tmp_path, planted_model(), prompts=8)
     assert found["transplant/outcome_from_deaf"].value == "steers"
