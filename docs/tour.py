@@ -34,9 +34,9 @@ harmful, harmless = texts(prompts.test.harmful), texts(prompts.test.harmless)
 
 # %% [markdown]
 # ## Find the circuit
-# Every attention head of eight pairs exchanged between a harmful prompt and its harmless twin, both ways: all heads in one
-# pass. Shares of eight pairs are no finding; `method=[direction,patching]` says which heads are critical, and of strong ones
-# that are not, why.
+# Every attention head of eight pairs, exchanged between a harmful prompt and its harmless twin, both ways: all heads in
+# one pass. Shares of eight pairs are no finding; `method=[direction,patching]` says which heads are critical, and of
+# strong ones that are not, why.
 
 # %%
 tokens = [one.token for one in refusal_openings(last_logits(model, harmful), last_logits(model, harmless))]

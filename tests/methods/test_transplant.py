@@ -56,7 +56,7 @@ def run_of(model: LoadedModel, folder: Path, name: str = "tuned", job: tuple[str
         {"started": name},
     )
     run.directory.mkdir(parents=True)
-    methods = composed(*job, **QUICK | {"pairs": 6, "random_sets": 10} if job == MAP else {})
+    methods = composed(*job, **QUICK | {"pairs": 10, "random_sets": 10} if job == MAP else {})
     with Store(run) as store:
         for result in reported(methods, model, planted_prompts()).values():
             store.save(result)
