@@ -34,7 +34,7 @@ harmful, harmless = texts(prompts.test.harmful), texts(prompts.test.harmless)
 
 # %% [markdown]
 # ## Find the circuit
-# Every attention head of eight pairs exchanged between a harmful prompt and its harmless twin, both ways: all heads in
+# Every attention head of eight pairs, exchanged between a harmful prompt and its harmless twin, both ways: all heads in
 # one pass. Shares of eight pairs are no finding; `method=[direction,patching]` says which heads are critical, and of
 # strong ones that are not, why.
 

@@ -40,7 +40,6 @@ from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
 from rcm.methods import Method, Study
 from rcm.models import LoadedModel
 from rcm.patching import (
-    ALPHA,
     Effects,
     Interchange,
     Pairs,
@@ -55,23 +54,16 @@ from rcm.patching import (
     stability,
     written_shares,
 )
-from rcm.patching.effects import estimate
+from rcm.patching.conclusion import NO_GAP, WORDS, concluded
+from rcm.patching.effects import LOST, WAYS, estimate
+from rcm.patching.tables import TOP, heads_table, layers_table
 from rcm.prompts import Part, texts
-from rcm.record.results import RANDOM_HEADS, Column, Curve, Heatmap, Line, Null, Outcome, Result, Scalar, Table
-from rcm.stats import ENOUGH, FEWEST, mean_interval, reached
+from rcm.record.results import RANDOM_HEADS, Curve, Heatmap, Line, Null, Outcome, Result, Scalar
+from rcm.stats import FEWEST, mean_interval, reached
 from rcm.transplant.activations import kept_activations
 
-LOCALISED, UNSPECIFIC, LAYERS, NONE, NO_GAP, OPEN = "localised", "unspecific", "layers", "none", "no_gap", "open"
-WORDS = (
-    "localised: the critical heads do more than random sets of heads of their layers, on pairs that had no part in "
-    "choosing them; unspecific: they do not; layers: only outputs of whole layers are critical; none: nothing is; "
-    "open: too little to judge by"
-)
-TOP = 10  # heads, of which the stability of the ranking is told, and components that tables show at least
 PARTS = (0.5, 0.8)  # of what all heads do together
 SHARE = "share of the gap"
-WAYS: tuple[Literal["necessity"], Literal["sufficiency"]] = ("necessity", "sufficiency")
-LOST = {"necessity": "lost", "sufficiency": "gained"}
 OTHER: dict[str, Literal["harmful", "harmless"]] = {"necessity": "harmless", "sufficiency": "harmful"}
 OUTLINED = (
     "Outlined: critical, that is significant over all cells (max-T) and certainly above min_share. The table says what "
@@ -162,8 +154,8 @@ class Patching(Method):
         yield from _agreement(effects, direct)
         yield from _stability(effects, seed)
         critical = effects.critical(self.min_share)
-        yield _heads_table(effects, direct, critical, self.min_share)
-        yield _layers_table(effects, critical, self.min_share)
+        yield heads_table(effects, direct, self.min_share)
+        yield layers_table(effects, self.min_share)
         chosen = [cell for cell in effects.of_kind("head") if critical[cell]]
         heads = [components[cell] for cell in chosen if effects.share[cell] > 0]
         yield from _critical_heads(len(heads), len(chosen) - len(heads), len(effects.of_kind("head")))
@@ -174,7 +166,7 @@ class Patching(Method):
             judged, *ways = self._together(engine, held_out, heads, found, seed)
             yield judged
             yield from ways
-        yield _outcome(effects, critical, self.min_share, judged, pairs)
+        yield concluded(effects, self.min_share, judged, pairs.paired)
         if len(held_out):
             yield from self._concentration(engine, held_out, effects, found, seed)
             leading = _leading(effects, direct, self.leading_heads)
@@ -370,7 +362,9 @@ def _reached(draws: Float[np.ndarray, " draw"], high: bool) -> float:
 
 
 def _count(name: str, label: str, value: int) -> Scalar:
-    hint = "used: with a gap, one way or the other; left out: with a gap below min_gap; reversed: counted against"
+    hint = (
+        "used: with a gap; reversed, of those: the harmless prompt is refused more; left out: with a gap below min_gap"
+    )
     return Scalar(f"patching/{name}", value, unit="count", label=label, row="pairs", hint=hint)
 
 
@@ -422,7 +416,7 @@ def _gap(study: Interchange, effects: Effects, pairs: Pairs) -> Iterator[Scalar]
     yield _count("pairs", "used", int(effects.with_gap.sum()))
     yield _count(
         "pairs_reversed",
-        "of them reversed: the harmless prompt is refused more",
+        "reversed",
         int((effects.with_gap & (gap < 0)).sum()),
     )
     yield _count("pairs_without_gap", "left out", int((~effects.with_gap).sum()))
@@ -529,125 +523,12 @@ def _critical_heads(towards: int, against: int, heads: int) -> Iterator[Scalar]:
         )
 
 
-def _outcome(
-    effects: Effects, critical: Bool[np.ndarray, " cell"], min_share: float, judged: Scalar | None, pairs: Pairs
-) -> Outcome:
-    """Whether refusing is localised, in the critical components, the strongest first; and what nearly was."""
-    order = effects.strongest_first([i for i, one in enumerate(effects.components) if one.kind != "residual"])
-    leading = [cell for cell in order if critical[cell]]
-    towards = [cell for cell in leading if effects.share[cell] > 0]
-    missed = [cell for cell in order[: order.index(leading[:6][-1]) if leading else 3] if not critical[cell]][:3]
-
-    def named(cells: Sequence[int]) -> str:
-        return ", ".join(f"{effects.components[cell]} ({effects.share[cell]:+.0%})" for cell in cells)
-
-    said = ""
-    if leading:
-        against = f", {len(leading) - len(towards)} of them against refusing" if len(towards) < len(leading) else ""
-        said = f"{len(leading)} critical components{against}; the strongest: {named(leading[:6])}."
-    if missed:
-        lacks = ", ".join(f"{named([cell])} ({effects.lacking(cell, min_share)})" for cell in missed)
-        said += f" Not critical, though among the strongest: {lacks}."
-    if not pairs.paired:
-        said += " Pairs are unmatched: prompts of like length, no twins."
-    if not towards:
-        none = "No head, attention or MLP output for refusing exceeds both what swapped labels reach and min_share."
-        word, why = NONE, none
-    elif all(effects.components[cell].kind != "head" for cell in towards):
-        word, why = LAYERS, "No head alone is critical for refusing, but outputs of whole layers are."
-    elif judged is None:
-        word, why = OPEN, "No validation pair has a gap to judge the critical heads on."
-    else:
-        word, why = _judged(judged)
-    return Outcome("patching/outcome", word, f"{why} {said}".strip(), hint=WORDS)
-
-
-def _judged(together: Scalar) -> tuple[str, str]:
-    """Of the critical heads beside random sets."""
-    null = together.null
-    if null is None or null.p is None or (null.draws or 0) < ENOUGH:
-        return OPEN, f"There are fewer than {ENOUGH} random sets to judge the critical heads by."
-    reached_by = f"random sets of heads of the same layers reach {null.value:+.0%} (p = {null.p:.2g})"
-    held_out = f"on {together.n} validation pairs the critical heads together do {together.value:+.0%} of the gap"
-    if together.value > 0 and null.p <= ALPHA:
-        return LOCALISED, f"{held_out[0].upper()}{held_out[1:]}; {reached_by}."
-    return UNSPECIFIC, f"{held_out[0].upper()}{held_out[1:]}, and no more than chance: {reached_by}."
-
-
 def _leading(effects: Effects, direct: ShareEstimates, n: int) -> list[Component]:
     """The first heads of each ranking, by layer."""
     cells = effects.of_kind("head")
     able = [int(place) for place in np.argsort(-direct.share) if not math.isnan(direct.share[place])]  # NaN comes last
     first = {int(place) for place in np.argsort(-effects.share[cells])[:n]} | set(able[:n])
     return [effects.components[cells[place]] for place in sorted(first)]
-
-
-def _heads_table(
-    effects: Effects, direct: ShareEstimates, critical: Bool[np.ndarray, " cell"], min_share: float
-) -> Table:
-    """One row for each head, the strongest first: what it does when exchanged, and what it writes."""
-    place = {cell: number for number, cell in enumerate(effects.of_kind("head"))}
-    columns = ("layer", "head", *COLUMNS, "direct", "direct_low", "direct_high", *LAST)
-    rows = [
-        (
-            effects.components[cell].layer,
-            effects.components[cell].head,
-            *_figures(effects, cell),
-            *(float(column[place[cell]]) for column in (direct.share, direct.low, direct.high)),
-            *last,
-        )
-        for cell, last in _listed(effects, list(place), critical, min_share)
-    ]
-    shown = [
-        Column("layer", "layer", "index"),
-        Column("head", "head", "index"),
-        *SHOWN,
-        Column(
-            "direct", "writes", "share", "along the direction, of its length; none after the layer where it is read"
-        ),
-        VERDICT,
-    ]
-    return Table("patching/heads", columns, rows, "strongest heads", BY_SHARE, shown, only="listed")
-
-
-def _layers_table(effects: Effects, critical: Bool[np.ndarray, " cell"], min_share: float) -> Table:
-    cells = [cell for kind in ("attention", "mlp", "residual") for cell in effects.of_kind(kind)]
-    rows = [
-        (effects.components[cell].layer, effects.components[cell].kind, *_figures(effects, cell), *last)
-        for cell, last in _listed(effects, cells, critical, min_share)
-    ]
-    columns = ("layer", "component", *COLUMNS, *LAST)
-    shown = [Column("layer", "layer", "index"), Column("component"), *SHOWN, VERDICT]
-    return Table("patching/layers", columns, rows, "strongest layers", BY_SHARE, shown, only="listed")
-
-
-COLUMNS = ("share", *(f"{way}{figure}" for way in WAYS for figure in ("", "_low", "_high", "_p")))
-LAST = ("verdict", "listed", "critical")
-SHOWN = (
-    Column("share", "share", "share", "of the gap, mean of the two ways"),
-    *(Column(way, way, "share", f"refusal {LOST[way]}, share of the gap") for way in WAYS),
-)
-VERDICT = Column("verdict", "critical?", "", "or what it lacks")
-BY_SHARE = "By share, for refusing or against it; every one down to the last that is critical."
-
-
-def _figures(effects: Effects, cell: int) -> list[float]:
-    estimates = (effects.necessity, effects.sufficiency)
-    figures = (figure for one in estimates for figure in (one.share, one.low, one.high, one.p))
-    return [float(effects.share[cell]), *(float(figure[cell]) for figure in figures)]
-
-
-def _listed(
-    effects: Effects, cells: Sequence[int], critical: Bool[np.ndarray, " cell"], min_share: float
-) -> Iterator[tuple[int, tuple[str, bool, bool]]]:
-    """Cells by share, each with its verdict, whether pages show it, and whether it is critical.
-
-    Pages show all down to the last critical one, so that none as strong as those is left out without a word.
-    """
-    order = effects.strongest_first(cells)
-    last = max([TOP, *(number for number, cell in enumerate(order, start=1) if critical[cell])])
-    for number, cell in enumerate(order):
-        yield cell, (effects.lacking(cell, min_share) or "critical", number < last, bool(critical[cell]))
 
 
 def _name(head: Component) -> str:

@@ -21,6 +21,8 @@ Cells = Float[np.ndarray, " cell"]
 Draws = Float[np.ndarray, " draw"]
 Shares = Float[np.ndarray, "pair cell"]
 ALPHA = 0.05
+WAYS = ("necessity", "sufficiency")
+LOST = {"necessity": "lost", "sufficiency": "gained"}  # of refusing
 
 
 @dataclass(frozen=True)

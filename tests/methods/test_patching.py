@@ -13,9 +13,9 @@ from rcm.execution.components import Component
 from rcm.execution.engine import engine_of
 from rcm.execution.recording import cache_components
 from rcm.judges.behaviour import RefusalBehaviour
-from rcm.methods.patching import _judged
 from rcm.models import LoadedModel
 from rcm.patching import Pairs
+from rcm.patching.conclusion import judged
 from rcm.prompts import Part, Prompt, Split
 from rcm.record.results import Outcome
 from tests.conftest import tiny_model
@@ -185,6 +185,8 @@ def test_planted_head_alone_is_critical(planted: dict) -> None:
         *((layer, "residual") for layer in range(LAYER, 6)),
     ]
     (ours,) = [row for row in heads if row["critical"]]
+    assert not any(row["listed"] for row in layers if row["component"] == "residual"), "they have a curve"
+    assert layers[0]["listed"]
     for way in ("necessity", "sufficiency"):
         assert ours[f"{way}_low"] <= ours[way] <= ours[f"{way}_high"]
         assert ours[way] == pytest.approx(1, abs=0.1)
@@ -378,7 +380,7 @@ def test_a_random_set_of_heads_rarely_exceeds_the_null_of_random_sets() -> None:
         heads = [Component("head", layer, int(h)) for layer in (0, 1) for h in draw.choice(8, 2, replace=False)]
         together = list(settings._together(engine, pairs, heads, found, seed))
         exceeded += [one.value > one.null.value for one in together]
-        lasting.append(_judged(together[0])[0])
+        lasting.append(judged(together[0])[0])
     assert len(exceeded) == 120
     assert 0 < np.mean(exceeded) <= 0.1
     assert np.mean([one == "localised" for one in lasting]) <= 0.1

@@ -56,7 +56,7 @@ def run_of(model: LoadedModel, folder: Path, name: str = "tuned", job: tuple[str
         {"started": name},
     )
     run.directory.mkdir(parents=True)
-    methods = composed(*job, **QUICK | {"pairs": 6, "random_sets": 10} if job == MAP else {})
+    methods = composed(*job, **QUICK | {"pairs": 10, "random_sets": 10} if job == MAP else {})
     with Store(run) as store:
         for result in reported(methods, model, planted_prompts()).values():
             store.save(result)
@@ -127,7 +127,10 @@ def test_a_folder_gives_a_row_for_each_model(tmp_path: Path) -> None:
     assert rows["deaf"]["layer"] == 3
     assert rows["deaf"]["force_p"] == 0.05
     assert rows["deaf"]["force_n"] == 8
-    parts = [dict(zip(found["transplant/decomposition"].columns, row, strict=True)) for row in found["transplant/decomposition"].rows]
+    parts = [
+        dict(zip(found["transplant/decomposition"].columns, row, strict=True))
+        for row in found["transplant/decomposition"].rows
+    ]
     assert [(row["source"], row["operation"]) for row in parts] == [("deaf", "ablate"), ("deaf", "add")]
     assert all(row["along"] > 0.9 and row["own_low"] > 1 for row in parts)  # it had the direction, and no word for it
     replies = found["transplant/transcripts"].rows
