@@ -1,4 +1,4 @@
-"""Each word where it is true, and not where it nearly is; and the near misses stand in the sentence and in the table."""
+"""Each word where it is true, and not where it nearly is; near misses stand in the sentence and in the table."""
 
 from collections.abc import Mapping
 
