@@ -69,7 +69,7 @@ def test_the_strongest_of_all_is_never_left_out_without_a_word() -> None:
     p = effects.necessity.p[COMPONENTS.index(OTHER)]
     assert p > 0.05
     assert "1 critical components; the strongest: head 3.1 (+10%)." in because
-    assert f"Not critical, though among the strongest: head 4.2 (+20%) (p = {p:.2g} over all cells)." in because
+    assert f"Not critical, though among the strongest: head 4.2 (+20%: p = {p:.2g} over all cells)." in because
 
     direct = estimate(np.zeros((PAIRS, 24)), np.full(24, np.nan))
     heads = heads_table(effects, direct, 0.02)
