@@ -33,8 +33,11 @@ TRIGGER_AXIS, REFUSAL_AXIS, CONSTANT_AXIS, UNUSED_AXIS = range(4)
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}\n>"
 
 
-def planted_model(layer: int = 3, batch_size: int = 16, heads: int = 2) -> LoadedModel:
-    """The model, with the direction first readable at the input of `layer`, and as many heads in each layer."""
+def planted_model(
+    layer: int = 3, batch_size: int = 16, heads: int = 2, trigger: str = TRIGGER
+) -> LoadedModel:
+    """The model, with the direction first readable at the input of `layer`, and as many heads in each layer. It refuses
+    what holds the `trigger`."""
     size = {
         "hidden_size": WIDTH,
         "num_hidden_layers": LAYERS,
@@ -56,12 +59,12 @@ def planted_model(layer: int = 3, batch_size: int = 16, heads: int = 2) -> Loade
     )
     hf, tokenizer = settings.weights().hf, byte_tokenizer()
     tokenizer.chat_template = TEMPLATE
-    token = {text: tokenizer(text)["input_ids"][0] for text in (TRIGGER, REFUSE, ANSWER)}
+    token = {text: tokenizer(text)["input_ids"][0] for text in (trigger, REFUSE, ANSWER)}
     with torch.no_grad():
         embedding, unembedding = hf.get_input_embeddings().weight, hf.get_output_embeddings().weight
         embedding[:, :4] = 0
         embedding[:, CONSTANT_AXIS] = 1.0
-        embedding[token[TRIGGER], TRIGGER_AXIS] = 1.0
+        embedding[token[trigger], TRIGGER_AXIS] = 1.0
         unembedding.zero_()
         unembedding[token[REFUSE], REFUSAL_AXIS] = 5.0
         unembedding[token[ANSWER], CONSTANT_AXIS] = 2.0
@@ -77,13 +80,13 @@ def planted_direction() -> torch.Tensor:
     return torch.eye(WIDTH)[REFUSAL_AXIS]
 
 
-def planted_prompts(seed: int = 0, sizes: tuple[int, int, int] = (24, 12, 12)) -> Split:
+def planted_prompts(seed: int = 0, sizes: tuple[int, int, int] = (24, 12, 12), trigger: str = TRIGGER) -> Split:
     """Words of random letters; the harmful ones with a third of the letters replaced by the trigger."""
     draw = random.Random(seed)
 
     def pair() -> tuple[Prompt, Prompt]:
         letters = draw.choices("bcdefghij klmno", k=draw.randint(9, 15))
-        triggered = [TRIGGER if i % 3 == 0 else letter for i, letter in enumerate(letters)]
+        triggered = [trigger if i % 3 == 0 else letter for i, letter in enumerate(letters)]
         return Prompt("b" + "".join(triggered) + "b", "x"), Prompt("b" + "".join(letters) + "b", "x")
 
     def part(n: int) -> Part:

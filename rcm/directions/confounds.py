@@ -23,7 +23,7 @@ from jaxtyping import Bool, Float
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from rcm.directions.fit import probe_model
@@ -44,7 +44,12 @@ Scores = Float[np.ndarray, " _"]  # of the inputs asked about; above zero is har
 Reader = Callable[[Inputs, Harmful, Inputs], Scores]
 
 
-def classifier(model: Any) -> Reader:
+def logistic(model: Pipeline) -> Reader:
+    """Scores are log-odds."""
+    return lambda inputs, harmful, asked: model.fit(inputs, harmful).decision_function(asked)
+
+
+def bayes(model: Pipeline) -> Reader:
     """Scores are log-odds."""
 
     def read(inputs: Inputs, harmful: Harmful, asked: Inputs) -> Scores:
@@ -69,12 +74,12 @@ def _counts(longest: int) -> CountVectorizer:
 
 
 PROBE, DIFFERENCE = "probe", "mean difference"
-OF_ACTIVATIONS: Mapping[str, Reader] = {PROBE: classifier(probe_model()), DIFFERENCE: mean_difference}
+OF_ACTIVATIONS: Mapping[str, Reader] = {PROBE: logistic(probe_model()), DIFFERENCE: mean_difference}
 OF_TEXTS: Mapping[str, Reader] = {
-    "words": classifier(make_pipeline(_counts(1), LogisticRegression(max_iter=1000))),
-    "pairs of words": classifier(make_pipeline(_counts(2), LogisticRegression(max_iter=1000))),
-    "naive Bayes": classifier(make_pipeline(_counts(1), MultinomialNB())),
-    "length": classifier(make_pipeline(FunctionTransformer(_lengths), StandardScaler(), LogisticRegression())),
+    "words": logistic(make_pipeline(_counts(1), LogisticRegression(max_iter=1000))),
+    "pairs of words": logistic(make_pipeline(_counts(2), LogisticRegression(max_iter=1000))),
+    "naive Bayes": bayes(make_pipeline(_counts(1), MultinomialNB())),
+    "length": logistic(make_pipeline(FunctionTransformer(_lengths), StandardScaler(), LogisticRegression())),
 }
 
 
@@ -114,9 +119,10 @@ class Readers(NamedTuple):
 
     @property
     def hardest(self) -> tuple[str, Estimate]:
-        """The reader of texts that the probe exceeds least certainly, and by how much of the test prompts."""
+        """The reader of texts that is hardest to beat, and by how much of the test prompts the probe does: the best of
+        those that it does not certainly exceed, or else the best of all."""
         margins = {name: self.margin(name) for name in OF_TEXTS}
-        return min(margins.items(), key=lambda one: (one[1].low, one[1].value))
+        return min(margins.items(), key=lambda one: (one[1].low > 0, one[1].value, one[1].low))
 
     def margin(self, reader: str) -> Estimate:
         """The share of test prompts that the probe gets right less that of this reader, prompt by prompt."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rcm.directions.causal import Scorer, Search
+from rcm.directions.causal import Scorer, Search, beside_random
 from rcm.directions.selection import Selection, select
 from rcm.execution.passes import Residuals
 from rcm.models import LoadedModel
@@ -84,3 +84,43 @@ def test_where_nothing_induces_few_are_told_in_full(model: LoadedModel) -> None:
     lazy, asked = searched(model, figures, exhaustive=False)
     assert lazy.survivors == 0
     assert len(lazy.ranked) == asked["bypass"] == asked["kl"] == 5
+
+
+@dataclass(frozen=True)
+class Noise(Scorer):
+    """Figures that directions have nothing to do with."""
+
+    draw: np.random.Generator = field(default_factory=np.random.default_rng)
+
+    def bypass(self, directions: Tensor) -> Iterator[float]:
+        return iter(self.draw.standard_normal(len(directions)).tolist())
+
+    def induce(self, vectors: Tensor, layers: Sequence[int]) -> list[float]:
+        return self.draw.standard_normal(len(vectors)).tolist()
+
+    def kl(self, directions: Tensor) -> Iterator[float]:
+        return self.bypass(directions)
+
+
+def test_a_chosen_direction_that_does_nothing_exceeds_its_null_once_in_twenty(model: LoadedModel) -> None:
+    """Measured again, however many it was the best of; on the prompts that chose it, nearly always."""
+    draws, candidates, vector = 400, 24, np.ones(8)
+    again, selected = np.zeros((2, draws, 2), dtype=bool)
+    for i in range(draws):
+        scorer = Noise(model, NO_PROMPTS, NO_PROMPTS, (1,), np.random.default_rng(i))
+        best = min(scorer.bypass(torch.zeros(candidates, 8))), max(scorer.induce(torch.zeros(candidates, 8), []))
+        effects = beside_random(scorer, vector, 0, 19, i)
+        bypass, induce = effects["bypass"], effects["induce"]
+        assert bypass.null is not None
+        assert induce.null is not None
+        assert (bypass.null.draws, induce.null.level) == (19, 0.95)
+        again[i] = bypass.value < bypass.null.value, induce.value > induce.null.value
+        selected[i] = best[0] < bypass.null.value, best[1] > induce.null.value
+    assert (again.mean(0) <= 0.08).all(), again.mean(0)
+    assert (again.mean(0) >= 0.02).all(), "nor is it stricter than it says"
+    assert (selected.mean(0) > 0.5).all()
+
+
+def test_without_random_directions_there_is_no_null(model: LoadedModel) -> None:
+    effects = beside_random(Noise(model, NO_PROMPTS, NO_PROMPTS, (1,)), np.ones(8), 0, 0, 0)
+    assert [effect.null for effect in effects.values()] == [None, None, None]

@@ -1,5 +1,7 @@
 """The direction method must find what was planted, and nothing where labels mean nothing."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,10 +10,10 @@ from sklearn.metrics import roc_auc_score
 from rcm.directions.fit import mean_difference, principal_direction, probe, probe_direction, unit
 from rcm.errors import InputError
 from rcm.execution.passes import last_logits
-from rcm.prompts import texts
+from rcm.prompts import Part, Split, texts
 from rcm.stats.metrics import kl_divergence, refusal_log_odds
 from rcm.stats.separability import auroc, separation
-from tests.planted import method, planted_direction, planted_model, planted_prompts, reported, shuffled
+from tests.planted import composed, method, planted_direction, planted_model, planted_prompts, reported, shuffled
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,8 @@ def test_candidates_hold_every_figure(found: dict) -> None:
 
 
 def test_scores_equal_the_slow_reference(found: dict) -> None:
-    """Bypass, induce and KL of the chosen candidate, one prompt at a time, on a model with hooks of our own."""
+    """Bypass, induce and KL of the chosen candidate, one prompt at a time, on a model with hooks of our own: on
+    validation prompts, which choose, and on test prompts, which the reported figures are of."""
     model, prompts = planted_model(), planted_prompts()
     vector = found["direction/directions"].tensors["mean_difference"][0, 3]
     r = vector / vector.norm()
@@ -93,13 +96,16 @@ def test_scores_equal_the_slow_reference(found: dict) -> None:
         hook.remove()
         return logits
 
-    harmful, harmless = map(texts, prompts.validation)
-    bypass = refusal_log_odds(torch.cat([ablated(p) for p in harmful]), token).mean()
-    induce = refusal_log_odds(torch.cat([added(p) for p in harmless]), token).mean()
-    kl = kl_divergence(last_logits(model, harmless), torch.cat([ablated(p) for p in harmless])).mean()
-    assert found["direction/bypass"].value == pytest.approx(bypass.item(), abs=1e-3)
-    assert found["direction/induce"].value == pytest.approx(induce.item(), abs=1e-3)
-    assert found["direction/kl"].value == pytest.approx(kl.item(), abs=1e-4)
+    chosen = found["direction/candidates"].rows[3][2:5]
+    reported_ones = [found[f"direction/{name}"].value for name in ("bypass", "induce", "kl")]
+    for part, figures in ((prompts.validation, chosen), (prompts.test, reported_ones)):
+        harmful, harmless = map(texts, part)
+        bypass = refusal_log_odds(torch.cat([ablated(p) for p in harmful]), token).mean()
+        induce = refusal_log_odds(torch.cat([added(p) for p in harmless]), token).mean()
+        kl = kl_divergence(last_logits(model, harmless), torch.cat([ablated(p) for p in harmless])).mean()
+        assert figures[0] == pytest.approx(bypass.item(), abs=1e-3)
+        assert figures[1] == pytest.approx(induce.item(), abs=1e-3)
+        assert figures[2] == pytest.approx(kl.item(), abs=1e-4)
 
 
 def test_less_work_makes_the_same_choice(found: dict) -> None:
@@ -134,6 +140,73 @@ def test_model_that_never_refuses_has_nothing_to_select() -> None:
     found = reported(method("direction"), model, planted_prompts())
     assert found["direction/outcome"].value == "no_refusal_behaviour"
     assert found["direction/separation"].value > 2  # it sees the difference all the same
+
+
+def test_words_that_tell_as_much_are_told(found: dict) -> None:
+    """The planted trigger is a sign, which a count of signs sees as well as the model does."""
+    assert found["direction/readable"].value == "confounded"
+    assert "learned from the same 48 prompts" in found["direction/readable"].because
+    assert found["direction/above_texts"].interval[0] <= 0
+
+
+def test_what_words_do_not_tell_is_readable() -> None:
+    """A letter within words that are all different: a byte model sees it, a count of words does not."""
+    found = reported(method("direction"), planted_model(trigger="q"), planted_prompts(trigger="q"))
+    assert found["direction/outcome"].value == "selected"
+    assert found["direction/readable"].value == "readable"
+    assert found["direction/above_texts"].interval[0] > 0
+
+
+def test_shuffled_labels_are_not_readable() -> None:
+    found = reported(method("direction", filter=False), planted_model(), shuffled(planted_prompts()))
+    assert found["direction/readable"].value == "not_readable"
+
+
+def partly_harmful(split: Split) -> Split:
+    """Every fourth harmful prompt lacks what the model takes for harmful: it is answered."""
+
+    def mixed(part: Part) -> Part:
+        return Part(tuple(b if i % 4 == 3 else a for i, (a, b) in enumerate(zip(*part, strict=True))), part.harmless)
+
+    return replace(split, train=mixed(split.train), validation=mixed(split.validation), test=mixed(split.test))
+
+
+def test_only_what_intervenes_is_filtered() -> None:
+    """What is readable is the same whether the prompts that the model takes otherwise are dropped or not."""
+    prompts = partly_harmful(planted_prompts(sizes=(24, 24, 24)))
+    kept, whole = (reported(method("direction", filter=on), planted_model(), prompts) for on in (True, False))
+    counts = {(row[0], row[1]): row[2:] for row in kept["direction/kept"].rows}
+    assert counts["training", "harmful"] == counts["test", "harmful"] == (18, 24)
+    assert counts["validation", "harmless"] == (24, 24)
+    for name in ("separation", "probe_accuracy", "auroc", "map_separation", "map_auroc", "by_layer", "separability"):
+        first, second = (repr(one[f"direction/{name}"]) for one in (kept, whole))
+        assert first == second, name
+    first, second = (one["direction/directions"].tensors for one in (kept, whole))
+    assert torch.equal(first["mean_difference_all"], second["mean_difference_all"])
+    assert torch.equal(second["mean_difference_all"], second["mean_difference"])
+    assert first["mean_difference"][0, 3].norm() > 1.2 * second["mean_difference"][0, 3].norm()
+    assert kept["direction/bypass"].n == 18
+    assert whole["direction/bypass"].n == 24
+
+
+def test_too_few_test_prompts_conclude_nothing() -> None:
+    found = reported(method("direction"), planted_model(), planted_prompts(sizes=(24, 12, 2)))
+    assert found["direction/outcome"].value == "selected"
+    assert found["direction/readable"].value == "too_few"
+    for name in ("separation", "probe_accuracy", "auroc", "bypass", "induce", "kl"):
+        figure = found[f"direction/{name}"]
+        assert np.isnan(figure.value)
+        assert figure.interval is None
+        assert "use at least 8 of a class (dataset.test)" in figure.absent
+    assert np.isnan([row[2] for row in found["direction/separability"].rows]).all()
+
+
+@pytest.mark.parametrize(("sizes", "option"), [((3, 12, 12), "dataset.train"), ((12, 3, 12), "dataset.validation")])
+def test_too_few_prompts_to_choose_by_are_not_taken_for_no_refusing(sizes: tuple[int, int, int], option: str) -> None:
+    found = reported(composed("direction", "patching"), planted_model(), planted_prompts(sizes=sizes))
+    assert found["direction/outcome"].value == "too_few"
+    assert f"use at least 8 of a class ({option})" in found["direction/outcome"].because
+    assert found["patching/outcome"].value != "no_refusal_behaviour"
 
 
 def test_positions_beyond_the_template_are_refused() -> None:
