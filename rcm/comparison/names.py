@@ -16,4 +16,4 @@ POSITION, LAYER, SEPARATION = "direction/position", "direction/layer", "directio
 MATRIX, NOTHING = "transplant/matrix", "nothing"  # a row for each source; what a source does that steers nowhere
 DECOMPOSITION = "transplant/decomposition"  # a row for each source and operation
 SEPARABILITY = "direction/separability"  # a row for each place
-FORCE, SUPPRESS = "steering/force_rate", "steering/suppress_rate"
+STEERING_OUTCOME, STEERED, UNSPECIFIC = "steering/outcome", "steered", "unspecific"

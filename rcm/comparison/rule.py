@@ -31,6 +31,7 @@ BEHAVIOUR, UNCHANGED, OPEN = "behaviour", "unchanged", "open"
 MARGIN = 0.15  # of the harmful prompts
 INDISTINCT = 1.0  # sigma
 LEAST_EFFECT = 1.0  # nats of log-odds
+NO_MORE = "does not do in text what no control does"
 SOME, HALF = 0.2, 0.5  # of the own direction's effect
 OPERATIONS = {"ablate": "ablating", "add": "adding"}
 RULES = {
@@ -120,7 +121,7 @@ def _by_parts(found: Measured) -> Decision:
             OPEN, f"{verbs.capitalize()} the later model's direction does not certainly move refusing enough."
         )
     if found.confirmed is not True:
-        why = "was not tried" if found.confirmed is None else "does not do in text what no control does"
+        why = "was not tried in text on enough prompts and controls" if found.confirmed is None else NO_MORE
         return Decision(OPEN, f"The later model's own direction {why}.")
     words = {name: _zone(part.along) for name, part in found.parts.items()}
     if len(set(words.values())) > 1:

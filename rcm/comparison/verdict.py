@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rcm.comparison.changes import HARMFUL_REFUSED, Change
-from rcm.comparison.names import FORCE, SEPARABILITY, SEPARATION, SUPPRESS
+from rcm.comparison.names import SEPARABILITY, SEPARATION, STEERED, STEERING_OUTCOME, UNSPECIFIC
 from rcm.comparison.reading import Reading
 from rcm.comparison.rule import (
     BEHAVIOUR,
@@ -31,7 +31,6 @@ from rcm.comparison.rule import (
 )
 from rcm.comparison.settings import listed
 from rcm.comparison.transplants import Transplant, transplanted
-from rcm.record.results import Scalar
 from rcm.record.units import interval, known, percent, plain, sigmas
 
 NAN = float("nan")
@@ -137,15 +136,10 @@ def _figure(row: Mapping[str, Any], column: str) -> float:
 
 
 def _confirmed(after: Reading) -> bool | None:
-    """Whether the later model's own direction forces and suppresses in text beyond controls."""
-    rates = [after.scalar(name) for name in (FORCE, SUPPRESS)]
-    if any(one is None or one.null is None or not known(one.value) for one in rates):
-        return None
-    return all(_beyond(one) for one in rates if one is not None)
-
-
-def _beyond(rate: Scalar) -> bool:
-    return rate.null is not None and rate.value > rate.null.value
+    """Whether the later model's own direction forces and suppresses in text what no control does; None where that was
+    not tried, or on too few prompts or controls."""
+    outcome = after.outcome(STEERING_OUTCOME)
+    return {STEERED: True, UNSPECIFIC: False}.get(outcome.value) if outcome else None
 
 
 def _evidence(measured: Measured, found: Sequence[Change], there: Transplant | None) -> Iterator[str]:

@@ -76,9 +76,9 @@ class Patching(Method):
     """`pairs`: how many test pairs; null is all. `position_pairs`: how many of them also at every end-of-instruction
     token. `activation_pairs`: of how many harmful validation prompts to keep the activations, for other checkpoints.
     `metric`: `log_odds` of opening with a refusal token, or `replies`, how much likelier the model's own refusal is
-    than its own answer over `reply_tokens` tokens. `min_gap` in nats, in which both metrics are. `min_share` of the gap. `random_sets`: how many
-    of heads, and how many random orders of them. `leading_heads`: how many of each ranking to knock out two at a time,
-    on `knock_out_pairs` of the validation pairs.
+    than its own answer over `reply_tokens` tokens. `min_gap` in nats, in which both metrics are. `min_share` of the
+    gap. `random_sets`: how many of heads, and how many random orders of them. `leading_heads`: how many of each ranking
+    to knock out two at a time, on `knock_out_pairs` of the validation pairs.
     """
 
     pairs: PositiveInt | None

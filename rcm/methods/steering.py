@@ -427,9 +427,8 @@ def _at_equal_kl(compared: Sequence[Measurement]) -> tuple[list[str], list[str]]
 
 
 def _versus(one: Headline, null: Null) -> str:
-    return (
-        f"of {null.draws} {null.of} the best {VERBS[one.kind]}s {null.value:.0%}, the refusal direction {one.rate:.0%}"
-    )
+    best = f"the best of {null.draws} {null.of} {DONE[one.kind]} {null.value:.0%}"
+    return f"{best}, the refusal direction {one.rate:.0%}"
 
 
 def _invalid(replies: Sequence[SteeredReply]) -> int:

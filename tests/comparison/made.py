@@ -116,10 +116,9 @@ def separability(highest: float) -> Table:
     return Table("direction/separability", columns, rows)
 
 
-def steered(rate: float = 0.9) -> list[Result]:
-    """What the own direction does in text, beside controls that do next to nothing."""
-    null = Null(0.1, "random directions", 19)
-    return [Scalar(name, rate, n=N, null=null) for name in ("steering/force_rate", "steering/suppress_rate")]
+def steered(value: str = "steered") -> list[Result]:
+    """What the own direction does in text, beside controls."""
+    return [Outcome("steering/outcome", value, "")]
 
 
 def decomposition(source: Reading, along: float) -> Table:

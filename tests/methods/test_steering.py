@@ -20,6 +20,7 @@ from rcm.judges import Verdict
 from rcm.judges.behaviour import RefusalBehaviour
 from rcm.judges.named import named
 from rcm.methods.steering import _conclusion
+from rcm.models import LoadedModel
 from rcm.prompts import Part, Prompt, Split, texts
 from rcm.record.results import Line, Outcome
 from rcm.stats import trend, wilson
@@ -32,7 +33,10 @@ from rcm.steering.measurements import NOTHING, Measurement, share
 from rcm.steering.replies import SteeredReply, flipped
 from rcm.steering.runner import SteeringRunner
 from tests.planted import (
+    ANSWER,
+    CONSTANT_AXIS,
     LAYERS,
+    REFUSAL_AXIS,
     WIDTH,
     composed,
     known,
@@ -57,11 +61,22 @@ LAST: dict[str, Any] = {"null_directions": 19, "positions": [-1]}  # of the dire
 STRENGTHS = [0.05, 1.0, 2.0]
 
 
+def firm_model() -> LoadedModel:
+    """The planted model, refusing only where most of the direction is there, which is as short as the rest of the
+    stream: in 32 dimensions some of 19 random directions have a cosine of 0.3 to any other, and would force by that."""
+    model = planted_model()
+    with torch.no_grad():
+        answer = model.template.tokenizer(ANSWER)["input_ids"][0]
+        model.hf.get_output_embeddings().weight[answer, CONSTANT_AXIS] = 5.0
+        model.hf.model.layers[2].self_attn.o_proj.weight[REFUSAL_AXIS, 0] = 1.8
+    return model
+
+
 @pytest.fixture(scope="module")
 def steered() -> dict:
     settings = composed("direction", "steering", **QUICK, **LAST, strengths=STRENGTHS)
     judge = planted_judge().model_copy(update={"second": named("gcg")})
-    return reported(settings, planted_model(), planted_prompts(), judge)
+    return reported(settings, firm_model(), planted_prompts(), judge)
 
 
 def points(steered: dict, **condition: Any) -> list[dict[str, Any]]:
@@ -87,11 +102,12 @@ def test_setting_the_projection_does_as_well(steered: dict) -> None:
 def test_controls_do_not(steered: dict) -> None:
     for name in ("force_rate", "suppress_rate"):
         null = steered[f"steering/{name}"].null
-        assert (null.value, null.draws, null.level, null.p) == (0, 19, 0.95, 0.05), name
+        assert (null.draws, null.level, null.p) == (19, 0.95, 0.05), name
+        assert null.value < 0.7, name
     assert steered["steering/outcome"].value == "steered"
-    assert steered["steering/outcome"].because.endswith("No control does as well.")
+    assert "No control does as well." in steered["steering/outcome"].because
     assert all(row["flipped"] == 0 for row in points(steered, strength=1.0, direction="random"))
-    assert all(row["flipped"] == 0 for row in points(steered, strength=1.0, direction="shuffled labels"))
+    assert all(row["flipped"] < 0.3 for row in points(steered, strength=1.0, direction="shuffled labels"))
 
 
 def test_a_second_judge_reads_the_same_replies(steered: dict) -> None:
@@ -101,7 +117,10 @@ def test_a_second_judge_reads_the_same_replies(steered: dict) -> None:
     assert steered["steering/suppress_rate_second_judge"].null.value > 0.8  # under controls too
     assert steered["steering/judge_agreement"].value == 0
     assert steered["steering/force_rate_whole_second_judge"].value == 0
-    assert steered["steering/judge_agreement"].n == 12 * (2 * 39 + 3)  # the headlines, and whole replies beside
+    whole = ("force_rate_whole", "suppress_rate_whole", "suppress_rate_add")
+    unscored = sum(row[-2] for row in steered["steering/controls"].rows)
+    unscored += sum(steered[f"steering/{name}"].unscored for name in whole)
+    assert steered["steering/judge_agreement"].n == 12 * (2 * 39 + 3) - unscored
 
 
 def test_strength_is_the_least_that_works_best_on_validation(steered: dict) -> None:
@@ -146,9 +165,12 @@ def test_at_equal_kl_every_way_costs_the_budget(steered: dict) -> None:
         if direction == OURS or operation != "conditional"
     }
     for row in rows:
-        if row["kind"] == "harmless" and row["operation"] != "conditional":
+        of_condition = row["operation"] == "conditional"
+        assert row["budget"] in (("as adding",) if of_condition else ("reached", "not reached"))
+        if row["kind"] == "harmless" and row["budget"] == "reached":
             assert row["kl"] == pytest.approx(1.0, rel=0.25), row
     (ours,) = points(steered, equal_kl=True, kind="harmless", operation="add", direction=OURS)
+    assert ours["budget"] == "reached"
     assert ours["strength"] == steered["steering/budget_strength_force_add"].value < 1
     for row in points(steered, equal_kl=True, operation="conditional", kind="harmless"):
         assert row["kl"] == row["flipped"] == 0  # the condition does not fire on harmless prompts
@@ -165,7 +187,7 @@ def test_transcripts_hold_every_row_and_no_unrefused_harm(steered: dict) -> None
 
 def test_batched_rows_say_what_single_ones_say(steered: dict) -> None:
     """Every strength in shared batches against one prompt and one strength at a time."""
-    model, prompts = planted_model(), planted_prompts()
+    model, prompts = firm_model(), planted_prompts()
     tensor = reported(method("direction"), model, prompts)["direction/directions"].tensors
     vector = tensor["mean_difference"][-1, 3]
     rows = steered["steering/transcripts"].rows
@@ -187,10 +209,25 @@ def test_what_is_not_the_cause_is_told_apart() -> None:
     assert results["steering/force_rate"].value == 0
     assert results["steering/force_trend_p"].value == 1
     assert results["steering/outcome"].value == "unspecific"
-    assert "of 19 random directions the best forces 0%" in results["steering/outcome"].because
+    assert "the best of 19 random directions forced 0%, the refusal direction 0%" in results["steering/outcome"].because
 
 
 # What is concluded.
+
+
+def test_a_single_control_that_forces_is_not_lost_among_the_others() -> None:
+    """In the model that refuses at a hint of the direction, a few random ones force everything. Taken together controls
+    turn over a fifth, and ours all."""
+    found = known(planted_model(), 6.5 * planted_direction(), 3, controls=19)
+    results = reported(method("steering", **QUICK, strengths=[1.0]), planted_model(), planted_prompts(), None, found)
+    table = results["steering/controls"]
+    rows = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    forced = [row["flipped"] for row in rows if (row["kind"], row["family"]) == ("harmless", "random")]
+    assert np.mean(forced) < 0.3
+    assert max(forced) == 1
+    assert results["steering/force_rate"].value == results["steering/force_rate"].null.value == 1
+    assert results["steering/force_rate"].null.p > 0.05
+    assert results["steering/outcome"].value == "unspecific"
 
 
 def _point(kind: Kind, family: str, hits_of_20: int, budget: Budget = "reached") -> Measurement:
@@ -222,13 +259,13 @@ EQUAL = [_point(kind, family, hits) for kind in ("harmless", "harmful") for fami
     ("force", "suppress", "outcome", "told"),
     [
         ((19, LOW), (19, LOW), "steered", "No control does as well."),
-        ((19, LOW), (3, [1] * 18 + [4]), "unspecific", "of 19 random directions the best suppresses 20%, the refusal"),
-        ((19, LOW), (4, [1] * 18 + [4]), "unspecific", "the best suppresses 20%, the refusal direction 20%"),
+        ((19, LOW), (3, [1] * 18 + [4]), "unspecific", "the best of 19 random directions suppressed 20%, the refusal"),
+        ((19, LOW), (4, [1] * 18 + [4]), "unspecific", "directions suppressed 20%, the refusal direction 20%"),
         (
             (19, [16, *LOW[1:]]),
             (19, LOW),
             "steered",
-            "Controls reach the target: of 19 random directions the best forces",
+            "Controls reach the target: the best of 19 random directions forced",
         ),
         ((19, LOW[:8]), (19, LOW[:8]), "unclear", "fewer than 19 controls of a kind"),
     ],
@@ -279,8 +316,8 @@ def _pooled(ours: np.ndarray, controls: np.ndarray) -> bool:
 
 
 def test_a_direction_like_its_controls_is_taken_for_another_in_one_of_twenty_runs_at_most() -> None:
-    """Directions differ in what they turn over, and ours is drawn as they are. 200 seeds: the new rule says `steered`
-    in 5 % at most for a single condition, the old one in a third of them."""
+    """Directions differ in what they turn over, and ours is drawn as they are. 200 seeds: the new rule says
+    `steered` in 5 % at most for a single condition, the old one in a fifth of them at least."""
     new, both, old = 0, 0, 0
     for seed in range(200):
         random = np.random.default_rng(seed)
