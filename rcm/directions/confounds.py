@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
+from sklearn.base import clone
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import MultinomialNB
@@ -46,14 +47,14 @@ Reader = Callable[[Inputs, Harmful, Inputs], Scores]
 
 def logistic(model: Pipeline) -> Reader:
     """Scores are log-odds."""
-    return lambda inputs, harmful, asked: model.fit(inputs, harmful).decision_function(asked)
+    return lambda inputs, harmful, asked: clone(model).fit(inputs, harmful).decision_function(asked)
 
 
 def bayes(model: Pipeline) -> Reader:
     """Scores are log-odds."""
 
     def read(inputs: Inputs, harmful: Harmful, asked: Inputs) -> Scores:
-        log_p = model.fit(inputs, harmful).predict_log_proba(asked)
+        log_p = clone(model).fit(inputs, harmful).predict_log_proba(asked)
         return log_p[:, 1] - log_p[:, 0]
 
     return read
