@@ -4,7 +4,8 @@ Every control direction meets every prompt that counts, and the direction is the
 null is the largest of the controls' rates (of 19 or more; from 100 on, their 95th percentile). Were ours a direction
 like those of a family, it would lie above that null in 5 % of runs at most, however many prompts it is measured on, and
 however much the prompts differ: they are the same for all. Pooling the replies of all controls instead would make a
-large sample of prompts out of a few directions, and take chance differences between directions for findings.
+large sample of prompts out of a few directions, and take chance differences between directions for findings. (The
+strength is the one that suits ours; what controls do at others is in the dose-response.)
 
 Replies, of ours and of controls and of the unsteered model alike, are judged after `control_tokens`. For n prompts that
 count, d controls of each family and two conditions that is 2 n (2 d + 1) replies: for 48 prompts of a class and 19
