@@ -116,7 +116,7 @@ def _measured(before: Reading, after: Reading, found: Sequence[Change], there: T
         Bounds(refused.difference, *refused.interval) if refused else UNMEASURED,
         Bounds(separation.value, *(separation.interval or (NAN, NAN))) if separation else UNMEASURED,
         separation.null.value if separation and separation.null else NAN,
-        max((_figure(row, "high") for row in before.rows(SEPARABILITY)), default=NAN),
+        max((_figure(row, "separation_high") for row in before.rows(SEPARABILITY)), default=NAN),
         {operation: _parts(row) for operation, row in rows.items()},
         _figure(any_row, "cosine"),
         _figure(any_row, "refit_cosine"),

@@ -111,7 +111,7 @@ def measured(refuses: float, separation: float = 2.0, vector: float = 1.0) -> li
 
 def separability(highest: float) -> Table:
     """Upper ends of the separation at every place."""
-    columns = ("position", "layer", "separation", "low", "high")
+    columns = ("position", "layer", "separation", "separation_low", "separation_high")
     rows = [(-1, layer, highest - 0.5, highest - 1.0, highest) for layer in range(3)]
     return Table("direction/separability", columns, rows)
 
