@@ -57,6 +57,7 @@ from rcm.patching import (
 from rcm.patching.conclusion import NO_GAP, WORDS, concluded
 from rcm.patching.effects import LOST, WAYS, estimate
 from rcm.patching.tables import TOP, heads_table, layers_table
+from rcm.patching.together import PAIRS_PER_ORDER
 from rcm.prompts import Part, texts
 from rcm.record.results import RANDOM_HEADS, Curve, Heatmap, Line, Null, Outcome, Result, Scalar
 from rcm.stats import FEWEST, mean_interval, reached
@@ -214,6 +215,7 @@ class Patching(Method):
             Rows.of([heads], engine.shape),
             lambda n, seed: Rows.random_heads(n, heads, engine.shape, seed),
             self.random_sets,
+            len(pairs),
             seed,
         )
         both = np.concatenate([ours.mean(0, keepdims=True), ours])[..., 0]
@@ -251,7 +253,7 @@ class Patching(Method):
 
         exchange = partial(self._exchanged, engine, found, label="the first heads together")
         ours, others = beside_random(
-            exchange, pairs, first_of(order, sizes, engine.shape), random, self.random_sets, seed
+            exchange, pairs, first_of(order, sizes, engine.shape), random, self.random_sets, PAIRS_PER_ORDER, seed
         )
         shares, draws = estimate(ours.mean(0), np.full(len(sizes), np.nan), pairs.categories), others.mean(0)
         yield Curve(

@@ -16,21 +16,21 @@ from rcm.execution.components import Component, Rows, Shape
 from rcm.patching.interchange import Interchange
 from rcm.patching.pairs import Pairs
 
-PAIRS_PER_SET = 4  # that one random set is measured on
-SIZES = 32  # at most, of the sets that begin with the first head
+PAIRS_PER_ORDER = 4  # that one random order is measured on
+SIZES = 28  # at most, of the sets that begin with the first head
 Exchange = Callable[[Pairs, Rows], Interchange]
 Draw = Callable[[int, int], Rows]  # how many random counterparts of all sets, and a seed
 
 
 def beside_random(
-    exchange: Exchange, pairs: Pairs, sets: Rows, random: Draw, draws: int, seed: int
+    exchange: Exchange, pairs: Pairs, sets: Rows, random: Draw, draws: int, per_draw: int, seed: int
 ) -> tuple[Float[np.ndarray, "way pair set"], Float[np.ndarray, "way draw set"]]:
-    """Shares of every set in every pair, and means of at least `draws` random counterparts.
+    """Shares of every set in every pair, and means of at least `draws` random counterparts. `pairs` all have a gap.
 
-    A random one is measured on some of the pairs only, so its mean scatters more than ours: the null is wider than it
-    need be, never narrower. `pairs` all have a gap.
+    A random one is measured on `per_draw` of the pairs. Where these are not all, its mean scatters more than ours: the
+    null is wider than it need be, never narrower.
     """
-    groups = [range(len(pairs))[start : start + PAIRS_PER_SET] for start in range(0, len(pairs), PAIRS_PER_SET)]
+    groups = [range(len(pairs))[start : start + per_draw] for start in range(0, len(pairs), per_draw)]
     each = -(-draws // len(groups))
     ours, others = [], []
     for number, group in enumerate(groups):

