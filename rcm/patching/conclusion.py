@@ -1,9 +1,9 @@
 """What patching concludes, in one word (`WORDS`), and why, in sentences.
 
-Where labels mean nothing, any component is critical in at most 5 % of runs (max-T). To be called `localised`, critical
-heads must besides do more than all but 5 % of sets of other heads of their layers, on pairs that had no part in choosing
-them. A set that was picked blindly does so more often than that where layers have few heads, as it lacks rivals: in a
-tenth of cases with eight heads to a layer.
+Where labels mean nothing, any component is critical in at most 5 % of runs (max-T). To be called `localised`,
+critical heads must besides do more than all but 5 % of sets of other heads of their layers, on pairs that had no part
+in choosing them. A set that was picked blindly does so more often than that where layers have few heads, as it lacks
+rivals: in a tenth of cases with eight heads to a layer.
 """
 
 from rcm.patching.effects import ALPHA, Effects
