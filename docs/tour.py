@@ -27,6 +27,7 @@ study, methods = prepared(
     "method.direction.positions=[-1]",
     "method.direction.max_kl=1.0",  # few prompts, and a model in which refusing lies close to how it begins any answer
     "method.direction.null_draws=20",
+    "method.direction.null_directions=2",
     "device=cpu",
 )
 model, prompts, judge, seed = study.model, study.prompts, study.judge, study.seed
