@@ -1,6 +1,7 @@
 """How alike the directions of two runs are, layer by layer.
 
-The cosine of their mean differences, at the position that the later run chose. Its null is what one in twenty cosines
+The cosine of their mean differences, at the position that the later run chose, both of all training prompts: of those
+that each model treats as labelled they would be of different prompts. Its null is what one in twenty cosines
 exceeds, whatever their sign, when either mean difference is replaced by those of shuffled labels. Random directions
 would be too easy a null: prompts differ along few directions, most of which two models of a family share.
 """
@@ -18,6 +19,7 @@ from rcm.record.results import Curve, Line, Tensors
 
 NAME = "direction/cosine"
 OURS, NULL = "the two directions", "95 % of those of shuffled labels"
+COMPARED = ("mean_difference_all", "shuffled")
 Vectors = Float[np.ndarray, "layer _ d_model"]
 
 
@@ -40,10 +42,10 @@ def _vectors(reading: Reading, place: Reading) -> tuple[Vectors, Vectors] | None
         return None
     found = _directions(reading)
     positions: list[int] = json.loads(found.metadata["positions"])
-    if position.value not in positions or "shuffled" not in found.tensors:
+    if position.value not in positions or any(name not in found.tensors for name in COMPARED):
         return None
     row = positions.index(int(position.value))
-    true, shuffled = (found.tensors[name][row].double().numpy() for name in ("mean_difference", "shuffled"))
+    true, shuffled = (found.tensors[name][row].double().numpy() for name in COMPARED)
     return true[:, None], shuffled
 
 

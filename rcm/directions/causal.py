@@ -5,9 +5,10 @@ random directions reach nine times in ten. So the chosen one is measured again, 
 random directions of its length (`beside_random`).
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -22,17 +23,19 @@ from rcm.execution.progress import track
 from rcm.execution.shared_layers import ablated, added
 from rcm.models import LoadedModel
 from rcm.record.results import RANDOM_DIRECTIONS, Good, Null
+from rcm.stats import Interval, mean_interval
 from rcm.stats.metrics import kl_divergence, refusal_log_odds
 
 Cell = tuple[int, int]
 Directions = Float[Tensor, "candidate d_model"]
 Logits = Float[Tensor, "prompt vocabulary"]
+OfPrompts = Float[Tensor, " prompt"]
 MISSES = 5  # how many candidates get all their figures when none can survive, so that the nearest miss has numbers
 
 
 @dataclass(frozen=True)
 class Scorer:
-    """Scores directions on prompts; `refusal_tokens` define the refusal log-odds.
+    """Scores directions on prompts, each prompt by itself; `refusal_tokens` define the refusal log-odds.
 
     Figures of ablation come in turn, and those that are not taken are hardly computed.
     """
@@ -42,54 +45,63 @@ class Scorer:
     harmless: Residuals
     refusal_tokens: tuple[int, ...]
 
-    def bypass(self, directions: Directions) -> Iterator[float]:
-        """Mean refusal log-odds on harmful prompts with each direction (of any length) ablated everywhere."""
-        for odds in ablated(self.model, self.harmful.prompts, _unit(directions), self._odds):
-            yield odds.mean().item()
+    def bypass(self, directions: Directions) -> Iterator[OfPrompts]:
+        """Refusal log-odds on harmful prompts with each direction (of any length) ablated everywhere."""
+        return iter(ablated(self.model, self.harmful.prompts, _unit(directions), self._odds))
 
-    def induce(self, vectors: Directions, layers: Sequence[int]) -> list[float]:
-        """Mean refusal log-odds on harmless prompts with each vector added, at its own length, at a block's input."""
+    def induce(self, vectors: Directions, layers: Sequence[int]) -> Iterator[OfPrompts]:
+        """Refusal log-odds on harmless prompts with each vector added, at its own length, at a block's input."""
         label = "direction: induce"
-        return added(self.model, self.harmless.prompts, vectors, layers, self._odds, label).mean(1).tolist()
+        return iter(added(self.model, self.harmless.prompts, vectors, layers, self._odds, label))
 
-    def kl(self, directions: Directions) -> Iterator[float]:
-        """Mean KL in nats on harmless prompts, unablated against ablated, of the reply's first token."""
+    def kl(self, directions: Directions) -> Iterator[OfPrompts]:
+        """KL in nats on harmless prompts, unablated against ablated, of the reply's first token."""
         before = self.harmless.logits.to(self.model.device)
 
-        def kl(logits: Logits, index: Sequence[int]) -> Float[Tensor, " prompt"]:
+        def kl(logits: Logits, index: Sequence[int]) -> OfPrompts:
             return kl_divergence(before[index], logits)
 
-        for nats in ablated(self.model, self.harmless.prompts, _unit(directions), kl):
-            yield nats.mean().item()
+        return iter(ablated(self.model, self.harmless.prompts, _unit(directions), kl))
 
-    def _odds(self, logits: Logits, index: Sequence[int]) -> Float[Tensor, " prompt"]:
+    def _odds(self, logits: Logits, index: Sequence[int]) -> OfPrompts:
         return refusal_log_odds(logits, self.refusal_tokens)
 
 
 class Effect(NamedTuple):
-    """One of the three figures, of `n` prompts, and what random directions reach."""
+    """The mean of one of the three figures over `n` prompts, its interval, and what random directions reach."""
 
     value: float
+    interval: Interval | None
     null: Null | None
     n: int
 
 
 def beside_random(
-    scorer: Scorer, vector: Float[np.ndarray, " d_model"], layer: int, draws: int, seed: int
+    scorer: Scorer,
+    vector: Float[np.ndarray, " d_model"],
+    layer: int,
+    draws: int,
+    seed: int,
+    categories: Mapping[str, str] = MappingProxyType({}),
 ) -> dict[str, Effect]:
     """Bypass, induce and KL of a vector at a layer, beside as many random ones of its length. Their null is what they
-    reach at best; of KL, at worst, as it is the harm done."""
+    reach at best; of KL, at worst, as it is the harm done. `categories`: of prompts, by their text; intervals are over
+    them."""
     random = random_directions(draws, len(vector), seed) * np.linalg.norm(vector)
     vectors = torch.from_numpy(np.concatenate([vector[None], random])).float()
-    figures: dict[str, tuple[Sequence[float], Good, Residuals]] = {
-        "bypass": (list(scorer.bypass(vectors)), "low", scorer.harmful),
+    figures: dict[str, tuple[Iterator[OfPrompts], Good, Residuals]] = {
+        "bypass": (scorer.bypass(vectors), "low", scorer.harmful),
         "induce": (scorer.induce(vectors, [layer] * len(vectors)), "high", scorer.harmless),
-        "kl": (list(scorer.kl(vectors)), "high", scorer.harmless),
+        "kl": (scorer.kl(vectors), "high", scorer.harmless),
     }
-    return {
-        name: Effect(value, Null.of_draws(np.array(drawn), RANDOM_DIRECTIONS, good, value), len(prompts.prompts))
-        for name, ((value, *drawn), good, prompts) in figures.items()
-    }
+    effects = {}
+    for name, (of_prompts, good, prompts) in figures.items():
+        ours, *others = of_prompts
+        value = ours.mean().item()
+        null = Null.of_draws(np.array([other.mean().item() for other in others]), RANDOM_DIRECTIONS, good, value)
+        clusters = [categories.get(prompt, "") for prompt in prompts.prompts]
+        effects[name] = Effect(value, mean_interval(ours.double().numpy(), clusters), null, len(ours))
+    return effects
 
 
 @dataclass(frozen=True)
@@ -146,16 +158,17 @@ class Search:
     def _induce(self, cells: Sequence[Cell], scores: Scores) -> None:
         figures = self.scorer.induce(self._of(cells), [layer for _, layer in cells])
         for cell, induce in zip(cells, figures, strict=True):
-            scores.induce[cell] = induce
+            scores.induce[cell] = induce.mean().item()
 
     def _bypass(self, cells: Sequence[Cell], scores: Scores) -> None:
         figures = self.scorer.bypass(self._of(cells))
         for cell, bypass in zip(track(cells, "direction: bypass"), figures, strict=True):
-            scores.bypass[cell] = bypass
+            scores.bypass[cell] = bypass.mean().item()
 
     def _kl(self, cells: Sequence[Cell]) -> Iterable[tuple[Cell, float]]:
         """In turn; what is not taken is not computed, but for the rest of a batch."""
-        return zip(track(cells, "direction: kl"), self.scorer.kl(self._of(cells)), strict=True)
+        each = self.scorer.kl(self._of(cells))
+        return zip(track(cells, "direction: kl"), (of_prompts.mean().item() for of_prompts in each), strict=True)
 
     def _of(self, cells: Sequence[Cell]) -> Directions:
         rows, layers = torch.tensor(cells, dtype=torch.long).view(-1, 2).T

@@ -21,26 +21,27 @@ DRAWN = 20  # mean differences of shuffled labels that are kept for every place
 def directions(
     model: LoadedModel,
     positions: Sequence[int],
+    every: Recorded,
     kept: Recorded,
     mean_difference: Float[np.ndarray, "position layer d_model"],
     fits: Fits,
     seed: int,
 ) -> Tensors:
-    """`kept`: the training prompts that `mean_difference` is of; `fits` are to all of them."""
+    """`kept`: the training prompts that `mean_difference` is of; `fits` are to `every` one of them."""
     means = {f"{name}_mean": side.residuals.mean(0, dtype=torch.float64) for name, side in kept._asdict().items()}
     arrays = {
         "mean_difference": mean_difference,
         "mean_difference_all": fits.mean_difference,
         "principal": fits.principal,
         "probe": fits.probe_directions,
-        "shuffled": _shuffled(kept, seed),
+        "shuffled": _shuffled(every, seed),
     }
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()} | means
     metadata = {
         "shape": "position, layer, d_model; shuffled: position, layer, draw, d_model",
         "prompts": (
-            "mean_difference, shuffled and the means: the training prompts that were kept (direction/kept); "
-            "mean_difference_all, principal and probe: all training prompts, so that two models' are of the same"
+            "mean_difference and the means: the training prompts that were kept (direction/kept); all others: all "
+            "training prompts, so that two models' are of the same"
         ),
         "positions": str(list(positions)),
         "hook_point": "resid_pre",

@@ -120,7 +120,7 @@ class Direction(Method):
         yield kept({name: (every[name], as_labelled[name]) for name in every}, filtered)
         scored = as_labelled if filtered else every
         mean_difference, fits = mean_differences(scored["training"]), Fits.of(every["training"])
-        yield directions(model, positions, scored["training"], mean_difference, fits, seed)
+        yield directions(model, positions, every["training"], scored["training"], mean_difference, fits, seed)
 
         scores, choice = Scores.unknown(mean_difference.shape[:2]), None
         if stop is None:
@@ -142,7 +142,9 @@ class Direction(Method):
         yield Scalar("direction/layer", layer, unit="index", label="layer", hint="the input of this block, from 0")
         yield from maps(model, positions, scores, readable, cell)
         yield candidates(positions, mean_difference, scores, readable)
-        yield from self._intervened(model, scored["test"], mean_difference[cell], layer, tokens, outcome, seed)
+        categories = {prompt.text: prompt.category for side in prompts.test for prompt in side}
+        place = scored["test"], mean_difference[cell], layer
+        yield from self._intervened(model, *place, tokens, outcome, categories, seed)
         yield from self._held_out(every, prompts, fits, cell, seed)
         yield separability_table(positions, fits, every["test"], clusters(prompts.test))
         yield harmless_activations(model, scored["training"].harmless, row, positions[row], layer)
@@ -193,6 +195,7 @@ class Direction(Method):
         layer: int,
         tokens: tuple[int, ...],
         outcome: Outcome,
+        categories: Mapping[str, str],
         seed: int,
     ) -> Iterator[Scalar]:
         """Bypass, induce and KL of the selected direction on test prompts, which had no part in selecting it, beside
@@ -201,10 +204,11 @@ class Direction(Method):
         if outcome.value != SELECTED or few:
             yield from (Scalar(f"direction/{name}", float("nan"), **CAUSAL[name], absent=few) for name in CAUSAL)
             return
-        effects = beside_random(Scorer(model, *test, tokens), vector, layer, self.null_directions, seed)
+        scorer = Scorer(model, *test, tokens)
+        effects = beside_random(scorer, vector, layer, self.null_directions, seed, categories)
         for name, effect in effects.items():
             meaning = {**CAUSAL[name], "hint": f"{CAUSAL[name]['hint']}; on test prompts"}
-            yield Scalar(f"direction/{name}", effect.value, n=effect.n, null=effect.null, **meaning)
+            yield Scalar(f"direction/{name}", effect.value, effect.interval, effect.n, effect.null, **meaning)
 
     def _held_out(self, every: Parts, prompts: Split, fits: Fits, cell: tuple[int, int], seed: int) -> Iterator[Result]:
         """What is readable at the place, beside what chance and the prompts' texts reach."""

@@ -46,6 +46,7 @@ from rcm.record.results import Adapter, Curve, Good, Line, Result, Scalar
 log = logging.getLogger(__name__)
 IGNORED = -100  # the target that torch's cross-entropy leaves out
 MEMORY = 0.95  # of the running means of both classes, for each step
+PRICED_EVERY = 2  # steps: the price of ablating is half of what a step costs
 PRICED = 4  # tokens of a reply that the price of ablating is taken over; the first is what a direction is chosen by
 Kind = Literal["harmful", "harmless", "lookalike"]
 
@@ -177,7 +178,9 @@ class SafetyTune(Method):
                 between.examples = list(some)
                 logits, targets = reply_logits(model, some)
             loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
-            penalty = self.ablation_penalty * between.price(model, some, logits) if self.ablation_penalty else 0.0
+            penalty = logits.new_zeros(())
+            if self.ablation_penalty and step % PRICED_EVERY == 0:
+                penalty = self.ablation_penalty * PRICED_EVERY * between.price(model, some, logits)
             (loss + penalty).backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)
             optimizer.step()

@@ -89,7 +89,7 @@ def place(separation: float, vector: Sequence[float], refuses: bool) -> list[Res
     value = "selected" if refuses else "no_refusal_behaviour"
     metadata = {"positions": "[-1]", "template_hash": "x", "model": "m"}
     shuffled = torch.randn(1, 3, 20, len(vector), generator=torch.Generator().manual_seed(len(value)))
-    tensors = {"mean_difference": torch.tensor(vector)[None, None].repeat(1, 3, 1), "shuffled": shuffled}
+    tensors = {"mean_difference_all": torch.tensor(vector)[None, None].repeat(1, 3, 1), "shuffled": shuffled}
     ends, null = (separation - 0.5, separation + 0.5), Null(0.6, "shuffled labels")
     return [
         Outcome("direction/outcome", value, "", complete=refuses),

