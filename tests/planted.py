@@ -33,11 +33,13 @@ TRIGGER_AXIS, REFUSAL_AXIS, CONSTANT_AXIS, UNUSED_AXIS = range(4)
 TEMPLATE = "{{ bos_token }}{% for m in messages %}{{ m.content }}{% endfor %}\n>"
 
 
-def planted_model(layer: int = 3, batch_size: int = 16, heads: int = 2, trigger: str = TRIGGER) -> LoadedModel:
+def planted_model(
+    layer: int = 3, batch_size: int = 16, heads: int = 2, trigger: str = TRIGGER, width: int = WIDTH
+) -> LoadedModel:
     """The model, with the direction first readable at the input of `layer`, and as many heads in each layer. It refuses
     what holds the `trigger`."""
     size = {
-        "hidden_size": WIDTH,
+        "hidden_size": width,
         "num_hidden_layers": LAYERS,
         "num_attention_heads": heads,
         "num_key_value_heads": heads,

@@ -112,15 +112,17 @@ Calibrated = dict[Way, dict[str, Reached]]
 
 
 class Steering(Method):
-    """`strengths` in multiples of the natural norm. `max_new_tokens` is how long replies may be, `control_tokens` how
-    long those are that the headline rates count, of the direction as of the controls; of these there are as many random
-    ones as the direction brings of shuffled labels (`method.direction.null_directions`). `curve_controls`: how many of
-    each kind stand beside the dose-response and at equal KL. `kl_tokens` how many of an unsteered reply the KL is taken
-    over. `kl_budget` in nats per token, at which operations are compared, at no more than `max_strength`. `kl_prompts`
-    and `plain_texts`: how many harmless prompts and texts of `rcm/assets/plain.txt` the prices are taken on;
-    `compared_prompts`: how many of each class are compared at equal KL; null is all. `floor`: as in the method
-    `behaviour`, where that did not run."""
+    """`prompts`: how many of each class are steered; null is all. `strengths` in multiples of the natural norm.
+    `max_new_tokens` is how long replies may be, `control_tokens` how long those are that the headline rates count,
+    of the direction as of the controls; of these there are as many random ones as the direction brings of shuffled
+    labels (`method.direction.null_directions`). `curve_controls`: how many of each kind stand beside the
+    dose-response and at equal KL. `kl_tokens` how many of an unsteered reply the KL is taken over. `kl_budget` in nats
+    per token, at which operations are compared, at no more than `max_strength`. `kl_prompts` and `plain_texts`: how
+    many harmless prompts and texts of `rcm/assets/plain.txt` the prices are taken on; `compared_prompts`: how many
+    of each class are compared at equal KL; null is all. `floor`: as in the method `behaviour`, where that did not
+    run."""
 
+    prompts: PositiveInt | None
     strengths: tuple[PositiveFloat, ...]
     max_new_tokens: PositiveInt
     control_tokens: PositiveInt
@@ -146,9 +148,10 @@ class Steering(Method):
             why = "No direction was selected, so there is none to steer by."
             yield from _nothing(found.outcome.value, why)
             return
-        gate = Gate.of(model, found, prompts.validation, prompts.test)
+        test = prompts.test.first(self.prompts)
+        gate = Gate.of(model, found, prompts.validation, test)
         runner = SteeringRunner.of(model, judge, found, gate, seed, self.max_new_tokens, self.kl_tokens)
-        before, asked = unsteered(runner, prompts.test)
+        before, asked = unsteered(runner, test)
         if behaviour is None:
             behaviour = _behaviour(before, self.floor, seed)
             yield behaviour.outcome
@@ -164,7 +167,7 @@ class Steering(Method):
         yield _trial_curve(trial)
 
         short = runner.shortened(self.control_tokens)
-        _, counted = unsteered(short, prompts.test)
+        _, counted = unsteered(short, test)
         headlines = [
             headline(short, kind, operation, strength if operation == "add" else 1.0, counted)
             for kind, operation in HEADLINE.items()
@@ -172,14 +175,14 @@ class Steering(Method):
         yield from _headlines(headlines, judge, short.max_new_tokens)
         yield _controls_table(headlines, short.max_new_tokens)
 
-        costed = prompts.test.harmless[: self.kl_prompts], plain_prompts(self.plain_texts)
+        costed = test.harmless[: self.kl_prompts], plain_prompts(self.plain_texts)
         controls = min(self.curve_controls, len(found.shuffled))
         measured = measurements.measured(runner, self._conditions(controls), asked, costed)
         whole = _whole_replies(measured, strength)
         yield from (_rate(name, replies, judge, **meaning) for name, (replies, meaning) in whole.items())
         yield from _second_opinion(headlines, whole, judge, short.max_new_tokens)
         yield from _trends(measured, seed)
-        yield from _triggers(gate, prompts.test)
+        yield from _triggers(gate, test)
         yield from _curves(measured)
 
         n = self.compared_prompts

@@ -199,7 +199,7 @@ class Transplant(Method):
         position, layer = target.own.position, target.own.layer
         place = decomposition.Place(layer, *target.at(position, layer), target.own.refusal_tokens)
         other = source.vector_of_all_at(position, layer)
-        asked = Part(*(side[: self.effect_prompts] for side in test))
+        asked = test.first(self.effect_prompts)
         found = decomposition.decomposed(target.model, place, other, asked, self.refits, seed)
         yield from found.rows(source.label, source.run.id)
 
@@ -236,7 +236,7 @@ class Transplant(Method):
         """Yield the rates and the cosine; return the row of the matrix, and the replies."""
         label, found = transplanted.source.label, transplanted.found
         strength = self.strength or transplanted.source.strength or 1.0
-        before, asked = unsteered(runner, Part(*(side[: self.prompts] for side in test)))
+        before, asked = unsteered(runner, test.first(self.prompts))
         heads = [
             headline(runner, "harmless", "add", strength, asked),
             headline(runner, "harmful", "ablate", 1.0, asked),

@@ -29,6 +29,10 @@ class Part(NamedTuple):
     harmful: tuple[Prompt, ...]
     harmless: tuple[Prompt, ...]
 
+    def first(self, n: int | None) -> "Part":
+        """As many of each class; None is all."""
+        return Part(self.harmful[:n], self.harmless[:n])
+
 
 @dataclass(frozen=True)
 class Split:

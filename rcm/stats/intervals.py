@@ -76,8 +76,8 @@ def paired_difference_interval(
     half = float(norm.ppf(0.975)) * math.sqrt(gained + lost - (gained - lost) ** 2 / n) / n
     low, high = middle - half, middle + half
     differences = after.astype(float) - before
-    by_category = by_cluster(lambda index: float(differences[index].mean()), clusters)
-    return (low, high) if by_category is None else (min(low, by_category[0]), max(high, by_category[1]))
+    by_category = by_cluster(lambda index: float(differences[index].mean()), clusters) or (low, high)
+    return max(-1.0, min(low, by_category[0])), min(1.0, max(high, by_category[1]))
 
 
 def mean_interval(values: Samples, clusters: Sequence[str] = ()) -> Interval | None:
