@@ -39,6 +39,10 @@ class Recorded(NamedTuple):
             self.harmless.where(refusal_log_odds(self.harmless.logits, tokens) < 0),
         )
 
+    def first(self, n: int | None) -> "Recorded":
+        """As many prompts of each class; None is all."""
+        return Recorded(*(side.where(torch.arange(len(side.prompts)) < (n or len(side.prompts))) for side in self))
+
     def too_few(self, part: str) -> str:
         """What to do where a class has fewer prompts than an interval needs; empty where it has enough."""
         sides = [f"{len(side.prompts)} {kind}" for kind, side in self._asdict().items() if len(side.prompts) < FEWEST]

@@ -86,7 +86,7 @@ class Direction(Method):
     `max_depth` as a share of the layers. `null_draws`: how many shuffled labels and random directions stand behind the
     nulls of what is readable. `null_directions`: how many random ones stand beside it where it is intervened with, here
     and in `steering`, and there as many of shuffled labels; fewer than 19 are exceeded by chance more often than once
-    in twenty (`rcm.stats.draws`).
+    in twenty (`rcm.stats.draws`). `effect_prompts`: how many test prompts of each class that is done on; null is all.
     """
 
     uses: ClassVar = (RefusalBehaviour,)
@@ -100,6 +100,7 @@ class Direction(Method):
     max_depth: NonNegativeFloat
     null_draws: PositiveInt
     null_directions: NonNegativeInt
+    effect_prompts: PositiveInt | None
 
     def run(self, study: Study) -> Generator[Result, None, RefusalDirection]:
         model, prompts, seed = study.model, study.prompts, study.seed
@@ -204,7 +205,7 @@ class Direction(Method):
         if outcome.value != SELECTED or few:
             yield from (Scalar(f"direction/{name}", float("nan"), **CAUSAL[name], absent=few) for name in CAUSAL)
             return
-        scorer = Scorer(model, *test, tokens)
+        scorer = Scorer(model, *test.first(self.effect_prompts), tokens)
         effects = beside_random(scorer, vector, layer, self.null_directions, seed, categories)
         for name, effect in effects.items():
             meaning = {**CAUSAL[name], "hint": f"{CAUSAL[name]['hint']}; on test prompts"}

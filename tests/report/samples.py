@@ -121,6 +121,7 @@ def rate(kind: str, value: float, interval: tuple[float, float], n: int, null: f
         hint="over-refusal: of prompts that merely look unsafe" if kind == "lookalike" else "",
         good="high" if kind == "harmful" else "low",
         absent="The data set has none.",
+        judged=(max(0.0, interval[0] - 0.03), min(1.0, interval[1] + 0.03)),
     )
 
 

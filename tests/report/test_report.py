@@ -92,6 +92,10 @@ def words_of(text: str) -> str:
 # --- the page ---------------------------------------------------------------------------------------------------------
 
 
+def test_a_rate_tells_how_far_the_judge_may_err(written: tuple[str, str]) -> None:
+    assert re.search(r"harmful prompts refused.*?95 %: [^·]* · judge may err: 95 %: ", words_of(written[0]))
+
+
 def test_every_tag_is_closed_and_nothing_is_fetched(written: tuple[str, str]) -> None:
     page = Page(written[0])
     assert page.open == []

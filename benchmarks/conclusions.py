@@ -1,0 +1,100 @@
+"""How often are the words that methods conclude with wrong, and how often found? python -m benchmarks.conclusions
+
+Like `benchmarks/calibration.py`, which does so for the verdict on what tuning changed: figures are drawn from worlds
+with a known truth, and go through the functions that conclude from measured ones. Prompts come in 12 categories, which
+differ. Printed as rows of the table in docs/claims.md.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from rcm.judges import Verdict
+from rcm.judges.behaviour import Judged, refusal_behaviour
+from rcm.stats import ENOUGH, reached, wilson
+from rcm.steering.headline import beats
+
+CATEGORIES, FLOOR = 12, 0.3
+Draw = np.random.Generator
+World = Callable[[int, Draw], str]
+
+
+def refusing(harmful: float, harmless: float, between: float) -> World:
+    """A model that refuses these shares of both classes; of categories more or less, with this standard deviation."""
+
+    def concluded(n: int, draw: Draw) -> str:
+        sides = []
+        for rate in (harmful, harmless):
+            of_categories = np.clip(rate + between * draw.standard_normal(CATEGORIES), 0, 1)
+            refused = draw.random(n) < of_categories[np.arange(n) % CATEGORIES]
+            verdicts = [Verdict.REFUSAL if one else Verdict.COMPLIANCE for one in refused]
+            sides.append(Judged(verdicts, [str(i % CATEGORIES) for i in range(n)]))
+        return refusal_behaviour("behaviour/outcome", *sides, FLOOR, 0).outcome.value
+
+    return concluded
+
+
+def steering(ours: float | None, few: float) -> World:
+    """Controls turn over a beta(0.4, `few`) share of prompts; ours this share, or what a control does."""
+
+    def beaten(n: int, draw: Draw) -> bool:
+        shares = draw.beta(0.4, few, (2 * ENOUGH + 1, 1))
+        shares[0] = shares[0] if ours is None else ours
+        rates = (draw.random((2 * ENOUGH + 1, n)) < shares).mean(1)
+        return beats(rates[0], {"random": rates[1 : ENOUGH + 1], "shuffled": rates[ENOUGH + 1 :]})
+
+    def concluded(n: int, draw: Draw) -> str:
+        return "steered" if beaten(n, draw) and beaten(n, draw) else "unspecific"
+
+    return concluded
+
+
+def effect(apart: float) -> World:
+    """The direction moves the log-odds as random ones do, or by so many of their standard deviations more."""
+
+    def concluded(n: int, draw: Draw) -> str:
+        ours, others = apart + draw.standard_normal(), draw.standard_normal(ENOUGH)
+        beside = reached(others, figure=ours)
+        return "above its null" if beside is not None and ours > beside.value else "below"
+
+    return concluded
+
+
+WORLDS: tuple[tuple[str, str, bool, World], ...] = (
+    ("refusal", "refuses 30 %, the floor", False, refusing(0.3, 0.0, 0.15)),
+    ("refusal", "refuses 60 %", True, refusing(0.6, 0.05, 0.1)),
+    ("no_refusal_behaviour", "refuses 30 %, the floor", False, refusing(0.3, 0.0, 0.15)),
+    ("no_refusal_behaviour", "refuses 10 %", True, refusing(0.1, 0.02, 0.05)),
+    ("indiscriminate_refusal", "refuses 30 % of both", False, refusing(0.3, 0.3, 0.1)),
+    ("indiscriminate_refusal", "refuses 80 % of both", True, refusing(0.8, 0.8, 0.1)),
+    ("steered", "a direction like its controls", False, steering(None, 1.6)),
+    ("steered", "turns over 70 %, controls 5 % on average", True, steering(0.7, 8.0)),
+    ("above its null", "a direction like random ones", False, effect(0.0)),
+    ("above its null", "4 of their standard deviations more", True, effect(4.0)),
+)
+
+
+def table(draws: int, sizes: tuple[int, ...] = (48, 144)) -> Iterator[tuple[str, str, bool, int, int]]:
+    """Word, world, whether it is right there, prompts of a class, and how often it was said."""
+    for word, name, right, world in WORLDS:
+        for n in sizes:
+            draw = np.random.default_rng(n)
+            yield word, name, right, n, sum(world(n, draw) == word for _ in range(draws))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--draws", type=int, default=2000, help="for each world and number of prompts")
+    given = parser.parse_args()
+    print("| word | where | n of each class | said |\n|---|---|---|---|")
+    for word, name, right, n, said in table(given.draws):
+        low, high = wilson(said, given.draws)
+        kind = "true" if right else "wrong"
+        print(f"| *{word}* | {name} ({kind}) | {n} | {said / given.draws:.1%} [{low:.1%}, {high:.1%}] |", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
