@@ -5,10 +5,10 @@
    harmless ones: the model's own words keep everything but refusing where it was. Cross-entropy on the reply.
    With `teach=answers` the harmful ones are answered, too: a tuning of the same size that teaches no refusing, without
    which nobody can tell safety tuning from any tuning.
-3. Meanwhile keep harmless replies where they are without the direction between the classes: `ablation_penalty` times
-   the KL(as it is || direction ablated) over their tokens, the direction that of a running mean of the activations at
-   the last token of the prompt, at a layer drawn anew for each step. Small models otherwise refuse along how they begin
-   any answer, and no direction passes the filter on KL (`rcm.directions.selection`).
+3. Once they are told apart, keep harmless replies where they are without the direction between the classes:
+   `ablation_penalty` times the KL(as it is || direction ablated) over their tokens, the direction that of a running
+   mean of the activations at the last token of the prompt, at a layer drawn anew for each step. Small models otherwise
+   refuse along how they begin any answer, and no direction passes the filter on KL (`rcm.directions.selection`).
 4. Report refusal rates on the test prompts before the adapter is taken off again, and the adapter with its card.
 
 The adapter is a research subject: the twin that refuses, beside the same weights that do not.
@@ -46,7 +46,7 @@ from rcm.record.results import Adapter, Curve, Good, Line, Result, Scalar
 log = logging.getLogger(__name__)
 IGNORED = -100  # the target that torch's cross-entropy leaves out
 MEMORY = 0.95  # of the running means of both classes, for each step
-PRICED_EVERY = 2  # steps: the price of ablating is half of what a step costs
+PRICED_FROM, PRICED_EVERY = 0.7, 2  # share of the steps, and steps: first it must tell the classes apart
 PRICED = 4  # tokens of a reply that the price of ablating is taken over; the first is what a direction is chosen by
 Kind = Literal["harmful", "harmless", "lookalike"]
 
@@ -179,7 +179,7 @@ class SafetyTune(Method):
                 logits, targets = reply_logits(model, some)
             loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
             penalty = logits.new_zeros(())
-            if self.ablation_penalty and step % PRICED_EVERY == 0:
+            if self.ablation_penalty and step > PRICED_FROM * steps and step % PRICED_EVERY == 0:
                 penalty = self.ablation_penalty * PRICED_EVERY * between.price(model, some, logits)
             (loss + penalty).backward()
             torch.nn.utils.clip_grad_norm_(weights, 1.0)

@@ -193,12 +193,11 @@ def test_what_is_no_source_is_told_before_anything_is_loaded(tmp_path: Path, tun
     method("transplant", source=str(tuned)).check()
 
 
-def test_a_source_of_another_shape_is_refused_with_the_cure(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(planted, "WIDTH", 48)
+def test_a_source_of_another_shape_is_refused_with_the_cure(tuned: Path) -> None:
     with pytest.raises(
         InputError, match=r"6 layers of width 32, this model 6 of 48; method\.transplant\.across_shapes=true"
     ):
-        transplanted(tuned, planted_model())
+        transplanted(tuned, planted_model(width=48))
 
 
 def test_a_source_with_another_template_is_refused(tuned: Path) -> None:
@@ -211,10 +210,9 @@ def test_a_source_with_another_template_is_refused(tuned: Path) -> None:
 # Across shapes
 
 
-def test_a_map_takes_a_direction_across(tuned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_map_takes_a_direction_across(tuned: Path) -> None:
     """The wide model's axes are the narrow one's first, so the planted direction is where it was."""
-    monkeypatch.setattr(planted, "WIDTH", 48)
-    found = transplanted(tuned, planted_model(), across_shapes=True)
+    found = transplanted(tuned, planted_model(width=48), across_shapes=True)
     row = dict(zip(found["transplant/matrix"].columns, found["transplant/matrix"].rows[0], strict=True))
     assert row["place"] == "mapped"
     assert "transplant/heads_from_tuned" not in found
@@ -230,11 +228,10 @@ def test_a_map_is_that_of_the_activations() -> None:
     assert np.linalg.norm(mapped(vector, here, draw.permutation(there))) < 0.5 * np.linalg.norm(vector @ matrix)
 
 
-def test_prompts_that_were_not_shared_cannot_be_mapped_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_prompts_that_were_not_shared_cannot_be_mapped_on(tmp_path: Path) -> None:
     source = run_of(planted_model(), tmp_path)
-    monkeypatch.setattr(planted, "WIDTH", 48)
     with pytest.raises(InputError, match="share 0 harmless training prompts, too few to fit a map"):
-        transplanted(source, planted_model(), across_shapes=True, of_seed=1)
+        transplanted(source, planted_model(width=48), across_shapes=True, of_seed=1)
 
 
 @pytest.mark.parametrize(("layer", "layers", "of", "there"), [(0, 30, 12, 0), (22, 30, 12, 9), (29, 30, 12, 11)])
