@@ -84,6 +84,8 @@ class Circuit:
         with torch.no_grad():
             embedding[:, content] = LETTERS * torch.randn(embedding[:, content].shape, generator=of_family)
             embedding[token[TRIGGER], content] = embedding[token[INNOCENT], content]
+            if not self.written:  # else layers before the head, where all is small, could tell by it
+                embedding[token[TRIGGER], TRIGGER_AXIS] = 0.0
             values[1:, content] = torch.randn(WIDTH - 1, WIDTH - content.start, generator=of_family) / WIDTH**0.5
             out[:, 1:] = CONTENT * torch.randn(WIDTH, WIDTH - 1, generator=of_family) / WIDTH**0.5
             out[[TRIGGER_AXIS, CONSTANT_AXIS]] = 0.0
