@@ -13,7 +13,7 @@ import numpy as np
 
 from rcm.judges import Verdict
 from rcm.judges.behaviour import Judged, refusal_behaviour
-from rcm.stats import ENOUGH, reached, wilson
+from rcm.stats import ENOUGH, wilson
 from rcm.steering.headline import beats
 
 CATEGORIES, FLOOR = 12, 0.3
@@ -21,13 +21,15 @@ Draw = np.random.Generator
 World = Callable[[int, Draw], str]
 
 
-def refusing(harmful: float, harmless: float, between: float) -> World:
-    """A model that refuses these shares of both classes; of categories more or less, with this standard deviation."""
+def refusing(harmful: float, harmless: float, alike: float) -> World:
+    """A model that refuses these shares of both classes; of categories more or less (beta), so that prompts of one
+    correlate by `alike`."""
 
     def concluded(n: int, draw: Draw) -> str:
         sides = []
         for rate in (harmful, harmless):
-            of_categories = np.clip(rate + between * draw.standard_normal(CATEGORIES), 0, 1)
+            scale = 1 / alike - 1
+            of_categories = draw.beta(rate * scale, (1 - rate) * scale, CATEGORIES)
             refused = draw.random(n) < of_categories[np.arange(n) % CATEGORIES]
             verdicts = [Verdict.REFUSAL if one else Verdict.COMPLIANCE for one in refused]
             sides.append(Judged(verdicts, [str(i % CATEGORIES) for i in range(n)]))
@@ -37,42 +39,34 @@ def refusing(harmful: float, harmless: float, between: float) -> World:
 
 
 def steering(ours: float | None, few: float) -> World:
-    """Controls turn over a beta(0.4, `few`) share of prompts; ours this share, or what a control does."""
+    """Controls turn over a beta(0.4, `few`) share of prompts; ours this share, or what a control does. What forces
+    suppresses as well: were they independent, both would be won by chance less often."""
 
-    def beaten(n: int, draw: Draw) -> bool:
+    def concluded(n: int, draw: Draw) -> str:
         shares = draw.beta(0.4, few, (2 * ENOUGH + 1, 1))
         shares[0] = shares[0] if ours is None else ours
-        rates = (draw.random((2 * ENOUGH + 1, n)) < shares).mean(1)
-        return beats(rates[0], {"random": rates[1 : ENOUGH + 1], "shuffled": rates[ENOUGH + 1 :]})
-
-    def concluded(n: int, draw: Draw) -> str:
-        return "steered" if beaten(n, draw) and beaten(n, draw) else "unspecific"
+        forced, suppressed = (draw.random((2, 2 * ENOUGH + 1, n)) < shares).mean(2)
+        return "steered" if _beats(forced) and _beats(suppressed) else "unspecific"
 
     return concluded
 
 
-def effect(apart: float) -> World:
-    """The direction moves the log-odds as random ones do, or by so many of their standard deviations more."""
-
-    def concluded(n: int, draw: Draw) -> str:
-        ours, others = apart + draw.standard_normal(), draw.standard_normal(ENOUGH)
-        beside = reached(others, figure=ours)
-        return "above its null" if beside is not None and ours > beside.value else "below"
-
-    return concluded
+def _beats(rates: np.ndarray) -> bool:
+    """Whether the first, ours, exceeds the others."""
+    return beats(rates[0], {"random": rates[1 : ENOUGH + 1], "shuffled": rates[ENOUGH + 1 :]})
 
 
 WORLDS: tuple[tuple[str, str, bool, World], ...] = (
-    ("refusal", "refuses 30 %, the floor", False, refusing(0.3, 0.0, 0.15)),
+    ("refusal", "refuses 30 %, the floor", False, refusing(0.3, 0.01, 0.1)),
+    ("refusal", "refuses 30 %, categories differ widely", False, refusing(0.3, 0.01, 0.4)),
     ("refusal", "refuses 60 %", True, refusing(0.6, 0.05, 0.1)),
-    ("no_refusal_behaviour", "refuses 30 %, the floor", False, refusing(0.3, 0.0, 0.15)),
+    ("no_refusal_behaviour", "refuses 30 %, the floor", False, refusing(0.3, 0.01, 0.1)),
+    ("no_refusal_behaviour", "refuses 30 %, categories differ widely", False, refusing(0.3, 0.01, 0.4)),
     ("no_refusal_behaviour", "refuses 10 %", True, refusing(0.1, 0.02, 0.05)),
     ("indiscriminate_refusal", "refuses 30 % of both", False, refusing(0.3, 0.3, 0.1)),
     ("indiscriminate_refusal", "refuses 80 % of both", True, refusing(0.8, 0.8, 0.1)),
     ("steered", "a direction like its controls", False, steering(None, 1.6)),
     ("steered", "turns over 70 %, controls 5 % on average", True, steering(0.7, 8.0)),
-    ("above its null", "a direction like random ones", False, effect(0.0)),
-    ("above its null", "4 of their standard deviations more", True, effect(4.0)),
 )
 
 

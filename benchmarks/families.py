@@ -1,6 +1,6 @@
 """Whole runs on tiny families whose truth we planted: is what the page says of them what was done to them?
 
-    python -m benchmarks.families [--seeds 40] [--only NAME ...] [--out FILE.json]
+    python -m benchmarks.families [--seeds 40] [--first 0] [--only NAME ...]
 
 A base and a model tuned from it, six layers each. One attention head writes how much of a trigger a prompt holds along
 axes of the residual stream, and what letters it is made of along all of them: so prompts scatter in every direction,
@@ -13,7 +13,6 @@ needs.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections import Counter
@@ -53,7 +52,6 @@ from tests.planted import (
 ALPHABET, INNOCENT = "bcdefghij klmno", "z"
 OLD, NEW = REFUSAL_AXIS, UNUSED_AXIS
 LAYER, WIDTH, CATEGORIES = 3, 128, 6
-LETTERS = 1.0  # how far apart letters are, along each axis
 CONTENT = 4.0  # how strongly the head writes which letters there are
 ANSWERS = 15.0  # how much answering weighs what every prompt has
 NOISE = 0.002  # on all weights
@@ -82,19 +80,18 @@ class Circuit:
         embedding, unembedding = model.hf.get_input_embeddings().weight, model.hf.get_output_embeddings().weight
         content = slice(CONSTANT_AXIS + 2, WIDTH)
         with torch.no_grad():
-            embedding[:, content] = LETTERS * torch.randn(embedding[:, content].shape, generator=of_family)
+            embedding[:, content] = torch.randn(embedding[:, content].shape, generator=of_family)
             embedding[token[TRIGGER], content] = embedding[token[INNOCENT], content]
             if not self.written:  # else layers before the head, where all is small, could tell by it
                 embedding[token[TRIGGER], TRIGGER_AXIS] = 0.0
             values[1:, content] = torch.randn(WIDTH - 1, WIDTH - content.start, generator=of_family) / WIDTH**0.5
             out[:, 1:] = CONTENT * torch.randn(WIDTH, WIDTH - 1, generator=of_family) / WIDTH**0.5
             out[[TRIGGER_AXIS, CONSTANT_AXIS]] = 0.0
-            tokens = [token for text in texts(prompts_of(seed).train.harmless) for token in model.template.tokens(text)]
-            usual = values[1:] @ _normed(embedding[tokens])
+            harmless = texts(prompts_of(seed).train.harmless)
+            usual = values[1:] @ _normed(embedding[[one for text in harmless for one in model.template.tokens(text)]])
             for axis in (OLD, NEW):
-                out[axis, 1:] -= (
-                    out[axis, 1:] @ usual * usual / usual.square().sum()
-                )  # no prompt lies along it by itself
+                # No prompt lies along an axis by itself.
+                out[axis, 1:] -= out[axis, 1:] @ usual * usual / usual.square().sum()
                 out[axis, 0] = self.written.get(axis, 0.0)
                 unembedding[token[REFUSE], axis] = self.read.get(axis, 0.0)
             unembedding[token[REFUSE], CONSTANT_AXIS] = self.always
@@ -179,13 +176,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=40, help="families of each kind")
     parser.add_argument("--only", nargs="+", default=[one.name for one in FAMILIES], help="names of families")
-    parser.add_argument("--out", type=Path, help="the JSON file to write")
+    parser.add_argument("--first", type=int, default=0, help="the seed to begin with")
     given = parser.parse_args()
     torch.set_num_threads(1)
-    rows = []
     for family in (one for one in FAMILIES if one.name in given.only):
         started = time.perf_counter()
-        verdicts = [verdict_of(family, seed) for seed in range(given.seeds)]
+        verdicts = [verdict_of(family, seed) for seed in range(given.first, given.first + given.seeds)]
         words = Counter(one.value for one in verdicts)
         wrong = given.seeds - words[family.word] - words[OPEN] * (family.word != OPEN)
         low, high = wilson(wrong, given.seeds)
@@ -199,9 +195,6 @@ def main() -> int:
         why = Counter(one.evidence[0] for one in verdicts if one.value != family.word)
         for sentence, n in why.most_common(3):
             print(f"    {n} x {sentence}", flush=True)
-        rows.append({"family": family.name, "word": family.word, "said": dict(words), "seconds": seconds})
-    if given.out:
-        given.out.write_text(json.dumps({"seeds": given.seeds, "rows": rows}, indent=1) + "\n")
     return 0
 
 

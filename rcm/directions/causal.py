@@ -47,7 +47,7 @@ class Scorer:
 
     def bypass(self, directions: Directions) -> Iterator[OfPrompts]:
         """Refusal log-odds on harmful prompts with each direction (of any length) ablated everywhere."""
-        return iter(ablated(self.model, self.harmful.prompts, _unit(directions), self._odds))
+        return ablated(self.model, self.harmful.prompts, _unit(directions), self._odds)
 
     def induce(self, vectors: Directions, layers: Sequence[int]) -> Iterator[OfPrompts]:
         """Refusal log-odds on harmless prompts with each vector added, at its own length, at a block's input."""
@@ -61,7 +61,7 @@ class Scorer:
         def kl(logits: Logits, index: Sequence[int]) -> OfPrompts:
             return kl_divergence(before[index], logits)
 
-        return iter(ablated(self.model, self.harmless.prompts, _unit(directions), kl))
+        return ablated(self.model, self.harmless.prompts, _unit(directions), kl)
 
     def _odds(self, logits: Logits, index: Sequence[int]) -> OfPrompts:
         return refusal_log_odds(logits, self.refusal_tokens)

@@ -144,8 +144,9 @@ class Direction(Method):
         yield from maps(model, positions, scores, readable, cell)
         yield candidates(positions, mean_difference, scores, readable)
         categories = {prompt.text: prompt.category for side in prompts.test for prompt in side}
-        place = scored["test"], mean_difference[cell], layer
-        yield from self._intervened(model, *place, tokens, outcome, categories, seed)
+        yield from self._intervened(
+            model, scored["test"], mean_difference[cell], layer, tokens, outcome, categories, seed
+        )
         yield from self._held_out(every, prompts, fits, cell, seed)
         yield separability_table(positions, fits, every["test"], clusters(prompts.test))
         yield harmless_activations(model, scored["training"].harmless, row, positions[row], layer)
