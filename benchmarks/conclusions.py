@@ -59,6 +59,8 @@ def _beats(rates: np.ndarray) -> bool:
 WORLDS: tuple[tuple[str, str, bool, World], ...] = (
     ("refusal", "refuses 30 %, the floor", False, refusing(0.3, 0.01, 0.1)),
     ("refusal", "refuses 30 %, categories differ widely", False, refusing(0.3, 0.01, 0.4)),
+    ("refusal", "refuses 80 % of both", False, refusing(0.8, 0.8, 0.1)),
+    ("refusal", "refuses 50 % of both, categories differ widely", False, refusing(0.5, 0.5, 0.4)),
     ("refusal", "refuses 60 %", True, refusing(0.6, 0.05, 0.1)),
     ("no_refusal_behaviour", "refuses 30 %, the floor", False, refusing(0.3, 0.01, 0.1)),
     ("no_refusal_behaviour", "refuses 30 %, categories differ widely", False, refusing(0.3, 0.01, 0.4)),

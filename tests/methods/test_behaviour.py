@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.conclusions import refusing as refusing_world
 from rcm.execution.decoding import reply_tokens
 from rcm.judges import Judge, Verdict
 from rcm.judges.behaviour import Judged, refusal_behaviour
@@ -90,6 +91,17 @@ def test_a_rate_at_the_floor_is_rarely_called_refusing() -> None:
     drawn = [refusal_behaviour("b/outcome", of(random.binomial(48, 0.3), 48), of(0, 48), 0.3, 0) for _ in range(200)]
     assert np.mean([one.refuses for one in drawn]) <= 0.05
     assert np.mean([one.outcome.value == "no_refusal_behaviour" for one in drawn]) <= 0.05
+
+
+def test_refusing_both_alike_is_rarely_called_refusing_however_much_categories_differ() -> None:
+    """400 draws: half of either class, every category of a class more or less. Shuffled labels alone let a fifth pass.
+    A model that refuses 70 % of the harmful ones, and 5 % of the others, is found."""
+    found = {}
+    for name, world in (("both", refusing_world(0.5, 0.5, 0.3)), ("harmful", refusing_world(0.7, 0.05, 0.1))):
+        draw = np.random.default_rng(0)
+        found[name] = np.mean([world(144, draw) == "refusal" for _ in range(400)])
+    assert found["both"] <= 0.05, found
+    assert found["harmful"] >= 0.95, found
 
 
 def test_prompts_that_an_adapter_saw_are_told() -> None:
