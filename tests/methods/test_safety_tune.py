@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import Tensor
 
 from rcm.execution.interventions import Ablate, applied
 from rcm.execution.passes import last_logits, read_residuals
@@ -147,6 +148,25 @@ def test_price_of_ablating_is_the_kl_and_can_be_lowered() -> None:
         between.price(model, examples, logits).backward()
         optimizer.step()
     assert between.price(model, examples, logits) < price / 2
+
+
+def test_ablating_is_priced_only_once_the_classes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the last 30 % of the steps, every other one."""
+    priced: list[Tensor] = []
+    monkeypatch.setattr(Between, "price", lambda self, model, some, logits: priced.append(logits) or 0 * logits.sum())
+    steps: list[int] = []  # how many prices were taken by the end of each
+    step_of = torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: steps.append(len(priced)) or step_of(self))
+    reported(
+        method("safety_tune", **TINY | {"ablation_penalty": 1.0}, refusals=["RRRR"]),
+        unrefusing_model(),
+        planted_prompts(),
+    )
+    priced_by = [
+        sum(step > 0.7 * len(steps) and step % 2 == 0 for step in range(1, n + 1)) for n in range(1, len(steps) + 1)
+    ]
+    assert steps == priced_by
+    assert steps[-1] > 3
 
 
 def unrefusing_model() -> LoadedModel:

@@ -17,6 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from rcm.errors import InputError
+from rcm.packaged import located
 from rcm.prompts import Part, Prompt, Split, sources, texts
 from rcm.prompts.division import NEAR, Item, content_words, divide, near_duplicates
 
@@ -104,9 +105,13 @@ def test_lookalikes_are_no_prompts_of_the_pairs():
     assert known.isdisjoint(texts(split.lookalike))
 
 
-def test_every_part_holds_equally_many_of_each_category():
-    for part, each in zip(parts(load("pairs", **WHOLE)), (72, 24, 24), strict=True):
-        assert set(Counter(prompt.category for prompt in part.harmful).values()) == {each}
+def test_lookalikes_to_learn_from_say_nearly_the_same_as_no_other_prompt() -> None:
+    split = load("pairs", **WHOLE)
+    learnt = [json.loads(line)["prompt"] for line in located("packaged:lookalike_train.jsonl").read_text().splitlines()]
+    assert len(set(learnt)) == len(learnt) == 505
+    others = [*texts(split.lookalike), *(text for part in parts(split) for side in part for text in texts(side))]
+    learnt_words, words = ([content_words(text) for text in some] for some in (learnt, others))
+    assert all(len(a & b) < NEAR * len(a | b) for a, b in product(learnt_words, words))
 
 
 def test_the_division_depends_on_the_seed_alone():

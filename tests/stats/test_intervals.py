@@ -113,3 +113,13 @@ def test_no_difference_among_few_is_not_certainly_none() -> None:
     low, high = paired_difference_interval(same, same)
     assert low == -high
     assert high == pytest.approx(1.96 * 1 / 10, abs=1e-3)  # sqrt(0.5 + 0.5) / (8 + 2)
+
+
+def test_a_difference_of_shares_is_none_of_more_than_one() -> None:
+    none = np.zeros(48, dtype=bool)
+    assert paired_difference_interval(none, ~none, CATEGORIES)[1] <= 1
+    assert paired_difference_interval(~none, none, CATEGORIES)[0] >= -1
+    # Nine categories turn, three do not: over so few that differ so much, the jackknife goes beyond.
+    some = np.arange(48) % 12 < 9
+    assert paired_difference_interval(none, some, CATEGORIES)[1] == 1
+    assert paired_difference_interval(some, none, CATEGORIES)[0] == -1
