@@ -15,5 +15,6 @@ POSITION, LAYER, SEPARATION = "direction/position", "direction/layer", "directio
 
 MATRIX, NOTHING = "transplant/matrix", "nothing"  # a row for each source; what a source does that steers nowhere
 DECOMPOSITION = "transplant/decomposition"  # a row for each source and operation
+TOGETHER = (MATRIX, DECOMPOSITION)  # tables that are shown of all runs at once
 SEPARABILITY = "direction/separability"  # a row for each place
 STEERING_OUTCOME, STEERED, UNSPECIFIC = "steering/outcome", "steered", "unspecific"

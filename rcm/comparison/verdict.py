@@ -56,8 +56,13 @@ class Verdict:
     agreed: bool = True
 
     @property
+    def said(self) -> str:
+        """The value in a sentence."""
+        return IN_WORDS[self.value] if self.agreed else DISAGREE
+
+    @property
     def sentence(self) -> str:
-        return " ".join([IN_WORDS[self.value] if self.agreed else DISAGREE, *self.evidence])
+        return " ".join([self.said, *self.evidence])
 
 
 def verdict(before: Reading, after: Reading, found: Sequence[Change], brought: Sequence[Transplant]) -> Verdict:

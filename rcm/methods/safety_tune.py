@@ -46,7 +46,7 @@ from rcm.record.results import Adapter, Curve, Good, Line, Result, Scalar
 log = logging.getLogger(__name__)
 IGNORED = -100  # the target that torch's cross-entropy leaves out
 MEMORY = 0.95  # of the running means of both classes, for each step
-PRICED_FROM, PRICED_EVERY = 0.7, 2  # share of the steps, and steps: first it must tell the classes apart
+PRICED_FROM, PRICED_EVERY = 0.5, 2  # share of the steps, and steps: first it must tell the classes apart
 PRICED = 4  # tokens of a reply that the price of ablating is taken over; the first is what a direction is chosen by
 Kind = Literal["harmful", "harmless", "lookalike"]
 

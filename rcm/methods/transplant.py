@@ -88,6 +88,7 @@ DECOMPOSITION_SHOWN = (
     Column("across", "share across", "share", "of the rest"),
     Column("other", "the other's alone", "log-odds"),
     Column("refits_least", "least of refits", "log-odds"),
+    Column("refits_most", "most of refits", "log-odds"),
     Column("alike_least", "least of vectors as close", "log-odds"),
     Column("alike_most", "most of vectors as close", "log-odds"),
     Column("cosine", "cosine"),
@@ -177,7 +178,7 @@ class Transplant(Method):
             Column("place", "whose choice"),
             Column("strength", "strength", "", "lengths of the direction"),
         ]
-        yield Table("transplant/matrix", COLUMNS, rows, "transplants", MATRIX_HINT, shown)
+        yield Table("transplant/matrix", COLUMNS, rows, "directions of other models", MATRIX_HINT, shown)
         if parts:
             yield Table(
                 "transplant/decomposition",

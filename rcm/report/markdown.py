@@ -57,7 +57,9 @@ def _short(comparison: Comparison) -> Iterator[str]:
     for one in comparison.emergence:
         yield f"**{escaped(one.name)} over {len(one.steps)} checkpoints.** {escaped(one.sentence)}"
     for tuning in comparison.tunings:
-        yield f"**{escaped(tuning.name)}: {escaped(tuning.verdict.value)}.** {escaped(tuning.verdict.sentence)}"
+        yield f"**{escaped(tuning.name)}: {escaped(tuning.verdict.value)}.** {escaped(tuning.verdict.said)}"
+        if evidence := tuning.verdict.evidence:
+            yield "\n".join(f"- {escaped(sentence)}" for sentence in evidence)
     if not comparison.finished:
         yield "No run has finished here, so there is nothing to compare yet."
     if concluded := in_short(comparison):
@@ -86,9 +88,11 @@ def _figures(comparison: Comparison) -> Iterator[str]:
                 yield f"### What tuning changed: {escaped(sheet.title)}"
                 yield from _sheet(sheet)
         yield from _stored_tables(comparison.compared)
-    if transplanted := transplants.sheet(comparison.transplants):
+    if transplanted := transplants.sheets(comparison.transplants):
         yield "## Transplants"
-        yield from _sheet(transplanted)
+        for sheet in transplanted:
+            yield f"### {escaped(sheet.title)}"
+            yield from _sheet(sheet)
 
 
 def _sections(readings: Sequence[Reading]) -> Iterator[str]:

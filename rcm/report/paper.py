@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rcm.comparison import Comparison
-from rcm.comparison.names import MATRIX, SUMMARY
+from rcm.comparison.names import SUMMARY, TOGETHER
 from rcm.comparison.reading import Reading, method_of
 from rcm.record.results import Curve, Heatmap, Scalar, Table
 from rcm.record.units import TIED
@@ -84,11 +84,11 @@ def printed(comparison: Comparison) -> Iterator[Printed]:
         yield from (_of_sheet(f"changes-{stem(tuning.name)}", one) for one in changes.sheets(tuning))
     for series in comparison.emergence:
         yield _of_sheet(f"emergence-{stem(series.name)}", emergence.sheet(series))
-    if matrix := transplants.sheet(comparison.transplants):
-        yield _of_sheet("transplants", matrix)
+    for one in transplants.sheets(comparison.transplants):
+        yield _of_sheet(stem(one.title), one)
     for reading in comparison.finished:
         for table in reading.every(Table):
-            if table.name != MATRIX and method_of(table.name) != SUMMARY:
+            if table.name not in TOGETHER and method_of(table.name) != SUMMARY:
                 yield _of_sheet(f"{stem(table.name)}-{_run(reading)}", sheet(reading.name, reading, table))
 
 

@@ -7,7 +7,7 @@ and p) stand in its cells.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rcm.comparison.names import MATRIX, SUMMARY
+from rcm.comparison.names import SUMMARY, TOGETHER
 from rcm.comparison.reading import Reading, method_of
 from rcm.record.encoding import file_names
 from rcm.record.results import Column, Table
@@ -41,7 +41,7 @@ class Sheets:
 def tables(readings: Sequence[Reading]) -> list[Sheets]:
     """Every table that any of the runs stored, but for those that are drawn elsewhere."""
     names = dict.fromkeys(table.name for reading in readings for table in reading.every(Table))
-    return [_side_by_side(name, readings) for name in names if name != MATRIX and method_of(name) != SUMMARY]
+    return [_side_by_side(name, readings) for name in names if name not in TOGETHER and method_of(name) != SUMMARY]
 
 
 def _side_by_side(name: str, readings: Sequence[Reading]) -> Sheets:

@@ -1,8 +1,10 @@
-"""Transplants as one table: a row for every source in every target, in the columns of the runs' own tables."""
+"""Transplants as two tables, in the columns of the runs' own tables: what every source does in every target, and how
+the target's own direction decomposes along the source's."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from rcm.comparison.names import MATRIX
+from rcm.comparison.names import DECOMPOSITION, MATRIX
 from rcm.comparison.transplants import Transplant
 from rcm.record.results import Column
 from rcm.report import cells
@@ -11,12 +13,17 @@ from rcm.report.tables import Sheet, shown_columns
 SOURCE, TARGET = Column("source", "direction of"), Column("target", "in")
 
 
-def sheet(transplants: Sequence[Transplant]) -> Sheet | None:
+def sheets(transplants: Sequence[Transplant]) -> list[Sheet]:
     """None where nothing was transplanted."""
-    stored = [table for one in transplants if (table := one.target.table(MATRIX))]
+    rows = {MATRIX: [(one, one.row) for one in transplants]}
+    rows[DECOMPOSITION] = [(one, row) for one in transplants for row in one.parts.values()]
+    return [sheet for name, of in rows.items() for sheet in _sheet(name, of)]
+
+
+def _sheet(name: str, rows: Sequence[tuple[Transplant, Mapping[str, Any]]]) -> Iterator[Sheet]:
+    stored = [table for one, _ in rows if (table := one.target.table(name))]
     if not stored:
-        return None
+        return
     columns = [SOURCE, TARGET, *(column for column in shown_columns(stored[0]) if column.name != SOURCE.name)]
-    rows = [{**one.row, SOURCE.name: one.source, TARGET.name: one.target.name} for one in transplants]
-    drawn = [[cells.of_column(column, row) for column in columns] for row in rows]
-    return Sheet("", stored[0].hint, columns, drawn)
+    named = [{**row, SOURCE.name: one.source, TARGET.name: one.target.name} for one, row in rows]
+    yield Sheet(stored[0].label, stored[0].hint, columns, [[cells.of_column(c, row) for c in columns] for row in named])

@@ -151,7 +151,7 @@ def test_price_of_ablating_is_the_kl_and_can_be_lowered() -> None:
 
 
 def test_ablating_is_priced_only_once_the_classes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the last 30 % of the steps, every other one."""
+    """In the second half of the steps, every other one."""
     priced: list[Tensor] = []
     monkeypatch.setattr(Between, "price", lambda self, model, some, logits: priced.append(logits) or 0 * logits.sum())
     steps: list[int] = []  # how many prices were taken by the end of each
@@ -163,7 +163,7 @@ def test_ablating_is_priced_only_once_the_classes_are_told_apart(monkeypatch: py
         planted_prompts(),
     )
     priced_by = [
-        sum(step > 0.7 * len(steps) and step % 2 == 0 for step in range(1, n + 1)) for n in range(1, len(steps) + 1)
+        sum(step > 0.5 * len(steps) and step % 2 == 0 for step in range(1, n + 1)) for n in range(1, len(steps) + 1)
     ]
     assert steps == priced_by
     assert steps[-1] > 3

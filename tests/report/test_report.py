@@ -474,20 +474,30 @@ def test_changes_stand_pair_by_pair(tmp_path: Path) -> None:
     assert [one.title for one in both] == [f"smol → tuned, {pair.name}: {pair.verdict.value}"] * 2
 
 
-def test_transplants_are_one_table(tmp_path: Path) -> None:
-    """Of all runs that transplanted, in the columns that their own tables show, and not once more below it."""
+def test_transplants_are_two_tables(tmp_path: Path) -> None:
+    """Of all runs that transplanted, in the columns that their own tables show, and not once more below them."""
     columns = ("source", "run", "outcome", "force", "force_low", "force_high", "force_n", "force_null", "force_p")
     shown = [Column("source", "direction of"), Column("outcome"), Column("force", "forced", "share", "when added")]
+    in_parts = [Column("source"), Column("operation"), Column("along", "share along", "share", "of the whole")]
     for name, stage, source in (("smol", "base", "tuned"), ("tuned", "safety", "smol")):
-        rows = [(source, "", "nothing", 0.25, 0.1, 0.4, 40, 0.2, 0.3)]
-        matrix = Table("transplant/matrix", columns, rows, "transplants", "What each does in each.", shown)
-        store(a_run(tmp_path, name, stage, methods=["transplant"]), [matrix])
+        rows = [(source, "one", "nothing", 0.25, 0.1, 0.4, 40, 0.2, 0.3)]
+        matrix = Table("transplant/matrix", columns, rows, "other directions", "What each does in each.", shown)
+        parts = [(source, "one", operation, 0.9, 0.8, 1.0) for operation in ("ablate", "add")]
+        named = ("source", "run", "operation", "along", "along_low", "along_high")
+        decomposition = Table("transplant/decomposition", named, parts, "in parts", "Of its own.", in_parts)
+        store(a_run(tmp_path, name, stage, methods=["transplant"]), [matrix, decomposition])
     page, twin = write(tmp_path, tmp_path / "page")
+    words = words_of(page.read_text())
     cell = "25.0 % 95 %: 10.0 % to 40.0 % · null 20.0 % · n = 40 · p = 0.3"
-    head = "Transplants What each does in each. direction of in outcome forced when added"
-    assert f"{head} smol tuned nothing {cell} tuned smol nothing {cell}" in words_of(page.read_text())
-    assert page.read_text().count("when added") == 1
+    head = "Transplants other directions What each does in each. direction of in outcome forced when added"
+    assert f"{head} smol tuned nothing {cell} tuned smol nothing {cell}" in words
+    share = "90.0 % 95 %: 80.0 % to 100.0 %"
+    of_smol, of_tuned = (f"{pair} ablate {share} {pair} add {share}" for pair in ("smol tuned", "tuned smol"))
+    assert f"in parts Of its own. direction of in operation share along of the whole {of_smol} {of_tuned}" in words
+    for hint in ("when added", "of the whole"):
+        assert page.read_text().count(hint) == 1
     assert "| smol | tuned | nothing | 25.0 %; 95 %: 10.0 % to 40.0 %" in twin.read_text()
+    assert "### in parts" in twin.read_text()
 
 
 # --- a method that nobody here knows ----------------------------------------------------------------------------------
