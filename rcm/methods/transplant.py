@@ -433,10 +433,8 @@ def _outcome(label: str, heads: Sequence[Headline]) -> Outcome:
     elif word == NOTHING and not all(one.enough_controls for one in heads if one.tested):
         word = UNCLEAR
         parts.append(f"too few controls to tell; use method.transplant.null_directions={ENOUGH}")
-    sentence = ", ".join(parts)
-    name = f"transplant/outcome_from_{label}"
-    because = f"{sentence[0].upper()}{sentence[1:]}."
-    return Outcome(name, word, because, label=f"direction of {label}")
+    because = f"Direction of {label}: {', '.join(parts)}."
+    return Outcome(f"transplant/outcome_from_{label}", word, because, label=f"direction of {label}")
 
 
 def _maps(label: str, shares: Cells, critical: Bool[np.ndarray, " cell"], shape: Shape) -> Iterator[Heatmap]:
