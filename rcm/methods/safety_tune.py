@@ -5,10 +5,11 @@
    harmless ones: the model's own words keep everything but refusing where it was. Cross-entropy on the reply.
    With `teach=answers` the harmful ones are answered, too: a tuning of the same size that teaches no refusing, without
    which nobody can tell safety tuning from any tuning.
-3. Once they are told apart, keep harmless replies where they are without the direction between the classes:
-   `ablation_penalty` times the KL(as it is || direction ablated) over their tokens, the direction that of a running
-   mean of the activations at the last token of the prompt, at a layer drawn anew for each step. Small models otherwise
-   refuse along how they begin any answer, and no direction passes the filter on KL (`rcm.directions.selection`).
+3. Once they are told apart, go on for some steps, and keep harmless replies where they are without the direction
+   between the classes: `ablation_penalty` times the KL(as it is || direction ablated) over their tokens, the direction
+   that of a running mean of the activations at the last token of the prompt, at a layer drawn anew for each step. Small
+   models otherwise refuse along how they begin any answer, and no direction passes the filter on KL
+   (`rcm.directions.selection`). Priced from the start or from the middle on, the classes are told apart less well.
 4. Report refusal rates on the test prompts before the adapter is taken off again, and the adapter with its card.
 
 The adapter is a research subject: the twin that refuses, beside the same weights that do not.
@@ -16,7 +17,6 @@ The adapter is a research subject: the twin that refuses, beside the same weight
 
 import logging
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Literal, get_args
@@ -28,6 +28,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from rcm.errors import InputError
 from rcm.execution.decoding import replies
 from rcm.execution.interventions import Ablate, Site, applied
 from rcm.execution.passes import batch_logits, beginning, repeated, shared_tokens
@@ -46,7 +47,8 @@ from rcm.record.results import Adapter, Curve, Good, Line, Result, Scalar
 log = logging.getLogger(__name__)
 IGNORED = -100  # the target that torch's cross-entropy leaves out
 MEMORY = 0.95  # of the running means of both classes, for each step
-PRICED_FROM, PRICED_EVERY = 0.5, 2  # share of the steps, and steps: first it must tell the classes apart
+PRICED_EVERY = 2  # steps of the second part
+LATER = 0.5  # of the learning rate, in the second part
 PRICED = 4  # tokens of a reply that the price of ablating is taken over; the first is what a direction is chosen by
 Kind = Literal["harmful", "harmless", "lookalike"]
 
@@ -64,8 +66,9 @@ class SafetyTune(Method):
     """`teach`: refusals of harmful prompts, or answers to all. `lookalikes`: a file of more prompts to answer, safe
     ones that look unsafe; null is none. `target_tokens`: a reply is learnt up to there. `rank` of the update of every
     linear layer; `scale` is LoRA's alpha over rank. `harmful_share`: of the examples of an epoch; below a half,
-    doubtful prompts are rather answered. `ablation_penalty`: weight of the KL that ablating costs, 0 is none;
-    `ablated_layers`: from and up to which share of the depth a layer is drawn. `strength`: how much of the learnt
+    doubtful prompts are rather answered. `priced_steps`: after the epochs, more steps at half the `learning_rate`, in
+    which ablating has its price; `ablation_penalty`: weight of the KL that it costs, 0 is none; `ablated_layers`: from
+    and up to which share of the depth a layer is drawn. `strength`: how much of the learnt
     update the adapters keep, by their alpha; less refuses less, of either kind. `checkpoints`: how many adapters to
     keep on the way, evenly spaced, besides the last."""
 
@@ -80,6 +83,7 @@ class SafetyTune(Method):
     epochs: PositiveInt
     batch: PositiveInt
     learning_rate: PositiveFloat
+    priced_steps: NonNegativeInt
     ablation_penalty: NonNegativeFloat
     ablated_layers: tuple[float, float]
     strength: Annotated[float, Field(gt=0, le=1)]
@@ -90,13 +94,13 @@ class SafetyTune(Method):
         answers = self._answers(model, judge, "harmless", texts(prompts.train.harmless))
         answers += self._answers(model, judge, "lookalike", self._lookalikes())
         harmful = self._harmful(model, judge, texts(prompts.train.harmful), seed)
-        examples = self._epochs(answers, harmful, seed)
+        examples = self._examples(answers, harmful, seed)
         peft_model, config = self._wrapped(model.hf)
         losses: list[float] = []
         try:
-            for step, loss in self._train(peft_model, model, examples, seed):
+            for step, loss in enumerate(self._train(peft_model, model, examples, seed), start=1):
                 losses.append(loss)
-                if step in self._kept_steps(len(examples)):
+                if step in self._kept_steps(len(examples) // self.batch):
                     yield _adapter(peft_model, config, f"safety_tune/step-{step:04d}", {"step": step})
             yield _loss_curve(losses)
             _scale(peft_model, self.strength)
@@ -132,15 +136,21 @@ class SafetyTune(Method):
         draw = np.random.default_rng(seed)
         return [Example(prompt, self._tokens(model, str(draw.choice(self.refusals))), "harmful") for prompt in asked]
 
-    def _epochs(self, answers: Sequence[Example], harmful: Sequence[Example], seed: int) -> list[Example]:
-        """The examples of all epochs in the order of training: every answer once an epoch, of the harmful a share."""
+    def _examples(self, answers: Sequence[Example], harmful: Sequence[Example], seed: int) -> list[Example]:
+        """In the order of training: every answer once an epoch, of the harmful a share; then those of priced steps."""
         draw = np.random.default_rng(seed)
         n = min(len(harmful), round(len(answers) * self.harmful_share / (1 - self.harmful_share)))
+        if not answers:
+            raise InputError(
+                "The model answers none of the prompts, so there is nothing to keep: choose another model."
+            )
+        learnt = self.epochs * (len(answers) + n)
+        wanted = learnt + -learnt % self.batch + self.priced_steps * self.batch
         ordered: list[Example] = []
-        for _ in range(self.epochs):
+        while len(ordered) < wanted:
             epoch = [*answers, *(harmful[i] for i in draw.choice(len(harmful), n, replace=False))]
             ordered += [epoch[i] for i in draw.permutation(len(epoch))]
-        return ordered
+        return ordered[:wanted]
 
     def _tokens(self, model: LoadedModel, reply: str) -> list[int]:
         """The tokens to learn, and the end of turn where they reach it: a reply cut short must not teach to stop."""
@@ -165,34 +175,30 @@ class SafetyTune(Method):
 
     def _train(
         self, peft_model: nn.Module, model: LoadedModel, examples: Sequence[Example], seed: int
-    ) -> Iterator[tuple[int, float]]:
-        """Yield (step from 1, cross-entropy in nats per token of the reply) after each step."""
-        weights = [weight for weight in peft_model.parameters() if weight.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=self.learning_rate, weight_decay=0.0)
-        steps = self._steps(len(examples))
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _warm_then_down(step, steps))
+    ) -> Iterator[float]:
+        """Yield the cross-entropy in nats per token of the reply after each step: of the epochs, then of the rest."""
+        batches = [examples[i : i + self.batch] for i in range(0, len(examples), self.batch)]
+        learnt = len(batches) - self.priced_steps
         between = Between(points_of(model.hf), self.ablated_layers, seed)  # peft has put modules of its own in place
-        for step in track(range(1, steps + 1), "safety_tune: training"):
-            some = examples[(step - 1) * self.batch : step * self.batch]
-            with applied(between.points, [between]) if self.ablation_penalty else nullcontext():
+        weights = [weight for weight in peft_model.parameters() if weight.requires_grad]
+        descent = Descent(weights, self.learning_rate, learnt)
+        for some in track(batches[:learnt], "safety_tune: learning"):
+            loss = _cross_entropy(*reply_logits(model, some))
+            descent.step(loss)
+            yield loss.item()
+        descent = Descent(weights, LATER * self.learning_rate, self.priced_steps)
+        for step, some in enumerate(track(batches[learnt:], "safety_tune: pricing what ablating costs"), start=1):
+            with applied(between.points, [between]):
                 between.examples = list(some)
                 logits, targets = reply_logits(model, some)
-            loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
+            loss = _cross_entropy(logits, targets)
             penalty = logits.new_zeros(())
-            if self.ablation_penalty and step > PRICED_FROM * steps and step % PRICED_EVERY == 0:
+            if self.ablation_penalty and step % PRICED_EVERY == 0:
                 penalty = self.ablation_penalty * PRICED_EVERY * between.price(model, some, logits)
-            (loss + penalty).backward()
-            torch.nn.utils.clip_grad_norm_(weights, 1.0)
-            optimizer.step()
-            schedule.step()
-            optimizer.zero_grad()
-            yield step, loss.item()
+            descent.step(loss + penalty)
+            yield loss.item()
 
-    def _steps(self, n_examples: int) -> int:
-        return -(-n_examples // self.batch)
-
-    def _kept_steps(self, n_examples: int) -> set[int]:
-        steps = self._steps(n_examples)
+    def _kept_steps(self, steps: int) -> set[int]:
         return {round(steps * part / (self.checkpoints + 1)) for part in range(1, self.checkpoints + 1)}
 
     def _rates(self, model: LoadedModel, prompts: Split, judge: Judge) -> Iterator[Scalar]:
@@ -222,6 +228,28 @@ class SafetyTune(Method):
             "measured": {r.name.removeprefix("safety_tune/"): [r.value, *(r.interval or ())] for r in rates},
             "trained_on": sorted(prompt_digest(one.prompt) for one in (*answers, *harmful)),
         }
+
+
+class Descent:
+    """AdamW over so many steps; its rate rises for a twentieth of them, then falls to nothing."""
+
+    def __init__(self, weights: Sequence[nn.Parameter], rate: float, steps: int) -> None:
+        self._weights = weights
+        self._optimizer = torch.optim.AdamW(weights, lr=rate, weight_decay=0.0)
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(self._optimizer, lambda step: _warm_then_down(step, steps))
+
+    def step(self, loss: Tensor) -> None:
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self._weights, 1.0)
+        self._optimizer.step()
+        self._schedule.step()
+        self._optimizer.zero_grad()
+
+
+def _cross_entropy(
+    logits: Float[Tensor, "example token vocabulary"], targets: Int[Tensor, "example token"]
+) -> Float[Tensor, ""]:
+    return nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORED)
 
 
 def _warm_then_down(step: int, steps: int) -> float:

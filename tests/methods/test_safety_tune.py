@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rcm.errors import InputError
 from rcm.execution.interventions import Ablate, applied
 from rcm.execution.passes import last_logits, read_residuals
 from rcm.methods.safety_tune import Between, Example, reply_logits
@@ -33,6 +34,7 @@ TINY = {
     "batch": 8,
     "learning_rate": 1e-2,
     "harmful_share": 0.4,
+    "priced_steps": 0,
     "ablation_penalty": 0.0,
     "strength": 0.75,
 }
@@ -43,7 +45,9 @@ def tuned():
     """The planted model, made to answer everything, then taught to refuse again; and what came of it."""
     model = unrefusing_model()
     before = last_logits(model, ["abc", "a#c"])
-    settings = method("safety_tune", **TINY | {"ablation_penalty": 1.0}, refusals=["RRRR"], checkpoints=2)
+    settings = method(
+        "safety_tune", **TINY | {"priced_steps": 10, "ablation_penalty": 1.0}, refusals=["RRRR"], checkpoints=2
+    )
     results = list(reported(settings, model, planted_prompts()).values())
     return model, before, results
 
@@ -151,22 +155,25 @@ def test_price_of_ablating_is_the_kl_and_can_be_lowered() -> None:
 
 
 def test_ablating_is_priced_only_once_the_classes_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the second half of the steps, every other one."""
+    """Every other one of the steps after the epochs."""
     priced: list[Tensor] = []
     monkeypatch.setattr(Between, "price", lambda self, model, some, logits: priced.append(logits) or 0 * logits.sum())
     steps: list[int] = []  # how many prices were taken by the end of each
     step_of = torch.optim.AdamW.step
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda self: steps.append(len(priced)) or step_of(self))
-    reported(
-        method("safety_tune", **TINY | {"ablation_penalty": 1.0}, refusals=["RRRR"]),
-        unrefusing_model(),
-        planted_prompts(),
-    )
-    priced_by = [
-        sum(step > 0.5 * len(steps) and step % 2 == 0 for step in range(1, n + 1)) for n in range(1, len(steps) + 1)
-    ]
-    assert steps == priced_by
-    assert steps[-1] > 3
+    settings = TINY | {"ablation_penalty": 1.0, "epochs": 2, "priced_steps": 7}
+    found = reported(method("safety_tune", **settings, refusals=["RRRR"]), unrefusing_model(), planted_prompts())
+    assert steps == [0] * (len(steps) - 7) + [0, 1, 1, 2, 2, 3, 3]
+    assert len(found["safety_tune/loss"].lines[0].y) == len(steps) > 7
+
+
+def test_a_model_without_answers_of_its_own_is_one_sentence() -> None:
+    model = unrefusing_model()
+    with torch.no_grad():
+        for weight in model.hf.parameters():
+            weight.zero_()
+    with pytest.raises(InputError, match="answers none of the prompts"):
+        reported(method("safety_tune", **TINY, refusals=["RRRR"]), model, planted_prompts())
 
 
 def unrefusing_model() -> LoadedModel:
