@@ -112,7 +112,8 @@ Calibrated = dict[Way, dict[str, Reached]]
 
 
 class Steering(Method):
-    """`prompts`: how many of each class are steered; null is all. `strengths` in multiples of the natural norm.
+    """`prompts`: how many of each class are steered, and of validation prompts choose the strength; null is all.
+    `strengths` in multiples of the natural norm.
     `max_new_tokens` is how long replies may be, `control_tokens` how long those are that the headline rates count,
     of the direction as of the controls; of these there are as many random ones as the direction brings of shuffled
     labels (`method.direction.null_directions`). `curve_controls`: how many of each kind stand beside the
@@ -159,7 +160,7 @@ class Steering(Method):
             yield from _nothing(behaviour.outcome.value, behaviour.outcome.because)
             return
 
-        trial = self._trial(runner, prompts.validation)
+        trial = self._trial(runner, prompts.validation.first(self.prompts))
         strength = max(self._ordered, key=lambda s: _share(trial[s]))
         yield Scalar(
             "steering/strength", strength, label="strength", hint="in natural norms, chosen on validation prompts"
