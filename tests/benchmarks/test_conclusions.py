@@ -17,7 +17,7 @@ def test_no_word_is_often_wrong(word, name, right, world) -> None:
     if right:
         assert said >= 0.65 * DRAWS
     else:
-        assert said <= 0.1 * DRAWS  # twice the level: by chance once in two hundred where it holds
+        assert said <= 0.1 * DRAWS  # twice the level: by chance once in a hundred where it holds
 
 
 def test_table_counts_every_world_at_every_size() -> None:

@@ -114,6 +114,11 @@ def test_lookalikes_to_learn_from_say_nearly_the_same_as_no_other_prompt() -> No
     assert all(len(a & b) < NEAR * len(a | b) for a, b in product(learnt_words, words))
 
 
+def test_every_part_holds_equally_many_of_each_category():
+    for part, each in zip(parts(load("pairs", **WHOLE)), (72, 24, 24), strict=True):
+        assert set(Counter(prompt.category for prompt in part.harmful).values()) == {each}
+
+
 def test_the_division_depends_on_the_seed_alone():
     assert load("pairs") == load("pairs")
     assert set(load("pairs").test.harmful) != set(load("pairs", seed=1).test.harmful)
