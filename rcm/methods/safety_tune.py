@@ -7,9 +7,9 @@
    which nobody can tell safety tuning from any tuning.
 3. Once they are told apart, go on for some steps, and keep harmless replies where they are without the direction
    between the classes: `ablation_penalty` times the KL(as it is || direction ablated) over their tokens, the direction
-   that of a running mean of the activations at the last token of the prompt, at a layer drawn anew for each step. Small
-   models otherwise refuse along how they begin any answer, and no direction passes the filter on KL
-   (`rcm.directions.selection`). Priced from the start or from the middle on, the classes are told apart less well.
+   that of a running mean of the activations at the last token of the prompt, at a layer drawn anew for each step. The
+   embedded model otherwise came to refuse along how it begins any answer, and no direction passed the filter on KL
+   (`rcm.directions.selection`). Priced while they learn, two trainings of it told the classes apart less well.
 4. Report refusal rates on the test prompts before the adapter is taken off again, and the adapter with its card.
 
 The adapter is a research subject: the twin that refuses, beside the same weights that do not.
@@ -68,9 +68,9 @@ class SafetyTune(Method):
     linear layer; `scale` is LoRA's alpha over rank. `harmful_share`: of the examples of an epoch; below a half,
     doubtful prompts are rather answered. `priced_steps`: after the epochs, more steps at half the `learning_rate`, in
     which ablating has its price; `ablation_penalty`: weight of the KL that it costs, 0 is none; `ablated_layers`: from
-    and up to which share of the depth a layer is drawn. `strength`: how much of the learnt
-    update the adapters keep, by their alpha; less refuses less, of either kind. `checkpoints`: how many adapters to
-    keep on the way, evenly spaced, besides the last."""
+    and up to which share of the depth a layer is drawn. `strength`: how much of the learnt update the adapters keep, by
+    their alpha; less refuses less, of either kind. `checkpoints`: how many adapters to keep on the way, evenly spaced,
+    besides the last."""
 
     teach: Literal["refusals", "answers"]
     refusals: tuple[str, ...]

@@ -116,7 +116,7 @@ class Steering(Method):
     `strengths` in multiples of the natural norm. `max_new_tokens` is how long replies may be, `control_tokens` how long
     those are that the headline rates count, of the direction as of the controls; of these there are as many random ones
     as the direction brings of shuffled labels (`method.direction.null_directions`). `curve_controls`: how many of each
-    kind stand beside the dose-response and at equal KL. `kl_tokens` how many of an unsteered reply the KL is taken over.
+    kind stand beside the dose-response and at equal KL. `kl_tokens`: of an unsteered reply, that the KL is taken over.
     `kl_budget` in nats per token, at which operations are compared, at no more than `max_strength`. `kl_prompts` and
     `plain_texts`: how many harmless prompts and texts of `rcm/assets/plain.txt` the prices are taken on;
     `compared_prompts`: how many of each class are compared at equal KL; null is all. `floor`: as in the method
