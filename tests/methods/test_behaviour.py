@@ -94,7 +94,7 @@ def test_a_rate_at_the_floor_is_rarely_called_refusing() -> None:
 
 
 def test_refusing_both_alike_is_rarely_called_refusing_however_much_categories_differ() -> None:
-    """400 draws: half of either class, every category of a class more or less. Shuffled labels alone let a fifth pass.
+    """400 draws: half of either class, every category of a class more or less. Shuffled labels alone let a sixth pass.
     A model that refuses 70 % of the harmful ones, and 5 % of the others, is found."""
     found = {}
     for name, world in (("both", refusing_world(0.5, 0.5, 0.3)), ("harmful", refusing_world(0.7, 0.05, 0.1))):
