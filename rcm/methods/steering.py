@@ -25,9 +25,10 @@ a harmless prompt as far as harmful prompts lie from it.
 
 The outcome is `steered` where the direction forces and suppresses more than the controls of either family reach: if it
 were like any of them, that would be so in 5 % of runs at most. It is `unspecific` where a control does as well, there
-or in adding at equal KL: that comparison, over fewer prompts and with one control for each, can only take the word
-away, and points that miss the budget have no part in it. It is `too_few` below 8 prompts that count, and `unclear` with
-fewer than 19 controls of a family. Where a control reaches the target, the outcome says so.
+or in adding at equal KL, and `unclear` where one at equal KL lies within our interval: that comparison, over fewer
+prompts and with one control for each, can only take the word away; points that miss the budget, or with fewer than 8
+prompts that count, have no part in it. It is `too_few` below 8 prompts that count, and `unclear` with fewer than 19
+controls of a family. Where a control reaches the target, the outcome says so.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -390,9 +391,10 @@ def _conclusion(headlines: Sequence[Headline], compared: Sequence[Measurement], 
     if not tested:
         return Outcome("steering/outcome", TOO_FEW, " ".join(because))
     rivals = [_versus(one, null) for one in tested for null in one.nulls.values() if one.rate <= null.value]
-    at_equal_kl, unequal = _at_equal_kl(compared)
-    rivals += at_equal_kl
+    equal, close, unequal = _at_equal_kl(compared)
+    rivals += equal
     because.append(f"Controls do as well: {'; '.join(rivals)}." if rivals else "No control does as well.")
+    because += [f"Within the interval of the refusal direction: {'; '.join(close)}."] if close else []
     lucky = [
         _versus(one, null)
         for one in tested
@@ -400,9 +402,12 @@ def _conclusion(headlines: Sequence[Headline], compared: Sequence[Measurement], 
         if TARGETS[one.kind] <= null.value < one.rate
     ]
     because += [f"Controls reach the target: {'; '.join(lucky)}."] if lucky else []
-    because += [f"Not compared at equal KL, since the budget is not reached: {', '.join(unequal)}."] if unequal else []
+    because += [f"Not compared at equal KL: {'; '.join(unequal)}."] if unequal else []
     if rivals:
         return Outcome("steering/outcome", UNSPECIFIC, " ".join(because))
+    if close:
+        because.append("Use more prompts, method.steering.compared_prompts=null.")
+        return Outcome("steering/outcome", UNCLEAR, " ".join(because))
     if not all(one.beaten for one in tested):
         because.append(
             f"That may be chance: there are fewer than {ENOUGH} controls of a kind. Use method.direction."
@@ -412,21 +417,25 @@ def _conclusion(headlines: Sequence[Headline], compared: Sequence[Measurement], 
     return Outcome("steering/outcome", STEERED, " ".join(because))
 
 
-def _at_equal_kl(compared: Sequence[Measurement]) -> tuple[list[str], list[str]]:
-    """The controls of adding that turn over as much as ours may at equal KL, and what does not cost the same."""
-    rivals, unequal = list[str](), list[str]()
+def _at_equal_kl(compared: Sequence[Measurement]) -> tuple[list[str], list[str], list[str]]:
+    """The controls of adding that turn over as much as ours at equal KL, those that may, and what is not compared."""
+    equal, close, unequal = list[str](), list[str](), list[str]()
     for kind, verb in VERBS.items():
         ours = _at(compared, kind, "add", None)
+        if len(ours.replies) < FEWEST:
+            unequal.append(f"there are {len(ours.replies)} prompts to {verb}, fewer than {FEWEST}")
+            continue
         for control in _controls(compared, kind, "add", None):
             missing = [one.condition.family for one in (ours, control) if one.condition.budget != "reached"]
-            unequal += [f"{family} to {verb}" for family in missing]
-            # The budget may be too small for any direction.
-            if not missing and control.flipped.value > 0 and control.flipped.value >= ours.flipped.low:
-                rivals.append(
-                    f"{CONTROLS[control.condition.family]} {verb} {control.flipped.value:.0%} at equal KL, the refusal "
-                    f"direction {ours.flipped.value:.0%}"
-                )
-    return rivals, list(dict.fromkeys(unequal))
+            unequal += [f"the budget is not reached by {family} to {verb}" for family in missing]
+            theirs, of_ours = control.flipped.value, ours.flipped
+            if missing or theirs < of_ours.low or theirs == 0:  # the budget may be too small for any direction
+                continue
+            (equal if theirs >= of_ours.value else close).append(
+                f"{CONTROLS[control.condition.family]} {verb} {theirs:.0%} at equal KL, the refusal direction "
+                f"{of_ours.value:.0%}"
+            )
+    return equal, close, list(dict.fromkeys(unequal))
 
 
 def _versus(one: Headline, null: Null) -> str:

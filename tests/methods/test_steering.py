@@ -230,9 +230,11 @@ def test_a_single_control_that_forces_is_not_lost_among_the_others() -> None:
     assert results["steering/outcome"].value == "unspecific"
 
 
-def _point(kind: Kind, family: str, hits_of_20: int, budget: Budget = "reached") -> Measurement:
+def _point(kind: Kind, family: str, hits: int, budget: Budget = "reached", n: int = 20) -> Measurement:
     condition = Condition(kind, "add", family, {family: -1.0 if kind == "harmful" else 1.0}, budget)
-    return Measurement(condition, [], share(np.arange(20) < hits_of_20), *[NOTHING] * 6)
+    trials = [Trial(kind, i, Prompt("", ""), "add", 1.0, family) for i in range(n)]
+    replies = [SteeredReply(trial, "", Verdict.INVALID) for trial in trials]  # of which only the number is read
+    return Measurement(condition, replies, share(np.arange(n) < hits), *[NOTHING] * 6)
 
 
 def _headline(kind: Kind, ours: int, controls: Sequence[int], n: int = 20) -> Headline:
@@ -292,16 +294,18 @@ def test_too_few_prompts_conclude_nothing() -> None:
 @pytest.mark.parametrize(
     ("at_equal_kl", "budget", "outcome", "told"),
     [
-        ((19, 17), "reached", "unspecific", "random directions suppress 85% at equal KL, the refusal direction 95%"),
-        ((19, 17), "not reached", "steered", "since the budget is not reached: random to suppress"),
-        ((0, 0), "reached", "steered", "No control does as well."),  # the budget is too small for any
+        ((19, 19, 20), "reached", "unspecific", "Controls do as well: random directions suppress 95% at equal KL, the"),
+        ((19, 17, 20), "reached", "unclear", "Within the interval of the refusal direction: random directions suppr"),
+        ((19, 17, 20), "not reached", "steered", "Not compared at equal KL: the budget is not reached by random to su"),
+        ((5, 3, 5), "reached", "steered", "Not compared at equal KL: there are 5 prompts to suppress, fewer than 8."),
+        ((0, 0, 20), "reached", "steered", "No control does as well."),  # the budget is too small for any
     ],
 )
-def test_only_what_costs_the_same_is_compared_at_equal_kl(
-    at_equal_kl: tuple[int, int], budget: Budget, outcome: str, told: str
+def test_only_enough_prompts_at_the_same_cost_are_compared_at_equal_kl(
+    at_equal_kl: tuple[int, int, int], budget: Budget, outcome: str, told: str
 ) -> None:
-    ours, control = at_equal_kl
-    compared = [*EQUAL[:2], _point("harmful", OURS, ours), _point("harmful", "random", control, budget)]
+    ours, control, n = at_equal_kl
+    compared = [*EQUAL[:2], _point("harmful", OURS, ours, n=n), _point("harmful", "random", control, budget, n)]
     found = _conclusion([_headline("harmless", 19, LOW), _headline("harmful", 19, LOW)], compared, 1.0)
     assert found.value == outcome
     assert told in found.because
