@@ -158,11 +158,11 @@ class Transplant(Method):
         runner: SteeringRunner | None = None
         for source in given:
             transplanted = self._transplanted(source, target, seed)
-            # What the model says unsteered is said once, for all sources.
+            # What is said unsteered, and under controls that are the same beside two sources, is said once.
             fresh = SteeringRunner.of(
                 model, judge, transplanted.found, Gate(0.0, {}), seed, self.max_new_tokens, kl_tokens=1
             )
-            runner = replace(fresh, _unsteered=runner._unsteered) if runner else fresh
+            runner = fresh.after(runner) if runner else fresh
             row, replies = yield from self._steered(runner, transplanted, prompts.test)
             rows.append(row)
             parts += self._decomposed(source, target, prompts.test, seed)
@@ -215,7 +215,6 @@ class Transplant(Method):
             layer = like_depth(source.layer, source.n_layers, target.model.n_layers)
             vector, *others = _mapped(source, target, position, layer, self.null_directions, seed)
             controls = np.stack(others)
-        controls = unit(controls) * np.linalg.norm(vector)
         harmful, harmless = target.means(position)
         found = RefusalDirection(
             position,
@@ -223,7 +222,7 @@ class Transplant(Method):
             torch.from_numpy(vector).float(),
             harmful,
             harmless,
-            torch.from_numpy(controls).float(),
+            torch.from_numpy(unit(controls)).float(),  # the runner brings them to the direction's length
             source.refusal_tokens,
             Outcome("transplant/place", place, ""),
             (position,),

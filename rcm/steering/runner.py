@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +27,8 @@ from rcm.steering.replies import SteeredReply
 
 @dataclass(frozen=True)
 class SteeringRunner:
-    """`directions` are unit vectors by name: the one found, random ones, and as many of shuffled labels."""
+    """`directions` are unit vectors by name: the one found, random ones, and as many of shuffled labels. What was said
+    is kept, and not generated again where the same is asked again, as of one control beside two directions."""
 
     model: LoadedModel
     judge: Judge
@@ -35,6 +38,7 @@ class SteeringRunner:
     max_new_tokens: int
     kl_tokens: int
     _unsteered: dict[str, str] = field(default_factory=dict)
+    _steered: dict[tuple[Any, ...], str] = field(default_factory=dict)
     _continuations: dict[str, Text] = field(default_factory=dict)
 
     @classmethod
@@ -58,20 +62,28 @@ class SteeringRunner:
 
     def shortened(self, max_new_tokens: int) -> "SteeringRunner":
         """One whose replies are no longer than that."""
-        return replace(self, max_new_tokens=min(max_new_tokens, self.max_new_tokens), _unsteered={})
+        return replace(self, max_new_tokens=min(max_new_tokens, self.max_new_tokens), _unsteered={}, _steered={})
+
+    def after(self, before: "SteeringRunner") -> "SteeringRunner":
+        """One that knows what the same model said before, in replies as long."""
+        if before.model is not self.model or before.max_new_tokens != self.max_new_tokens:
+            raise ValueError("What another model said, or in replies of another length, is not what this one says.")
+        return replace(self, _unsteered=before._unsteered, _steered=before._steered)
 
     def replies(self, rows: Sequence[Trial]) -> list[SteeredReply]:
         """One generation for each operation, in the order of the rows. What is not steered is generated once."""
-        steered = [row for row in rows if not self._idle(row)]
-        completions: dict[Trial, str] = {}
-        for operation in dict.fromkeys(row.operation for row in steered):
-            batch = [row for row in steered if row.operation == operation]
-            label = f"steering: {operation}"
-            asked = [row.prompt.text for row in batch]
-            replies = decoded(self.model, asked, self.max_new_tokens, [self.intervention(operation, batch)], label)
-            completions |= zip(batch, replies, strict=True)
+        steered = {self._key(row): row for row in rows if not self._idle(row)}
+        new = {key: row for key, row in steered.items() if key not in self._steered}
+        for operation in dict.fromkeys(row.operation for row in new.values()):
+            batch = {key: row for key, row in new.items() if row.operation == operation}
+            asked = [row.prompt.text for row in batch.values()]
+            done = [self.intervention(operation, list(batch.values()))]
+            replies = decoded(self.model, asked, self.max_new_tokens, done, f"steering: {operation}")
+            self._steered.update(zip(batch, replies, strict=True))
         self._say_unsteered([row.prompt.text for row in rows if self._idle(row)])
-        spoken = [self._unsteered[row.prompt.text] if self._idle(row) else completions[row] for row in rows]
+        spoken = [
+            self._unsteered[row.prompt.text] if self._idle(row) else self._steered[self._key(row)] for row in rows
+        ]
         verdicts = self.judge.verdicts([row.prompt.text for row in rows], spoken)
         return [SteeredReply(*one) for one in zip(rows, spoken, verdicts, strict=True)]
 
@@ -80,6 +92,20 @@ class SteeringRunner:
         self._unsteered.update(
             zip(new, decoded(self.model, new, self.max_new_tokens, label="steering: none"), strict=True)
         )
+
+    def _key(self, row: Trial) -> tuple[Any, ...]:
+        """What tells apart what is done to a prompt, whatever name its direction goes by."""
+        own = row.prompt.text, row.kind, row.operation, self._bytes[row.direction]
+        if row.operation == "ablate":  # everywhere, and wholly
+            return own
+        pushed = self.found.layer, f"{row.strength * float(self.found.vector.norm()):.6g}"
+        if row.operation in ("clamp", "affine"):  # from the means of the classes, by how far these lie apart
+            return *own, *pushed, self.found.position, self._bytes[OURS]
+        return *own, *pushed
+
+    @cached_property
+    def _bytes(self) -> dict[str, bytes]:
+        return {name: vector.numpy().tobytes() for name, vector in self.directions.items()}
 
     def _idle(self, row: Trial) -> bool:
         """Whether a row is the unsteered model."""

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -496,6 +497,30 @@ def test_kl_and_replies_are_those_of_one_row_at_a_time(operation: str, kind: str
 
 def _beside_nothing(value: Any) -> Any:
     return torch.cat([torch.zeros_like(value), value]) if isinstance(value, torch.Tensor) else value
+
+
+def test_what_was_said_under_the_same_controls_is_not_generated_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the opposite direction: only what depends on the direction is new, and nothing comes out otherwise."""
+    first = replace(runner(), _steered={})
+    opposite = known(first.model, -5 * planted_direction(), 3, controls=2)
+    fresh = SteeringRunner.of(first.model, first.judge, opposite, first.gate, 0, max_new_tokens=3, kl_tokens=3)
+    second = SteeringRunner.of(first.model, first.judge, opposite, first.gate, 0, max_new_tokens=3, kl_tokens=3)
+    generated: list[int] = []
+
+    def counted(model: LoadedModel, asked: Sequence[str], *rest: Any, **named: Any) -> list[str]:
+        generated.append(len(asked))
+        return replies(model, asked, *rest, **named)
+
+    monkeypatch.setattr("rcm.steering.runner.decoded", counted)
+    for operation, new in (("add", 4), ("ablate", 4), ("clamp", 12), ("affine", 12)):  # of 4 prompts, 3 rows each
+        rows = [row for own in some_rows(operation, "harmless", (1.0,)) for row in own]
+        first.replies(rows)
+        generated.clear()
+        after = second.after(first).replies(rows)
+        assert sum(generated) == new
+        assert after == fresh.replies(rows)
+    with pytest.raises(ValueError, match="replies of another length"):
+        second.shortened(2).after(first)
 
 
 def test_strength_zero_costs_nothing() -> None:
