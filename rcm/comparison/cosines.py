@@ -32,7 +32,8 @@ def cosines(before: Reading, after: Reading) -> Curve | None:
     values = _cosine(first[0], second[0])[:, 0]
     nulls = np.concatenate([_cosine(first[1], second[0]), _cosine(first[0], second[1])], axis=1)
     lines = [Line(OURS, values.tolist()), Line(NULL, np.quantile(np.abs(nulls), 0.95, axis=1).tolist())]
-    return Curve(NAME, [float(layer) for layer in range(len(values))], lines, "layer", "cosine")
+    label, hint = "are the directions alike?", "The cosine of the mean differences of both models, at every layer."
+    return Curve(NAME, [float(layer) for layer in range(len(values))], lines, "layer", "cosine", label, hint)
 
 
 def _vectors(reading: Reading, place: Reading) -> tuple[Vectors, Vectors] | None:
