@@ -1,4 +1,4 @@
-# make demo: map refusal in a real model and in its untuned twin, bring each one's into the other, then the page. make test: everything that CI runs.
+# make demo: map refusal in a real model and in two tunings of it, one that refuses and one that does not, bring the others into the one that does, then the page. make test: everything that CI runs.
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
