@@ -6,6 +6,7 @@ A figure is met if it exceeds its target *and* its null.
 from collections.abc import Iterator, Sequence
 
 from rcm.record.results import SUMMARY, Column, Outcome, Result, Scalar, Table
+from rcm.record.units import known
 
 COLUMNS = ("figure", "value", "low", "high", "n", "null", "target", "met")
 
@@ -21,9 +22,12 @@ def summary(scalars: Sequence[Scalar]) -> Iterator[Result]:
     ]
     shown = [Column("figure"), Column("value"), Column("target"), Column("met")]
     yield Table(f"{SUMMARY}/targets", COLUMNS, rows, "targets", "What a good analysis shows.", shown)
-    missed = [f.label or f.name for f in figures if not f.met]
-    because = f"Not met: {', '.join(missed)}." if missed else f"{_listed([f.label or f.name for f in figures])} met."
-    yield Outcome(f"{SUMMARY}/outcome", f"{len(figures) - len(missed)} of {len(figures)} met", because)
+    met = [f for f in figures if f.met]
+    rest = [("Not met", [f for f in figures if not f.met and known(f.value)])]
+    rest += [("Not measured", [f for f in figures if not known(f.value)])]
+    because = [f"{what}: {', '.join(f.label or f.name for f in some)}." for what, some in rest if some]
+    because = because or [f"{_listed([f.label or f.name for f in figures])} met."]
+    yield Outcome(f"{SUMMARY}/outcome", f"{len(met)} of {len(figures)} met", " ".join(because))
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -44,7 +48,7 @@ def as_text(scalars: Sequence[Scalar]) -> str:
 
 def _row(scalar: Scalar) -> tuple[str, str, str, str, str]:
     null = "" if scalar.null is None else f"{scalar.null.value:.3g}"
-    verdict = "met" if scalar.met else "NOT MET"
+    verdict = "met" if scalar.met else "NOT MET" if known(scalar.value) else "not measured"
     return scalar.name, f"{scalar.value:.3g}{in_brackets(scalar)}", null, f"> {scalar.target:.3g}", verdict
 
 
