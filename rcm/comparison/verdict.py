@@ -13,7 +13,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rcm.comparison.changes import HARMFUL_REFUSED, Change
-from rcm.comparison.names import SEPARABILITY, SEPARATION, STEERED, STEERING_OUTCOME, UNSPECIFIC
+from rcm.comparison.names import (
+    DIRECTION_OUTCOME,
+    SELECTED,
+    SEPARABILITY,
+    SEPARATION,
+    STEERED,
+    STEERING_OUTCOME,
+    UNSPECIFIC,
+)
 from rcm.comparison.reading import Reading
 from rcm.comparison.rule import (
     BEHAVIOUR,
@@ -114,7 +122,7 @@ def overall(verdicts: Mapping[str, Verdict]) -> Verdict:
 
 def _measured(before: Reading, after: Reading, found: Sequence[Change], there: Transplant | None) -> Measured:
     refused = next((one for one in found if one.label == HARMFUL_REFUSED), None)
-    separation = before.scalar(SEPARATION)
+    separation, selected = before.scalar(SEPARATION), after.outcome(DIRECTION_OUTCOME)
     rows = there.parts if there else {}
     any_row = next(iter(rows.values()), {})
     return Measured(
@@ -126,6 +134,7 @@ def _measured(before: Reading, after: Reading, found: Sequence[Change], there: T
         _figure(any_row, "cosine"),
         _figure(any_row, "refit_cosine"),
         _confirmed(after),
+        selected is None or selected.value == SELECTED,
     )
 
 

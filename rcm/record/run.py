@@ -8,8 +8,9 @@ from typing import Any, Literal, get_args
 from rcm.packaged import PACKAGED
 
 Status = Literal["started", "finished", "failed"]
-# What training a model has behind it; `benign`: tuned like its safety-trained twin, with nothing to refuse.
-Stage = Literal["base", "benign", "sft", "chat", "safety"]
+# What training a model has behind it; `benign`: tuned like its safety-trained twin, with nothing to refuse. What either
+# was tuned from may be of any stage before.
+Stage = Literal["base", "sft", "chat", "benign", "safety"]
 BENIGN: Stage = "benign"
 STAGES: tuple[Stage, ...] = get_args(Stage)  # as training goes
 

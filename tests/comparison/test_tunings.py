@@ -195,9 +195,11 @@ def test_a_transplant_of_the_same_seed_decides(tmp_path: Path) -> None:
     assert [pair.verdict.value for pair in one.pairs] == ["coupling", "representation"]
 
 
-def test_what_safety_tuning_changed_is_held_against_the_benign_twin(tmp_path: Path) -> None:
-    """The benign twin stands beside the base, and the refusing one is held against both."""
-    first, later = base(tmp_path), tuned(tmp_path)
+@pytest.mark.parametrize("stage", ["base", "sft", "chat"])
+def test_what_safety_tuning_changed_is_held_against_the_benign_twin(tmp_path: Path, stage: str) -> None:
+    """The benign twin stands beside the base, whatever was done to that before, and the refusing one is held against
+    both."""
+    first, later = a_run(tmp_path, "base", stage, measured(0.1), id="base"), tuned(tmp_path)
     benign = a_run(tmp_path, "benign", "benign", measured(0.1), id="benign")
     both = [matrix(first, "steers"), matrix(benign, "steers")]
     rows = [row for source in (first, benign) for row in decomposition(source, 0.0).rows]

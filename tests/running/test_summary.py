@@ -32,7 +32,12 @@ def test_a_figure_is_met_above_its_target_and_its_null() -> None:
 
 def test_the_log_says_the_same() -> None:
     text = as_text(FIGURES)
-    assert [line.split("  ")[-1].strip() for line in text.splitlines()[2:]] == ["met", "NOT MET", "NOT MET", "not measured"]
+    assert [line.split("  ")[-1].strip() for line in text.splitlines()[2:]] == [
+        "met",
+        "NOT MET",
+        "NOT MET",
+        "not measured",
+    ]
     assert "0.9 [0.8, 0.95]" in text
     assert "b/no_target" not in text
 
