@@ -1,4 +1,4 @@
-# make demo: map refusal in a real model and in two tunings of it, one that refuses and one that does not, bring the others into the one that does, then the page. make test: everything that CI runs.
+# make demo: map refusal in a real model and in two tunings of it, one that refuses and one that does not, then the page. make test: everything that CI runs.
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
@@ -13,7 +13,6 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(RUN) launch.py experiment=demo
-	$(RUN) launch.py experiment=transplant
 	$(RUN) -m rcm.report runs --out page
 
 test: install
