@@ -182,14 +182,15 @@ def _evidence(measured: Measured, found: Sequence[Change], there: Transplant | N
 
 def _of_parts(operation: str, part: Parts, row: Mapping[str, Any]) -> str:
     verb = OPERATIONS[operation].capitalize()
+    whole = "the plane of both directions" if operation == "ablate" else "the later's own direction"
     shares = f"no share, its effect not being certain ({interval(part.own[1:], plain)})"
     if known(part.along.value):
         shares = (
-            f"{percent(part.along.value)} ({interval(part.along[1:], percent)}) of it the work of its part along the "
+            f"{percent(part.along.value)} ({interval(part.along[1:], percent)}) of it the work of the part along the "
             "earlier's"
         )
     return (
-        f"{verb} the later's own direction moves refusing by {plain(part.own.value)} nats "
+        f"{verb} {whole} moves refusing by {plain(part.own.value)} nats "
         f"({interval(part.own[1:], plain)}; {plain(_figure(row, 'n'))} prompts), {shares}; the earlier's alone by "
         f"{plain(part.other)}, refits of the own by {plain(part.refits[0])} to {plain(part.refits[1])}, random vectors "
         f"as close to it as the earlier's by {plain(part.alike[0])} to {plain(part.alike[1])} "

@@ -83,7 +83,7 @@ DECOMPOSITION_HINT = (
 DECOMPOSITION_SHOWN = (
     Column("source", "along the direction of"),
     Column("operation", "operation"),
-    Column("own", "own direction", "log-odds", "adding: harmless prompts rise; ablating: harmful ones fall"),
+    Column("own", "both parts", "log-odds", "added: harmless prompts rise; ablated, as a plane: harmful ones fall"),
     Column("along", "share along", "share", "of the part along the other's direction"),
     Column("across", "share across", "share", "of the rest"),
     Column("other", "the other's alone", "log-odds"),

@@ -32,7 +32,7 @@ def test_the_verdict_says_what_it_rests_on(tmp_path: Path) -> None:
         "were refused before",
         "The earlier model separates them by 2.00",
         "the cosine of the two directions is 0.9 (its own refits: 0.95 or more)",
-        "Ablating the later's own direction moves refusing by 6 nats",
+        "Ablating the plane of both directions moves refusing by 6 nats",
         "Adding the later's own direction",
     ):
         assert part in sentence
