@@ -8,7 +8,8 @@
 3. Once they are told apart, go on for some steps, and keep harmless replies where they are without the direction
    between the classes: `ablation_penalty` times the KL(as it is || direction ablated) over their tokens, the direction
    that of a running mean of the activations at the last token of the prompt, at a layer drawn anew for each step. The
-   embedded model otherwise came to refuse along how it begins any answer, and no direction passed the filter on KL
+   embedded model otherwise came to refuse along how it begins any answer, at 0.28 nats for ablating the least costly
+   direction that passed the other filters; so trained it costs 0.14, which the filter on KL does not pass either
    (`rcm.directions.selection`). Priced while they learn, two trainings of it told the classes apart less well.
 4. Report refusal rates on the test prompts before the adapter is taken off again, and the adapter with its card.
 
