@@ -8,9 +8,10 @@
 3. Once they are told apart, go on for some steps, and keep harmless replies where they are without the direction
    between the classes: `ablation_penalty` times the KL(as it is || direction ablated) over their tokens, the direction
    that of a running mean of the activations at the last token of the prompt, at a layer drawn anew for each step. The
-   embedded model otherwise came to refuse along how it begins any answer, at 0.28 nats for ablating the least costly
-   direction that passed the other filters; so trained it costs 0.14, which the filter on KL does not pass either
-   (`rcm.directions.selection`). Priced while they learn, two trainings of it told the classes apart less well.
+   embedded model came to refuse along how it begins any answer: in the twin that shipped before, trained without a
+   price, ablating the chosen direction cost 0.28 nats; in this one the least costly of those scored costs 0.14, still
+   above what the filter on KL allows (`rcm.directions.selection`). Priced while they learn, two trainings told the
+   classes apart less well.
 4. Report refusal rates on the test prompts before the adapter is taken off again, and the adapter with its card.
 
 The adapter is a research subject: the twin that refuses, beside the same weights that do not.
