@@ -9,7 +9,7 @@ REPLIES = "behaviour/transcripts"
 REFUSING = ("refusal", "partial")  # verdicts of a judge
 SEEN_IN_TRAINING = "behaviour/seen_in_training"
 
-DIRECTION_OUTCOME, SELECTED = "direction/outcome", "selected"
+DIRECTION_OUTCOME, SELECTED, NEAREST_MISS = "direction/outcome", "selected", "nearest_miss"
 DIRECTIONS, HELD_OUT = "direction/directions", "direction/held_out"
 POSITION, LAYER, SEPARATION = "direction/position", "direction/layer", "direction/separation"
 

@@ -73,8 +73,8 @@ class Measured:
     model at the place that it chose, `separation_null`: what chance reaches there; `most_separable`: the largest upper
     end over all places; NaN where not measured. `parts`: by operation; empty where no decomposition was made. `cosine`
     of the two directions, `refit_cosine`: the least of the later's own refits. `confirmed`: whether the later's own
-    direction forces and suppresses in text beyond controls; None where that was not measured. `selected`: whether the
-    later model's run selected a direction at all."""
+    direction forces and suppresses in text beyond controls; None where that was not measured. `chosen`: whether the
+    later model's run chose a direction by what it causes, if only the nearest miss."""
 
     more_refused: Bounds
     separation: Bounds
@@ -84,7 +84,7 @@ class Measured:
     cosine: float
     refit_cosine: float
     confirmed: bool | None
-    selected: bool = True
+    chosen: bool = True
 
 
 class Decision(NamedTuple):
@@ -114,7 +114,7 @@ def decided(found: Measured) -> Decision:
 
 
 def _by_parts(found: Measured) -> Decision:
-    if not found.selected:
+    if not found.chosen:
         return Decision(OPEN, "In the later model no direction was selected, so there is none to take apart.")
     if set(found.parts) != set(OPERATIONS):
         return Decision(OPEN, "The later model's direction was not decomposed along the earlier's; run a transplant.")

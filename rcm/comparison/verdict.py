@@ -15,6 +15,7 @@ from typing import Any
 from rcm.comparison.changes import HARMFUL_REFUSED, Change
 from rcm.comparison.names import (
     DIRECTION_OUTCOME,
+    NEAREST_MISS,
     SELECTED,
     SEPARABILITY,
     SEPARATION,
@@ -51,6 +52,7 @@ IN_WORDS = {
     UNCHANGED: "Tuning did not change how much it refuses.",
     OPEN: "Nothing is concluded about what tuning changed.",
 }
+MISSED = "The later model's direction is a nearest miss: it passes not every filter, and misses them by least."
 DISAGREE = "Its runs do not agree on what tuning changed."
 
 
@@ -79,7 +81,9 @@ def verdict(before: Reading, after: Reading, found: Sequence[Change], brought: S
     there = transplanted(before, after, brought)
     measured = _measured(before, after, found, there)
     decision = decided(measured)
-    evidence = [RULES[decision.word], decision.because, *_evidence(measured, found, there)]
+    outcome = after.outcome(DIRECTION_OUTCOME)
+    missed = MISSED if outcome is not None and outcome.value == NEAREST_MISS else ""
+    evidence = [RULES[decision.word], decision.because, missed, *_evidence(measured, found, there)]
     return Verdict(decision.word, [sentence for sentence in evidence if sentence])
 
 
@@ -122,7 +126,7 @@ def overall(verdicts: Mapping[str, Verdict]) -> Verdict:
 
 def _measured(before: Reading, after: Reading, found: Sequence[Change], there: Transplant | None) -> Measured:
     refused = next((one for one in found if one.label == HARMFUL_REFUSED), None)
-    separation, selected = before.scalar(SEPARATION), after.outcome(DIRECTION_OUTCOME)
+    separation, outcome = before.scalar(SEPARATION), after.outcome(DIRECTION_OUTCOME)
     rows = there.parts if there else {}
     any_row = next(iter(rows.values()), {})
     return Measured(
@@ -134,7 +138,7 @@ def _measured(before: Reading, after: Reading, found: Sequence[Change], there: T
         _figure(any_row, "cosine"),
         _figure(any_row, "refit_cosine"),
         _confirmed(after),
-        selected is None or selected.value == SELECTED,
+        outcome is None or outcome.value in (SELECTED, NEAREST_MISS),
     )
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rcm.directions.fit import random_directions
-from rcm.directions.selection import Grid
+from rcm.directions.selection import Grid, excess
 from rcm.execution.passes import Residuals
 from rcm.execution.progress import track
 from rcm.execution.shared_layers import ablated, added
@@ -30,7 +30,7 @@ Cell = tuple[int, int]
 Directions = Float[Tensor, "candidate d_model"]
 Logits = Float[Tensor, "prompt vocabulary"]
 OfPrompts = Float[Tensor, " prompt"]
-MISSES = 5  # how many candidates get all their figures when none can survive, so that the nearest miss has numbers
+MISSES = 5  # how many candidates at a time get all their figures where none survives, until the nearest miss is known
 
 
 @dataclass(frozen=True)
@@ -142,18 +142,32 @@ class Search:
         return scores
 
     def enough(self) -> Scores:
-        """What the choice depends on: not too deep, then what induces, then KL in the order of bypass."""
+        """What the choice depends on: not too deep, then what induces, then KL in the order of bypass. Where nothing
+        survives, what the nearest miss depends on: of those that do not induce, the nearest to it, as long as one may
+        be nearer than what is known."""
         scores = Scores.unknown(self.vectors.shape[:2])
         shallow = [cell for cell in self.cells if cell[1] < int(self.max_depth * self.vectors.shape[1])]
         self._induce(shallow, scores)
         by_induce = sorted(shallow, key=lambda cell: -scores.induce[cell])
-        able = [cell for cell in by_induce if scores.induce[cell] >= self.min_induce] or by_induce[:MISSES]
+        able = [cell for cell in by_induce if scores.induce[cell] >= self.min_induce]
         self._bypass(able, scores)
         for cell, kl in self._kl(sorted(able, key=lambda cell: scores.bypass[cell])):
             scores.kl[cell] = kl
-            if kl <= self.max_kl and scores.induce[cell] >= self.min_induce:
-                break
+            if kl <= self.max_kl:
+                return scores
+        unable = by_induce[len(able) :]
+        while unable and self.min_induce - scores.induce[unable[0]] < self._least_excess(scores):
+            some, unable = unable[:MISSES], unable[MISSES:]
+            self._bypass(some, scores)
+            for cell, kl in self._kl(some):
+                scores.kl[cell] = kl
         return scores
+
+    def _least_excess(self, scores: Scores) -> float:
+        """Of those that are known; infinite where none is."""
+        figures = zip(scores.bypass.flat, scores.induce.flat, scores.kl.flat, strict=True)
+        known = (one for three in figures if (one := excess(*three, self.max_kl, self.min_induce)) == one)
+        return min(known, default=float("inf"))
 
     def _induce(self, cells: Sequence[Cell], scores: Scores) -> None:
         figures = self.scorer.induce(self._of(cells), [layer for _, layer in cells])

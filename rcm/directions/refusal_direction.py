@@ -1,13 +1,14 @@
 """The direction that a run found, as later methods take it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor
 
-from rcm.record.results import Outcome
+from rcm.record.results import Adapter, Outcome, Result, Tensors
 
-SELECTED, NONE, TOO_FEW = "selected", "none", "too_few"
+SELECTED, NEAREST_MISS, NONE, TOO_FEW = "selected", "nearest_miss", "none", "too_few"
+CAVEAT = "nearest miss"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,15 @@ class RefusalDirection:
     positions: tuple[int, ...]
 
     @property
-    def selected(self) -> bool:
-        """Whether it causes refusing, by every filter; else its place is merely the most separable one."""
-        return self.outcome.value == SELECTED
+    def chosen(self) -> bool:
+        """Whether it was chosen by what it causes: selected by every filter, or the nearest miss. Else its place is
+        merely the most separable one."""
+        return self.outcome.value in (SELECTED, NEAREST_MISS)
+
+    def marked(self, result: Result) -> Result:
+        """What was found by means of it; with a caveat where it is a nearest miss."""
+        if self.outcome.value != NEAREST_MISS or isinstance(result, Tensors | Adapter):
+            return result
+        if isinstance(result, Outcome):
+            return replace(result, caveat=CAVEAT, because=f"Of a nearest miss, no selected direction. {result.because}")
+        return replace(result, caveat=CAVEAT)

@@ -5,9 +5,11 @@ A candidate lives at a position and a layer. Three figures, all on validation pr
     induce   refusal log-odds on harmless prompts with it added at its layer (high is good)
     kl       KL of first-token distributions on harmless prompts, ablated against not, in nats (low is good)
 Discard candidates with `kl > max_kl`, `induce < min_induce`, a layer from `int(max_depth * n_layers)` on, or a figure
-that is NaN; of the rest take the least bypass. There may be no rest: then the answer is none, and the nearest misses.
+that is NaN; of the rest take the least bypass. There may be no rest: then nothing is selected, and there is a nearest
+miss, which asks the limits to be loosened least (`Candidate.excess`); the paper has no such rule.
 """
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -18,7 +20,8 @@ Grid = Float[np.ndarray, "position layer"]
 
 
 class Candidate(NamedTuple):
-    """A position (negative: -1 is the last token), a layer, and its figures. `failed` names the filters it fails."""
+    """A position (negative: -1 is the last token), a layer, and its figures. `failed` names the filters it fails,
+    `excess` says by how much (`excess`)."""
 
     position: int
     layer: int
@@ -26,20 +29,32 @@ class Candidate(NamedTuple):
     induce: float
     kl: float
     failed: tuple[str, ...]
+    excess: float
 
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen candidate, or None for both if none survived.
+    """`survivors`: how many candidates passed every filter. `ranked`: the best of them first, with runners-up; on no
+    survivor, the nearest misses: not too deep, and of least excess. Empty where all figures are unknown."""
 
-    `survivors`: how many passed every filter. `ranked`: the best of them first, with runners-up; on no survivor, the
-    nearest misses: fewest filters failed, then least bypass.
-    """
-
-    position: int | None
-    layer: int | None
     survivors: int
     ranked: tuple[Candidate, ...]
+
+    @property
+    def best(self) -> Candidate | None:
+        """The chosen candidate, or the nearest miss."""
+        return self.ranked[0] if self.ranked else None
+
+
+def excess(bypass: float, induce: float, kl: float, max_kl: float, min_induce: float) -> float:
+    """By how many nats a candidate lies beyond the limits, all together; NaN where a figure is unknown.
+
+    Bypass has no limit in the paper. Here it counts where refusing stays likelier than not with the direction ablated,
+    for a direction that does nothing harms nothing, and would be near otherwise.
+    """
+    return sum(
+        max(0.0, beyond) if beyond == beyond else math.nan for beyond in (bypass, min_induce - induce, kl - max_kl)
+    )
 
 
 def select(
@@ -68,11 +83,12 @@ def select(
             "kl": figures[2] > max_kl,
             "induce": figures[1] < min_induce,
         }
-        return Candidate(row - n_positions, layer, *figures, tuple(name for name, fails in failed.items() if fails))
+        fails = tuple(name for name, failing in failed.items() if failing)
+        return Candidate(row - n_positions, layer, *figures, fails, excess(*figures, max_kl, min_induce))
 
     candidates = [candidate(row, layer) for row in range(n_positions) for layer in range(n_layers)]
     survivors = sorted((c for c in candidates if not c.failed), key=lambda c: c.bypass)
     if survivors:
-        return Selection(survivors[0].position, survivors[0].layer, len(survivors), tuple(survivors[:keep]))
-    known = [c for c in candidates if "unknown" not in c.failed]
-    return Selection(None, None, 0, tuple(sorted(known, key=lambda c: (len(c.failed), c.bypass))[:keep]))
+        return Selection(len(survivors), tuple(survivors[:keep]))
+    near = [c for c in candidates if not {"unknown", "depth"} & set(c.failed)]
+    return Selection(0, tuple(sorted(near, key=lambda c: c.excess)[:keep]))

@@ -8,7 +8,7 @@ After Arditi et al. 2024 ("Refusal in Language Models Is Mediated by a Single Di
 3. At every position and layer, from all training prompts, so that models are read alike: mean difference, principal
    direction, logistic probe.
 4. Score the mean differences of the kept training prompts on kept validation prompts by intervening: bypass, induce,
-   KL; select, or say none.
+   KL; select. Where none passes every filter, go on with the nearest miss, marked as one (`strict`: say none).
 5. Measure on test prompts, which nothing has seen. What the chosen one causes: bypass, induce, KL, beside random
    directions. What is readable at its place: separation, probe accuracy, AUROC, beside shuffled labels, random
    directions, and what the prompts' words and length tell (`rcm.directions.confounds`).
@@ -41,9 +41,9 @@ from rcm.directions.held_out import (
 from rcm.directions.places import CAUSAL, by_layer, candidates, maps, separability_table
 from rcm.directions.readability import Fits, Readability, readability
 from rcm.directions.recorded import Recorded, kept, mean_differences
-from rcm.directions.refusal_direction import NONE, SELECTED, TOO_FEW, RefusalDirection
+from rcm.directions.refusal_direction import NEAREST_MISS, NONE, SELECTED, TOO_FEW, RefusalDirection
 from rcm.directions.refusal_tokens import Opening, refusal_openings
-from rcm.directions.selection import Selection, select
+from rcm.directions.selection import Candidate, Selection, select
 from rcm.directions.stored import directions, harmless_activations
 from rcm.errors import InputError
 from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
@@ -83,10 +83,12 @@ READ: Mapping[str, Mapping[str, Any]] = {
 class Direction(Method):
     """`positions`: negative; null is every end-of-instruction token. `filter`: intervene only on prompts that the model
     treats as their label says. `exhaustive`: score every candidate. `max_kl` in nats, `min_induce` in log-odds,
-    `max_depth` as a share of the layers. `null_draws`: how many shuffled labels and random directions stand behind the
-    nulls of what is readable. `null_directions`: how many random ones stand beside it where it is intervened with, here
-    and in `steering`, and there as many of shuffled labels; fewer than 19 are exceeded by chance more often than once
-    in twenty (`rcm.stats.draws`). `effect_prompts`: how many test prompts of each class that is done on; null is all.
+    `max_depth` as a share of the layers. `strict`: select nothing where no candidate passes these; else the nearest
+    miss (`rcm.directions.selection`) is measured and steered by, too, and marked wherever it is shown. `null_draws`:
+    how many shuffled labels and random directions stand behind the nulls of what is readable. `null_directions`: how
+    many random ones stand beside it where it is intervened with, here and in `steering`, and there as many of shuffled
+    labels; fewer than 19 are exceeded by chance more often than once in twenty (`rcm.stats.draws`). `effect_prompts`:
+    how many test prompts of each class that is done on; null is all.
     """
 
     uses: ClassVar = (RefusalBehaviour,)
@@ -98,6 +100,7 @@ class Direction(Method):
     max_kl: NonNegativeFloat
     min_induce: float
     max_depth: NonNegativeFloat
+    strict: bool
     null_draws: PositiveInt
     null_directions: NonNegativeInt
     effect_prompts: PositiveInt | None
@@ -132,11 +135,12 @@ class Direction(Method):
                 min_induce=self.min_induce,
                 max_depth=self.max_depth,
             )
-        outcome = _outcome(stop, choice)
+        outcome = _outcome(stop, choice, self.strict)
         yield outcome
 
         readable = readability(fits, every["validation"])
-        row, layer = cell = _place(choice, readable, len(positions))
+        chosen = choice.best if choice is not None and outcome.value in (SELECTED, NEAREST_MISS) else None
+        row, layer = cell = _place(chosen, readable, len(positions))
         yield Scalar(
             "direction/position", positions[row], unit="index", label="position", hint="from the end of the prompt, -1"
         )
@@ -144,14 +148,14 @@ class Direction(Method):
         yield from maps(model, positions, scores, readable, cell)
         yield candidates(positions, mean_difference, scores, readable)
         categories = {prompt.text: prompt.category for side in prompts.test for prompt in side}
-        yield from self._intervened(
-            model, scored["test"], mean_difference[cell], layer, tokens, outcome, categories, seed
-        )
-        yield from self._held_out(every, prompts, fits, cell, seed)
+        shuffled = shuffled_controls(*scored["training"].at(row, layer), self.null_directions, seed)
+        found = _found(mean_difference[cell], scored["training"], positions, cell, shuffled, tokens, outcome)
+        effects = self._intervened(model, scored["test"], found, categories, seed)
+        yield from map(found.marked, effects)
+        yield from map(found.marked, self._held_out(every, prompts, fits, cell, seed))
         yield separability_table(positions, fits, every["test"], clusters(prompts.test))
         yield harmless_activations(model, scored["training"].harmless, row, positions[row], layer)
-        shuffled = shuffled_controls(*scored["training"].at(row, layer), self.null_directions, seed)
-        return _found(mean_difference[cell], scored["training"], positions, cell, shuffled, tokens, outcome)
+        return found
 
     def _positions(self, model: LoadedModel) -> tuple[int, ...]:
         available = len(model.template.end_of_instruction)
@@ -193,21 +197,18 @@ class Direction(Method):
         self,
         model: LoadedModel,
         test: Recorded,
-        vector: Float[np.ndarray, " d_model"],
-        layer: int,
-        tokens: tuple[int, ...],
-        outcome: Outcome,
+        found: RefusalDirection,
         categories: Mapping[str, str],
         seed: int,
     ) -> Iterator[Scalar]:
-        """Bypass, induce and KL of the selected direction on test prompts, which had no part in selecting it, beside
+        """Bypass, induce and KL of the chosen direction on test prompts, which had no part in choosing it, beside
         random ones of its length."""
         few = test.too_few("test")
-        if outcome.value != SELECTED or few:
+        if not found.chosen or few:
             yield from (Scalar(f"direction/{name}", float("nan"), **CAUSAL[name], absent=few) for name in CAUSAL)
             return
-        scorer = Scorer(model, *test.first(self.effect_prompts), tokens)
-        effects = beside_random(scorer, vector, layer, self.null_directions, seed, categories)
+        scorer, vector = Scorer(model, *test.first(self.effect_prompts), found.refusal_tokens), found.vector.numpy()
+        effects = beside_random(scorer, vector, found.layer, self.null_directions, seed, categories)
         for name, effect in effects.items():
             meaning = {**CAUSAL[name], "hint": f"{CAUSAL[name]['hint']}; on test prompts"}
             yield Scalar(f"direction/{name}", effect.value, effect.interval, effect.n, effect.null, **meaning)
@@ -240,7 +241,7 @@ class Direction(Method):
         yield by_layer(fits, test, cell[0])
 
 
-def _outcome(stop: Outcome | None, choice: Selection | None) -> Outcome:
+def _outcome(stop: Outcome | None, choice: Selection | None, strict: bool) -> Outcome:
     if stop is not None or choice is None:
         return Outcome("direction/outcome", stop.value if stop else NONE, stop.because if stop else "", complete=False)
     if choice.survivors:
@@ -255,18 +256,17 @@ def _outcome(stop: Outcome | None, choice: Selection | None) -> Outcome:
         f"KL {miss.kl:.3f}) fails {' and '.join(miss.failed)}"
         for miss in choice.ranked[:3]
     )
-    return Outcome(
-        "direction/outcome",
-        NONE,
-        f"No candidate passes every filter; the nearest: {misses or 'none scored'}.",
-        complete=False,
-    )
+    because = f"No candidate passes every filter; the nearest: {misses or 'none scored'}."
+    if strict or not misses:
+        return Outcome("direction/outcome", NONE, because, complete=False)
+    tag = f"selection: {NEAREST_MISS}"
+    return Outcome("direction/outcome", NEAREST_MISS, f"{because} What follows is of the first.", tag=tag)
 
 
-def _place(choice: Selection | None, readable: Readability, n_positions: int) -> tuple[int, int]:
+def _place(chosen: Candidate | None, readable: Readability, n_positions: int) -> tuple[int, int]:
     """Row and layer of the choice; without one, of the greatest separation on validation prompts."""
-    if choice is not None and choice.position is not None and choice.layer is not None:
-        return choice.position + n_positions, choice.layer
+    if chosen is not None:
+        return chosen.position + n_positions, chosen.layer
     row, layer = np.unravel_index(readable.separation.argmax(), readable.separation.shape)
     return int(row), int(layer)
 

@@ -152,7 +152,7 @@ class Patching(Method):
 
         written = written_shares(model, gapped.tokens, found.vector, found.layer, found.position)
         direct = estimate(written.double().flatten(1).numpy(), np.full(written[0].numel(), np.nan), gapped.categories)
-        yield from _agreement(effects, direct)
+        yield from map(found.marked, _agreement(effects, direct))
         yield from _stability(effects, seed)
         critical = effects.critical(self.min_share)
         yield heads_table(effects, direct, self.min_share)

@@ -141,14 +141,17 @@ class Steering(Method):
     uses: ClassVar = (RefusalBehaviour,)
 
     def run(self, study: Study) -> Generator[Result, None, None]:
-        """Rates and prices with their controls; nothing is steered without a selected direction, nor in a model that
-        does not refuse."""
+        """Rates and prices with their controls; nothing is steered without a direction that was chosen by what it
+        causes, nor in a model that does not refuse."""
+        found = study[RefusalDirection]
+        if found.chosen:
+            yield from map(found.marked, self._steered(study, found))
+        else:
+            yield from _nothing(found.outcome.value, "No direction was selected, so there is none to steer by.")
+
+    def _steered(self, study: Study, found: RefusalDirection) -> Iterator[Result]:
         model, prompts, judge, seed = study.model, study.prompts, study.judge, study.seed
-        found, behaviour = study[RefusalDirection], study.get(RefusalBehaviour)
-        if not found.selected:
-            why = "No direction was selected, so there is none to steer by."
-            yield from _nothing(found.outcome.value, why)
-            return
+        behaviour = study.get(RefusalBehaviour)
         test = prompts.test.first(self.prompts)
         gate = Gate.of(model, found, prompts.validation, test)
         runner = SteeringRunner.of(model, judge, found, gate, seed, self.max_new_tokens, self.kl_tokens)

@@ -1,11 +1,12 @@
 """What another checkpoint found, in this model: does its direction steer here, do its components restore refusal?
 
-1. Take the mean difference of each source run, at its own place if it selected one there; else at the place that this
-   model's own run selected, brought to the length that this model's has there; else where the source separates best.
+1. Take the mean difference of each source run, at its own place if it chose one there; else at the place that this
+   model's own run chose, brought to the length that this model's has there; else where the source separates best. A
+   nearest miss (`rcm.directions.selection`) counts as chosen, and is marked.
 2. Tell its cosine to this model's own mean difference there; the null is what shuffled labels give.
 3. Add it to harmless test prompts that this model answers, ablate it in harmful ones that it refuses; beside random
    directions and directions of shuffled labels, of its length.
-4. Where this model's own run selected a direction: tell what of its effect is the work of its part along the source's
+4. Where this model's own run chose a direction: tell what of its effect is the work of its part along the source's
    (`rcm.transplant.decomposition`).
 5. Patch what the source's components put out on harmful prompts into this model on the same prompts, one at a time, and
    the source's own critical heads together, beside random sets of heads; on validation prompts, since the source's run
@@ -30,7 +31,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from rcm.directions.fit import Activations, Vector, mean_difference, shuffled_controls, shuffled_differences, unit
-from rcm.directions.refusal_direction import RefusalDirection
+from rcm.directions.refusal_direction import CAVEAT, RefusalDirection
 from rcm.errors import InputError
 from rcm.execution.components import Component, Rows, Shape
 from rcm.execution.passes import Residuals, read_residuals
@@ -69,6 +70,7 @@ from rcm.transplant.source import HARMLESS, Source, rows_of, sources, usable_run
 
 STEERS, FORCES, SUPPRESSES, NOTHING = "steers", "forces", "suppresses", "nothing"
 OWN_PLACE, THIS_PLACE, SEPARABLE, MAPPED = "the source's choice", "this model's choice", "most separable", "mapped"
+MISS = f" ({CAVEAT})"
 VERBS: Mapping[Kind, str] = {"harmless": "force", "harmful": "suppress"}
 NO_INTERVAL = (float("nan"), float("nan"))
 MATRIX_HINT = (
@@ -152,7 +154,7 @@ class Transplant(Method):
         model, prompts, judge, seed = study.model, study.prompts, study.judge, study.seed
         given = sources(self._place, model, self.across_shapes)
         own = [one for one in given if one.is_of(model)]
-        target = Target(model, prompts.train, next((one for one in own if one.selected), None))
+        target = Target(model, prompts.train, next((one for one in own if one.chosen), None))
         given = [one for one in given if one not in own] or own  # its own run has steered it with its own direction
         rows, parts, transcripts = list[Sequence[Any]](), list[Sequence[Any]](), list[dict[str, str | float]]()
         runner: SteeringRunner | None = None
@@ -187,6 +189,7 @@ class Transplant(Method):
                 "own direction in parts",
                 DECOMPOSITION_HINT,
                 DECOMPOSITION_SHOWN,
+                caveat=CAVEAT if target.own is not None and target.own.nearest_miss else "",
             )
         yield Transcripts(
             "transplant/transcripts", transcripts, "replies under other models' directions", "To test prompts."
@@ -194,7 +197,7 @@ class Transplant(Method):
 
     def _decomposed(self, source: Source, target: "Target", test: Part, seed: int) -> Iterator[Sequence[Any]]:
         """Rows of the own direction's effects in parts along and across the source's; none where this model's own run
-        selected no direction, or where the source has another shape."""
+        chose no direction, or where the source has another shape."""
         if target.own is None or not source.has_shape_of(target.model) or source.is_of(target.model):
             return
         position, layer = target.own.position, target.own.layer
@@ -250,7 +253,7 @@ class Transplant(Method):
             label=f"cosine with the direction of {label}",
             hint="to this model's own mean difference at that place",
         )
-        outcome = _outcome(label, heads)
+        outcome = _outcome(label, heads, transplanted.place)
         yield outcome
         where = (label, transplanted.source.run.id, found.position, found.layer, transplanted.place, strength)
         figures = [
@@ -341,7 +344,7 @@ class Transplant(Method):
 
 @dataclass(frozen=True)
 class Target:
-    """This model, what its training prompts activate, and its own run, if that selected a direction."""
+    """This model, what its training prompts activate, and its own run, if that chose a direction."""
 
     model: LoadedModel
     train: Part
@@ -351,9 +354,10 @@ class Target:
     def place_for(self, source: Source) -> tuple[str, Source]:
         """Whose choice it is, in words, and the run; the length is that run's, too, since what is asked is whether the
         direction is the same."""
-        if source.selected or self.own is None:
-            return OWN_PLACE if source.selected else SEPARABLE, source
-        return THIS_PLACE, self.own
+        place, owner = (OWN_PLACE, source) if source.chosen else (THIS_PLACE, self.own or source)
+        if not owner.chosen:
+            return SEPARABLE, owner
+        return place + (MISS if owner.nearest_miss else ""), owner
 
     def recorded(self, position: int) -> tuple[Residuals, Residuals]:
         """Of harmful and harmless training prompts."""
@@ -415,7 +419,7 @@ def _rate(label: str, of: Headline, judge: Judge) -> Scalar:
     return replace(share, unscored=int(invalid(of.ours).sum()), kappa=judge.kappa)
 
 
-def _outcome(label: str, heads: Sequence[Headline]) -> Outcome:
+def _outcome(label: str, heads: Sequence[Headline], place: str) -> Outcome:
     """What the direction does that no control does, at 5 % for each."""
     forces, suppresses = (one.tested and one.beaten for one in heads)
     value = {(True, True): STEERS, (True, False): FORCES, (False, True): SUPPRESSES, (False, False): NOTHING}
@@ -432,7 +436,7 @@ def _outcome(label: str, heads: Sequence[Headline]) -> Outcome:
     elif word == NOTHING and not all(one.enough_controls for one in heads if one.tested):
         word = UNCLEAR
         parts.append(f"too few controls to tell; use method.transplant.null_directions={ENOUGH}")
-    because = f"Direction of {label}: {', '.join(parts)}."
+    because = f"Direction of {label} (place: {place}): {', '.join(parts)}."
     return Outcome(f"transplant/outcome_from_{label}", word, because, label=f"direction of {label}")
 
 

@@ -1,8 +1,9 @@
 """All that a method may report: plain, frozen data that says what it means.
 
 Every result carries, from the method that reports it, its `label` (a name for people), its `hint` (how to read it) and,
-where it is a figure, its unit, what its n counts, whether high or low is good, and its null. Page, Markdown, paper and
-W&B read these; none of them knows a method. Names are paths such as `direction/separation`: the part before the slash
+where it is a figure, its unit, what its n counts, whether high or low is good, and its null. A `caveat` is a word or
+two that stand beside it wherever it is shown, since it is not what its label alone says. Page, Markdown, paper and W&B
+read these; none of them knows a method. Names are paths such as `direction/separation`: the part before the slash
 is the method that reports.
 """
 
@@ -77,6 +78,7 @@ class Scalar:
     counts: str = "prompts"
     row: str = ""
     absent: str = ""
+    caveat: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "value", number(self.name, self.value))
@@ -108,7 +110,8 @@ def number(name: str, value: Any) -> int | float:
 class Outcome:
     """What was concluded, in one word that programs can test, and why, in one sentence for people.
 
-    `complete`: whether the step came to its figures; if not, `because` is also why they are missing.
+    `complete`: whether the step came to its figures; if not, `because` is also why they are missing. `tag`: what W&B
+    tags the run with.
     """
 
     name: str
@@ -117,6 +120,8 @@ class Outcome:
     complete: bool = True
     label: str = "outcome"
     hint: str = ""
+    caveat: str = ""
+    tag: str = ""
 
     def __post_init__(self) -> None:
         word(self.name, self.value)
@@ -147,6 +152,7 @@ class Heatmap:
     value_label: str = ""
     label: str = ""
     hint: str = ""
+    caveat: str = ""
 
 
 def colour_limits(values: Float[np.ndarray, "row column"], center: float | None) -> tuple[float, float]:
@@ -181,6 +187,7 @@ class Curve:
     y_label: str
     label: str = ""
     hint: str = ""
+    caveat: str = ""
 
 
 class Column(NamedTuple):
@@ -208,6 +215,7 @@ class Table:
     hint: str = ""
     shown: Sequence[Column] = ()
     only: str = ""
+    caveat: str = ""
 
 
 @dataclass(frozen=True)
@@ -221,6 +229,7 @@ class Transcripts:
     rows: Sequence[Mapping[str, str | float]]
     label: str = ""
     hint: str = ""
+    caveat: str = ""
 
 
 @dataclass(frozen=True)

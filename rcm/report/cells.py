@@ -44,7 +44,7 @@ def of_scalar(scalar: Scalar | None, reading: Reading, name: str, absent: str) -
         return Cell(NOTHING, (_why_missing(scalar, reading, name, absent),), "not measured")
     standing: Standing = "" if scalar.met is None else "met" if scalar.met else "not met"
     drawn = scalar if scalar.unit == "share" or scalar.target is not None else None
-    return Cell(in_unit(scalar.unit)(scalar.value), lines(behind(scalar)), standing, drawn)
+    return Cell(in_unit(scalar.unit)(scalar.value), lines(behind(scalar), scalar.caveat), standing, drawn)
 
 
 def of_scalars(scalars: Sequence[Scalar], reading: Reading, name: str, absent: str) -> Cell:
@@ -57,7 +57,7 @@ def of_scalars(scalars: Sequence[Scalar], reading: Reading, name: str, absent: s
         if known(one.value)
         else f"{NOTHING} ({_why_missing(one, reading, one.name, one.absent)})"
         for one in scalars
-        for about in [behind(one)]
+        for about in [_joined(behind(one), one.caveat)]
     ]
     return Cell("", [f"{one.label or one.name} {value}" for one, value in zip(scalars, values, strict=True)])
 
@@ -72,7 +72,12 @@ def of_outcome(outcome: Outcome | None, reading: Reading, name: str) -> Cell:
     """The word, with spaces, and the reason beneath."""
     if outcome is None:
         return Cell(NOTHING, lines(reading.why_without(name) or NOT_REPORTED))
-    return Cell(outcome.value.replace("_", " "), lines(outcome.because))
+    return Cell(titled(outcome.value.replace("_", " "), outcome.caveat), lines(outcome.because))
+
+
+def titled(title: str, caveat: str) -> str:
+    """A title with its caveat."""
+    return f"{title} ({caveat})" if caveat else title
 
 
 def behind(scalar: Scalar) -> str:

@@ -152,7 +152,7 @@ def _transcripts(comparison: Comparison) -> Iterator[str]:
 
 def _replies(reading: Reading, stored: Transcripts) -> Iterator[str]:
     files = ", ".join(f"{reading.run.id}/{name}" for name in file_names(stored))
-    yield f"### {_title(reading)}: {escaped(stored.label or stored.name)}"
+    yield f"### {_title(reading)}: {escaped(transcripts.title(stored))}"
     yield escaped(f"{stored.hint} {transcripts.replies(stored)}, all in {files}.".lstrip())
     names = [*map(escaped, condition_names(stored)), *transcripts.VERDICTS]
     counted = transcripts.counts(stored)

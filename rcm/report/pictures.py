@@ -10,6 +10,7 @@ from markupsafe import Markup
 from rcm.comparison.reading import NOT_REPORTED, Reading
 from rcm.comparison.tunings import Tuning
 from rcm.record.results import Curve, Heatmap, Table, colour_limits
+from rcm.report.cells import titled
 from rcm.report.curves import curve, vertical_limits
 from rcm.report.heatmaps import colour_bar, heatmap, is_wide
 
@@ -121,8 +122,9 @@ def _curves(found: Mapping[str, Curve], readings: Sequence[Reading]) -> Panels:
 def _panels(readings: Sequence[Reading], found: Mapping[str, T], draw: Callable[[T], Markup]) -> list[Panel]:
     name = next(iter(found.values())).name
     return [
-        Panel(title, draw(found[r.run.id])) if r.run.id in found else Panel(title, None, why_missing(name, r))
+        Panel(titled(title, one.caveat), draw(one)) if one else Panel(title, None, why_missing(name, r))
         for title, r in zip(titles(readings), readings, strict=True)
+        for one in [found.get(r.run.id)]
     ]
 
 

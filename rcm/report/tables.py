@@ -47,7 +47,7 @@ def tables(readings: Sequence[Reading]) -> list[Sheets]:
 def _side_by_side(name: str, readings: Sequence[Reading]) -> Sheets:
     stored = [table for reading in readings if (table := reading.table(name))]
     sheets = [
-        sheet(title, reading, table, MOST_CHOSEN if table.only else MOST)
+        sheet(cells.titled(title, table.caveat), reading, table, MOST_CHOSEN if table.only else MOST)
         if table
         else Sheet(title, why_missing(name, reading), (), ())
         for title, reading in zip(titles(readings), readings, strict=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from rcm.record.results import Transcripts
 from rcm.record.transcripts import by_condition, cell, condition_names
+from rcm.report.cells import titled
 from rcm.report.formatting import visible
 
 TEXTS = ("prompt", "completion")
@@ -19,6 +20,11 @@ class Counted:
 
     condition: Sequence[str]
     verdicts: Sequence[int]
+
+
+def title(transcripts: Transcripts) -> str:
+    """With its caveat."""
+    return titled(transcripts.label or transcripts.name, transcripts.caveat)
 
 
 def replies(transcripts: Transcripts) -> str:

@@ -26,4 +26,10 @@ def _sheet(name: str, rows: Sequence[tuple[Transplant, Mapping[str, Any]]]) -> I
         return
     columns = [SOURCE, TARGET, *(column for column in shown_columns(stored[0]) if column.name != SOURCE.name)]
     named = [{**row, SOURCE.name: one.source, TARGET.name: one.target.name} for one, row in rows]
-    yield Sheet(stored[0].label, stored[0].hint, columns, [[cells.of_column(c, row) for c in columns] for row in named])
+    caveat = next((table.caveat for table in stored if table.caveat), "")
+    yield Sheet(
+        cells.titled(stored[0].label, caveat),
+        stored[0].hint,
+        columns,
+        [[cells.of_column(c, row) for c in columns] for row in named],
+    )

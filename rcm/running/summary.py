@@ -27,6 +27,8 @@ def summary(scalars: Sequence[Scalar]) -> Iterator[Result]:
     rest += [("Not measured", [f for f in figures if not known(f.value)])]
     because = [f"{what}: {', '.join(f.label or f.name for f in some)}." for what, some in rest if some]
     because = because or [f"{_listed([f.label or f.name for f in figures])} met."]
+    for caveat in dict.fromkeys(f.caveat for f in met if f.caveat):
+        because.append(f"Of a {caveat}: {', '.join(f.label or f.name for f in met if f.caveat == caveat)}.")
     yield Outcome(f"{SUMMARY}/outcome", f"{len(met)} of {len(figures)} met", " ".join(because))
 
 

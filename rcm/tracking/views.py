@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 FIGURE_COLUMNS = (
     *("figure", "label", "value", "unit", "low", "high", "n", "counts"),
-    *("null", "null_of", "null_draws", "p", "target", "met", "good", "hint"),
+    *("null", "null_of", "null_draws", "p", "target", "met", "good", "hint", "caveat"),
 )
-CONCLUSION_COLUMNS = ("conclusion", "label", "value", "because", "complete", "hint")
+CONCLUSION_COLUMNS = ("conclusion", "label", "value", "because", "complete", "hint", "caveat")
 
 
 @contextmanager
@@ -61,13 +61,15 @@ def _(result: Scalar | Outcome, live: "wandb.Run", run: Run) -> None:
     for key, value in flat(result).items():
         if value is not None:
             live.summary[key] = value
+    if isinstance(result, Outcome) and result.tag:
+        live.tags = (*(live.tags or ()), result.tag)
 
 
 def _meanings(taken: Sequence[Scalar | Outcome]) -> dict[str, "wandb.Table"]:
     """The tables `figures` and `conclusions`, of those that have a row."""
     figure_rows = [_figure_row(one) for one in taken if isinstance(one, Scalar)]
     conclusion_rows = [
-        (one.name, keys.title(one), one.value, one.because, one.complete, one.hint)
+        (one.name, keys.title(one), one.value, one.because, one.complete, one.hint, one.caveat)
         for one in taken
         if isinstance(one, Outcome)
     ]
@@ -94,6 +96,7 @@ def _figure_row(scalar: Scalar) -> tuple[Any, ...]:
         scalar.met,
         scalar.good,
         scalar.hint,
+        scalar.caveat,
     )
 
 

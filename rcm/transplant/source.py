@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rcm.directions.fit import Vector
+from rcm.directions.refusal_direction import NEAREST_MISS, SELECTED
 from rcm.errors import InputError
 from rcm.models import LoadedModel
 from rcm.record.results import Table, Tensors
@@ -37,9 +38,15 @@ class Source:
         return int(self._metric("direction/layer"))
 
     @property
-    def selected(self) -> bool:
-        """Whether its direction causes refusal there; else its place is merely the most separable one."""
-        return self.run.metrics["direction/outcome"] == "selected"
+    def chosen(self) -> bool:
+        """Whether its direction was chosen by what it causes: selected, or the nearest miss. Else its place is merely
+        the most separable one."""
+        return self.run.metrics["direction/outcome"] in (SELECTED, NEAREST_MISS)
+
+    @property
+    def nearest_miss(self) -> bool:
+        """Whether it passes not every filter, but misses them by least."""
+        return self.run.metrics["direction/outcome"] == NEAREST_MISS
 
     @property
     def strength(self) -> float | None:
