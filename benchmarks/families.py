@@ -9,7 +9,9 @@ and from which of these refusing is read. Every seed draws other letters, prompt
 through the methods, the disk and the comparison that real ones go through; only steering is cut to what the verdict
 needs.
 
-*Wrong* is a word other than the family's and other than `open`.
+*Wrong* is a word other than the family's and other than `open`. Of the tuned models it is told besides what `patching`
+says: its word, in how many all planted heads were critical (a suppressor against refusing), and in how many a head was
+that is none.
 """
 
 import argparse
@@ -21,8 +23,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +42,7 @@ from rcm.stats import wilson
 from tests.planted import (
     ANSWER,
     CONSTANT_AXIS,
+    MAP,
     REFUSAL_AXIS,
     REFUSE,
     TRIGGER,
@@ -51,7 +55,8 @@ from tests.planted import (
 
 ALPHABET, INNOCENT = "bcdefghij klmno", "z"
 OLD, NEW = REFUSAL_AXIS, UNUSED_AXIS
-LAYER, WIDTH, CATEGORIES = 3, 128, 6
+LAYER, WIDTH, HEADS, CATEGORIES = 3, 128, 8, 6
+SECOND = (LAYER + 1, 0)  # layer and number of the second head
 CONTENT = 4.0  # how strongly the head writes which letters there are
 ANSWERS = 19.0  # how much answering weighs what every prompt has; at 15 some harmless prompts are hardly answered
 NOISE = 0.002  # on all weights
@@ -62,15 +67,25 @@ QUICK = {"max_new_tokens": 3, "control_tokens": 3, "kl_prompts": 2, "compared_pr
 @dataclass(frozen=True)
 class Circuit:
     """`written`: how far harmful prompts move along each axis; `read`: how much refusing weighs each; `always`: how
-    much it weighs what every prompt has."""
+    much it weighs what every prompt has; `second`: how many times what the head writes of the trigger another head
+    writes, two layers on: a copy that is enough by itself, or, below zero, a suppressor."""
 
     written: Mapping[int, float] = field(default_factory=dict[int, float])
     read: Mapping[int, float] = field(default_factory=dict[int, float])
     always: float = 0.0
+    second: float = 0.0
+
+    @property
+    def heads(self) -> dict[tuple[int, int], int]:
+        """The planted ones, by layer and number, and whether they write for refusing or against it; none where nothing
+        is read of what they write."""
+        if not self.read:
+            return {}
+        return {(LAYER - 1, 0): 1} | ({SECOND: int(np.sign(self.second))} if self.second else {})
 
     def model(self, name: str, seed: int) -> LoadedModel:
         """Letters and content are those of the seed's family; the noise on weights is that of the name, too."""
-        model = planted_model(LAYER, width=WIDTH)
+        model = planted_model(LAYER, batch_size=64, width=WIDTH, heads=HEADS)
         of_family = torch.Generator().manual_seed(seed)
         of_model = torch.Generator().manual_seed(1000 * seed + sum(map(ord, name)))
         tokenizer = model.template.tokenizer
@@ -94,6 +109,11 @@ class Circuit:
                 out[axis, 1:] -= out[axis, 1:] @ usual * usual / usual.square().sum()
                 out[axis, 0] = self.written.get(axis, 0.0)
                 unembedding[token[REFUSE], axis] = self.read.get(axis, 0.0)
+            if self.second:
+                other = model.hf.model.layers[SECOND[0]].self_attn
+                for projection in (other.q_proj, other.k_proj):
+                    projection.weight.zero_()  # it looks everywhere, as the first does
+                other.v_proj.weight[0], other.o_proj.weight[:, 0] = values[0], self.second * out[:, 0]
             unembedding[token[REFUSE], CONSTANT_AXIS] = self.always
             unembedding[token[ANSWER], CONSTANT_AXIS] = ANSWERS
             for weight in model.hf.parameters():
@@ -123,6 +143,10 @@ FAMILIES = (
     ),
     Planted("a new direction in its place", REPRESENTATION, Circuit({OLD: 16}), Circuit({NEW: 16}, {NEW: 8})),
     Planted("half of each", MIXED, Circuit({OLD: 16}), Circuit({OLD: 16, NEW: 16}, {OLD: 5, NEW: 5})),
+    Planted(
+        "two heads, either enough", COUPLING, Circuit({OLD: 16}, second=1.0), Circuit({OLD: 16}, {OLD: 8}, second=1.0)
+    ),
+    Planted("a suppressor", COUPLING, Circuit({OLD: 16}), Circuit({OLD: 16}, {OLD: 8}, second=-0.4)),
     Planted("the base cannot tell", BEHAVIOUR, Circuit(), Circuit({OLD: 16}, {OLD: 8})),
     Planted("nothing changed, both refuse", UNCHANGED, Circuit({OLD: 16}, {OLD: 8}), Circuit({OLD: 16}, {OLD: 8})),
     Planted("benign change, neither refuses", UNCHANGED, Circuit({OLD: 16}), Circuit({OLD: 13, NEW: 6})),
@@ -146,20 +170,42 @@ def prompts_of(seed: int) -> Split:
     return Split(*map(part, SIZES), template="chat", paired=False)
 
 
-def verdict_of(family: Planted, seed: int) -> Verdict:
+class Said(NamedTuple):
+    """What is concluded of a family, and of the heads of its tuned model: in a word, whether all planted ones are
+    critical, and whether another one is."""
+
+    verdict: Verdict
+    heads: str
+    found: bool
+    others: bool
+
+
+def said_of(family: Planted, seed: int) -> Said:
     """What is concluded of the family from finished runs."""
     models = {"base": (family.base, "base"), "tuned": (family.tuned, "safety")}
     with TemporaryDirectory() as folder:
-        for jobs, names in ((("behaviour", "direction", "steering"), ("base", "tuned")), (("transplant",), ("tuned",))):
+        for jobs, names in ((MAP, ("base", "tuned")), (("transplant",), ("tuned",))):
             for name in names:
                 circuit, stage = models[name]
                 _run(Path(folder), name, stage, circuit.model(name, seed), jobs, seed)
         (tuning,) = compare(stored_runs(Path(folder))).tunings
-        return tuning.verdict
+        critical = {
+            (row["layer"], row["head"]): int(np.sign(row["share"]))
+            for row in tuning.after.rows("patching/heads")
+            if row["critical"]
+        }
+        outcome = tuning.after.outcome("patching/outcome")
+        planted = family.tuned.heads
+        return Said(
+            tuning.verdict,
+            outcome.value if outcome else "",
+            planted.items() <= critical.items(),
+            not critical.keys() <= planted.keys(),
+        )
 
 
 def _run(folder: Path, name: str, stage: str, model: LoadedModel, jobs: Sequence[str], seed: int) -> None:
-    steered: dict[str, Any] = QUICK | {"strengths": [1.0], "curve_controls": 1}
+    steered: dict[str, Any] = QUICK | {"strengths": [1.0], "curve_controls": 1, "random_sets": 40}
     brought: dict[str, Any] = {"max_new_tokens": 3, "prompts": 8, "source": str(folder)}
     methods = composed(*jobs, null_directions=19, **(brought if "transplant" in jobs else steered))
     config = {"model": {"name": name, "family": "planted", "stage": stage}, "method": dict.fromkeys(jobs)}
@@ -172,6 +218,10 @@ def _run(folder: Path, name: str, stage: str, model: LoadedModel, jobs: Sequence
             store.save(result)
 
 
+def _counted(words: Counter[str]) -> str:
+    return ", ".join(f"{word} {n}" for word, n in words.most_common())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=40, help="families of each kind")
@@ -181,17 +231,20 @@ def main() -> int:
     torch.set_num_threads(1)
     for family in (one for one in FAMILIES if one.name in given.only):
         started = time.perf_counter()
-        verdicts = [verdict_of(family, seed) for seed in range(given.first, given.first + given.seeds)]
+        said = [said_of(family, seed) for seed in range(given.first, given.first + given.seeds)]
+        verdicts = [one.verdict for one in said]
         words = Counter(one.value for one in verdicts)
         wrong = given.seeds - words[family.word] - words[OPEN] * (family.word != OPEN)
         low, high = wilson(wrong, given.seeds)
         seconds = time.perf_counter() - started
-        said = ", ".join(f"{word} {n}" for word, n in words.most_common())
         print(
-            f"{family.name:36}{family.word:16}{said:40} wrong {wrong / given.seeds:.1%} [{low:.1%}, {high:.1%}], "
-            f"{seconds:.0f} s",
+            f"{family.name:36}{family.word:16}{_counted(words):40} wrong {wrong / given.seeds:.1%} "
+            f"[{low:.1%}, {high:.1%}], {seconds:.0f} s",
             flush=True,
         )
+        heads = Counter(one.heads for one in said)
+        found, others = sum(one.found for one in said), sum(one.others for one in said)
+        print(f"    heads: {_counted(heads)}; all planted ones critical {found}, others {others}", flush=True)
         why = Counter(one.evidence[0] for one in verdicts if one.value != family.word)
         for sentence, n in why.most_common(3):
             print(f"    {n} x {sentence}", flush=True)
