@@ -84,9 +84,9 @@ def held_out(harmful: np.ndarray, harmless: np.ndarray, prefix: str = "") -> Tab
     return Table("direction/held_out", ("kind", "prompt", "projection", "probe_correct"), rows)
 
 
-def place(separation: float, vector: Sequence[float], refuses: bool) -> list[Result]:
+def place(separation: float, vector: Sequence[float], refuses: bool, chosen: str = "selected") -> list[Result]:
     """What `direction` says of a model that separates this far, and chose this direction if it refuses."""
-    value = "selected" if refuses else "no_refusal_behaviour"
+    value = chosen if refuses else "no_refusal_behaviour"
     metadata = {"positions": "[-1]", "template_hash": "x", "model": "m"}
     shuffled = torch.randn(1, 3, 20, len(vector), generator=torch.Generator().manual_seed(len(value)))
     tensors = {"mean_difference_all": torch.tensor(vector)[None, None].repeat(1, 3, 1), "shuffled": shuffled}
@@ -141,7 +141,12 @@ def matrix(source: Reading, outcome: str, **figures: Any) -> Table:
 
 
 def twins(
-    folder: Path, separation: float = 2.0, vector: float = 1.0, refuses: float = 0.9, along: float | None = None
+    folder: Path,
+    separation: float = 2.0,
+    vector: float = 1.0,
+    refuses: float = 0.9,
+    along: float | None = None,
+    chosen: str = "selected",
 ) -> tuple[Reading, Reading, list[Reading]]:
     """A base model, one that was tuned from it, and where `along` says what came of it, a transplant between them."""
     axis, other = np.eye(400)[:2]
@@ -149,7 +154,7 @@ def twins(
     base = a_run(
         folder, "base", "base", [refusing(0.1), *place(separation, mixed, False), separability(separation + 0.5)]
     )
-    tuned = a_run(folder, "tuned", "safety", [refusing(refuses), *place(3.0, axis.tolist(), True), *steered()])
+    tuned = a_run(folder, "tuned", "safety", [refusing(refuses), *place(3.0, axis.tolist(), True, chosen), *steered()])
     if along is None:
         return base, tuned, []
     results = [matrix(base, "steers"), decomposition(base, along)]

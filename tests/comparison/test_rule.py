@@ -67,7 +67,7 @@ def test_the_word(word: str, found: Measured) -> None:
         (replace(REFUSES_MORE, separation=Bounds(0.9, 0.5, 1.3)), "neither certainly tells"),
         (replace(REFUSES_MORE, separation=Bounds(NAN, NAN, NAN)), "neither certainly tells"),
         (replace(REFUSES_MORE, parts={}), "was not decomposed"),
-        (replace(REFUSES_MORE, parts={}, selected=False), "no direction was selected"),
+        (replace(REFUSES_MORE, parts={}, chosen=False), "no direction was selected"),
         (replace(REFUSES_MORE, parts={"add": parts(0.9, 1.1)}), "was not decomposed"),
         (replace(REFUSES_MORE, parts=both(0.9, 1.1, own=1.5)), "Ablating and adding the later model's direction"),
         (replace(REFUSES_MORE, confirmed=None), "was not tried"),

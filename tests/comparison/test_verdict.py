@@ -38,6 +38,19 @@ def test_the_verdict_says_what_it_rests_on(tmp_path: Path) -> None:
         assert part in sentence
 
 
+def test_a_nearest_miss_decides_and_is_told(tmp_path: Path) -> None:
+    found = verdict_on(*twins(tmp_path, along=1.0, chosen="nearest_miss"))
+    assert found.value == "coupling"
+    assert "The later model's direction is a nearest miss" in found.sentence
+    assert "nearest miss" not in verdict_on(*twins(tmp_path / "selected", along=1.0)).sentence
+
+
+def test_where_none_was_chosen_it_is_open(tmp_path: Path) -> None:
+    found = verdict_on(*twins(tmp_path, along=1.0, chosen="none"))
+    assert found.value == "open"
+    assert "no direction was selected" in found.sentence
+
+
 def test_without_figures_the_verdict_is_open(tmp_path: Path) -> None:
     runs = [a_run(tmp_path, name, stage) for name, stage in (("a", "base"), ("b", "chat"))]
     assert verdict(*runs, [], []).value == "open"

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rcm.directions.selection import select
+from rcm.directions.selection import Selection, select
 
 PUBLISHED = Path(__file__).parents[3] / "shared/data/selection"
 SURVIVORS = {"qwen-1_8b-chat": 12, "gemma-2b-it": 13, "meta-llama-3-8b-instruct": 25}
@@ -25,11 +25,16 @@ def grids(name: str) -> tuple[dict, tuple[np.ndarray, ...]]:
     return stored["published"], tuple(arrays)
 
 
+def place(of: Selection) -> tuple[int, int]:
+    assert of.best is not None
+    return of.best.position, of.best.layer
+
+
 @pytest.mark.parametrize("name", SURVIVORS)
 def test_published_choices_come_out(name: str) -> None:
     published, (bypass, induce, kl) = grids(name)
     chosen = select(bypass, induce, kl)
-    assert (chosen.position, chosen.layer) == (published["pos"], published["layer"])
+    assert place(chosen) == (published["pos"], published["layer"])
     assert chosen.survivors == SURVIVORS[name]
     assert chosen.ranked[0].failed == ()
 
@@ -58,7 +63,7 @@ def test_equals_brute_force_with_unknown_figures() -> None:
         ]
         chosen = select(bypass, induce, kl)
         assert chosen.survivors == len(passing)
-        assert (chosen.position, chosen.layer) == (min(passing)[1:] if passing else (None, None))
+        assert not passing or place(chosen) == min(passing)[1:]
 
 
 def test_thresholds_are_inclusive() -> None:
@@ -71,10 +76,18 @@ def test_thresholds_are_inclusive() -> None:
 def test_none_names_the_nearest_misses() -> None:
     bypass, induce, kl = np.array([[0.0, -5.0, -3.0]]), np.array([[-1.0, 1.0, 1.0]]), np.array([[0.5, 0.4, 0.01]])
     chosen = select(bypass, induce, kl, max_depth=0.67)
-    assert (chosen.position, chosen.layer, chosen.survivors) == (None, None, 0)
-    assert chosen.ranked[0][:2] == (-1, 1)
-    assert chosen.ranked[0].failed == ("kl",)
-    assert chosen.ranked[1].failed == ("depth",)
+    assert chosen.survivors == 0
+    assert [one.layer for one in chosen.ranked] == [1, 0], "what is too deep is no miss"
+    assert [one.failed for one in chosen.ranked] == [("kl",), ("kl", "induce")]
+    assert [one.excess for one in chosen.ranked] == pytest.approx([0.3, 1.4])
+
+
+def test_what_does_nothing_is_no_near_miss() -> None:
+    """It harms nothing either: only that refusing stays likely tells it from one that is nearly selected."""
+    bypass, induce, kl = np.array([[6.0, -2.0, -8.0]]), np.array([[-0.01, 0.5, 3.0]]), np.array([[0.0, 0.3, 2.0]])
+    near = select(bypass, induce, kl, max_depth=1.1)
+    assert (near.survivors, place(near)) == (0, (-1, 1))
+    assert [one.layer for one in near.ranked] == [1, 2, 0]
 
 
 def test_nothing_known_selects_nothing() -> None:

@@ -120,17 +120,29 @@ def test_less_work_makes_the_same_choice(found: dict) -> None:
 def test_shuffled_labels_select_nothing() -> None:
     settings = method("direction", filter=False)
     found = reported(settings, planted_model(), shuffled(planted_prompts()))
-    assert found["direction/outcome"].value in ("none", "no_refusal_behaviour")
+    assert found["direction/outcome"].value in ("nearest_miss", "no_refusal_behaviour")
     assert found["direction/separation"].value < 2
-    assert np.isnan(found["direction/bypass"].value)
 
 
 def test_no_survivor_is_told_with_the_nearest_misses() -> None:
-    settings = method("direction", max_kl=0.0)
-    found = reported(settings, planted_model(), planted_prompts())
-    assert found["direction/outcome"].value == "none"
-    assert "layer 3" in found["direction/outcome"].because
-    assert "fails kl" in found["direction/outcome"].because
+    """And it is gone on with the first of them, marked as such."""
+    found = reported(method("direction", max_kl=0.0), planted_model(), planted_prompts())
+    outcome = found["direction/outcome"]
+    assert (outcome.value, outcome.complete, outcome.tag) == ("nearest_miss", True, "selection: nearest_miss")
+    assert "the nearest: position -1, layer 3" in outcome.because
+    assert "fails kl" in outcome.because
+    assert found["direction/layer"].value == 3
+    for name in ("bypass", "induce", "kl", "separation", "probe_accuracy", "auroc"):
+        assert found[f"direction/{name}"].caveat == "nearest miss"
+    assert found["direction/bypass"].value < 0
+
+
+def test_strictly_no_survivor_is_none() -> None:
+    found = reported(method("direction", max_kl=0.0, strict=True), planted_model(), planted_prompts())
+    assert (found["direction/outcome"].value, found["direction/outcome"].complete) == ("none", False)
+    assert "the nearest: position -1, layer 3" in found["direction/outcome"].because
+    assert np.isnan(found["direction/bypass"].value)
+    assert not any(one.caveat for one in found.values() if hasattr(one, "caveat"))
 
 
 def test_model_that_never_refuses_has_nothing_to_select() -> None:

@@ -23,7 +23,8 @@ from rcm.judges.named import named
 from rcm.methods.steering import _conclusion
 from rcm.models import LoadedModel
 from rcm.prompts import Part, Prompt, Split, texts
-from rcm.record.results import Line, Outcome
+from rcm.record.results import Line, Outcome, Scalar
+from rcm.running.summary import summary
 from rcm.stats import trend, wilson
 from rcm.steering.budget import Way, strengths, strengths_at
 from rcm.steering.coherence import distinct, longest_repeat
@@ -39,6 +40,7 @@ from tests.planted import (
     LAYERS,
     REFUSAL_AXIS,
     WIDTH,
+    by_name,
     composed,
     known,
     method,
@@ -429,11 +431,28 @@ def test_ends_of_turn_end_replies() -> None:
 
 
 def test_without_direction_nothing_is_steered() -> None:
-    settings = composed("direction", "steering", **QUICK, max_kl=0.0)
+    settings = composed("direction", "steering", **QUICK, max_kl=0.0, strict=True)
     found = reported(settings, planted_model(), planted_prompts())
     assert found["steering/outcome"].value == "none"
     assert np.isnan(found["steering/force_rate"].value)
     assert "steering/transcripts" not in found
+
+
+def test_a_nearest_miss_steers_and_is_marked_everywhere() -> None:
+    """By the same direction, the figures are those of a selected one."""
+    missed, selected = (
+        reported(composed("direction", "steering", **QUICK, max_kl=kl), planted_model(), planted_prompts())
+        for kl in (0.0, 0.1)
+    )
+    assert [one["direction/outcome"].value for one in (missed, selected)] == ["nearest_miss", "selected"]
+    steered = {name: one for name, one in missed.items() if name.startswith("steering/")}
+    assert steered.keys() == {name for name in selected if name.startswith("steering/")}
+    assert {one.caveat for one in steered.values()} == {"nearest miss"}
+    assert steered["steering/force_rate"].value == selected["steering/force_rate"].value == 1
+    assert steered["steering/outcome"].because.startswith("Of a nearest miss, no selected direction.")
+    assert not any(one.caveat for one in selected.values() if hasattr(one, "caveat"))
+    met = by_name(summary([one for one in steered.values() if isinstance(one, Scalar)]))["summary/outcome"]
+    assert met.because.endswith("Of a nearest miss: force rate, suppress rate.")
 
 
 def test_redaction_of_suppressed_prompts() -> None:

@@ -46,7 +46,9 @@ def deaf() -> LoadedModel:
 QUICK = {"max_new_tokens": 3, "kl_prompts": 2, "compared_prompts": 2, "plain_texts": 2, "strengths": [1.0]}
 
 
-def run_of(model: LoadedModel, folder: Path, name: str = "tuned", job: tuple[str, ...] = ("direction",)) -> Path:
+def run_of(
+    model: LoadedModel, folder: Path, name: str = "tuned", job: tuple[str, ...] = ("direction",), **settings: Any
+) -> Path:
     """A finished run of this model."""
     run = Run(
         name[:8],
@@ -56,7 +58,7 @@ def run_of(model: LoadedModel, folder: Path, name: str = "tuned", job: tuple[str
         {"started": name},
     )
     run.directory.mkdir(parents=True)
-    methods = composed(*job, **QUICK | {"pairs": 10, "random_sets": 10} if job == MAP else {})
+    methods = composed(*job, **settings | (QUICK | {"pairs": 10, "random_sets": 10} if job == MAP else {}))
     with Store(run) as store:
         for result in reported(methods, model, planted_prompts()).values():
             store.save(result)
@@ -254,3 +256,14 @@ def test_a_direction_without_a_place_of_its_own_takes_this_models_length(tmp_pat
     run_of(quiet, tmp_path, "deaf")
     found = transplanted(tmp_path, planted_model(), prompts=8)
     assert found["transplant/outcome_from_deaf"].value == "steers"
+
+
+def test_a_nearest_miss_is_decomposed_and_told_as_one(tmp_path: Path) -> None:
+    run_of(planted_model(), tmp_path, "tuned", max_kl=0.0)
+    run_of(deaf(), tmp_path, "deaf")
+    found = transplanted(tmp_path, planted_model(), prompts=8)
+    matrix = found["transplant/matrix"]
+    assert dict(zip(matrix.columns, matrix.rows[0], strict=True))["place"] == "this model's choice (nearest miss)"
+    assert "(place: this model's choice (nearest miss))" in found["transplant/outcome_from_deaf"].because
+    assert len(found["transplant/decomposition"].rows) == 2
+    assert found["transplant/decomposition"].caveat == "nearest miss"

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from rcm.record.results import Adapter, Table, Tensors
+from rcm.record.results import Adapter, Outcome, Table, Tensors
 from rcm.record.run import Run
 from rcm.record.storage import Store
 from rcm.record.stored import stored_runs
@@ -88,6 +88,15 @@ def test_an_offline_run_is_published_later_and_only_once(
         assert has_everything(wandb_server.run("rcm", run.id), recorded(run))
     assert len(wandb_server.artifacts) == 7
     assert not list(Path.cwd().iterdir())  # the client's logs lie with the run
+
+
+@pytest.mark.parametrize("mode", [ONLINE, OFFLINE])
+def test_an_outcome_tags_its_run(wandb_server: WandbServer, run: Run, mode: Wandb) -> None:
+    track(mode, run, [Outcome("direction/outcome", "nearest_miss", "", tag="selection: nearest_miss")])
+    if mode is OFFLINE:
+        assert sync(run) == 0
+    wanted = {"behaviour", "direction", "pairs", "prefix", "selection: nearest_miss"}
+    assert set(wandb_server.run("rcm", run.id).tags) == wanted
 
 
 def test_what_did_not_arrive_is_told(wandb_server: WandbServer, run: Run, caplog: pytest.LogCaptureFixture) -> None:
