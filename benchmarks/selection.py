@@ -56,13 +56,14 @@ def main() -> None:
     differences = {name: float(np.nanmax(abs(getattr(ours, name) - getattr(theirs, name)))) for name in FIGURES}
     print("  largest difference of a figure: " + ", ".join(f"{name} {d:.1e}" for name, d in differences.items()))
     chosen = select(ours.bypass, ours.induce, ours.kl, **limits)
-    print(f"  chosen: position {chosen.position}, layer {chosen.layer}; {chosen.survivors} survivors scored", end="")
+    place = (chosen.best.position, chosen.best.layer) if chosen.best else (None, None)
+    print(f"  chosen: position {place[0]}, layer {place[1]}; {chosen.survivors} survivors scored", end="")
     if len(sample) == len(cells):
         plainly = select(theirs.bypass, theirs.induce, theirs.kl, **limits)
-        assert (chosen.position, chosen.layer) == (plainly.position, plainly.layer), plainly
+        assert plainly.best is None or place == (plainly.best.position, plainly.best.layer), plainly
         print(", and plain chooses the same", end="")
     figures = {"plain": seconds, "ours": ours_seconds, "ratio": seconds / ours_seconds, "differences": differences}
-    print("\n" + json.dumps({"options": vars(options), **figures, "position": chosen.position, "layer": chosen.layer}))
+    print("\n" + json.dumps({"options": vars(options), **figures, "position": place[0], "layer": place[1]}))
 
 
 @torch.inference_mode()
