@@ -1,4 +1,5 @@
-# make demo: map refusal in a real model and in two tunings of it, one that refuses and one that does not, then the page. make test: everything that CI runs.
+# make demo: map refusal in a real model and in two tunings of it, one that refuses and one that does not, then the page;
+# then what the directions of the others do in the one that refuses, and the page again. make test: everything that CI runs.
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
@@ -13,6 +14,8 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(RUN) launch.py experiment=demo
+	$(RUN) -m rcm.report runs --out page
+	$(RUN) launch.py experiment=transplant
 	$(RUN) -m rcm.report runs --out page
 
 test: install
