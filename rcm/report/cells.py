@@ -20,17 +20,19 @@ Standing = Literal["met", "not met", "not measured", ""]
 
 @dataclass(frozen=True)
 class Cell:
-    """`details` stand beneath, one to a line. `drawn` is the scalar to draw as an interval."""
+    """`details` stand beneath, one to a line, and the `caveat` right beside. `drawn` is the scalar to draw as an
+    interval."""
 
     text: str
     details: Sequence[str] = ()
     standing: Standing = ""
     drawn: Scalar | None = None
+    caveat: str = ""
 
     @property
     def detail(self) -> str:
-        """In one line."""
-        return "; ".join(self.details)
+        """Caveat and details in one line."""
+        return "; ".join(lines(self.caveat, *self.details))
 
 
 def lines(*parts: str) -> tuple[str, ...]:
@@ -44,7 +46,7 @@ def of_scalar(scalar: Scalar | None, reading: Reading, name: str, absent: str) -
         return Cell(NOTHING, (_why_missing(scalar, reading, name, absent),), "not measured")
     standing: Standing = "" if scalar.met is None else "met" if scalar.met else "not met"
     drawn = scalar if scalar.unit == "share" or scalar.target is not None else None
-    return Cell(in_unit(scalar.unit)(scalar.value), lines(behind(scalar), scalar.caveat), standing, drawn)
+    return Cell(in_unit(scalar.unit)(scalar.value), lines(behind(scalar)), standing, drawn, scalar.caveat)
 
 
 def of_scalars(scalars: Sequence[Scalar], reading: Reading, name: str, absent: str) -> Cell:
@@ -72,7 +74,7 @@ def of_outcome(outcome: Outcome | None, reading: Reading, name: str) -> Cell:
     """The word, with spaces, and the reason beneath."""
     if outcome is None:
         return Cell(NOTHING, lines(reading.why_without(name) or NOT_REPORTED))
-    return Cell(titled(outcome.value.replace("_", " "), outcome.caveat), lines(outcome.because))
+    return Cell(outcome.value.replace("_", " "), lines(outcome.because), caveat=outcome.caveat)
 
 
 def titled(title: str, caveat: str) -> str:

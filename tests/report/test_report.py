@@ -431,6 +431,7 @@ def test_figures_with_one_row_share_it(tmp_path: Path) -> None:
         (Scalar("m/x", NAN, n=0, counts="coins"), "– not measured There were no coins to count."),
         (Scalar("m/x", NAN, n=0, absent="It has no coin."), "– not measured It has no coin."),
         (Scalar("m/x", NAN, unit="share", target=0.5), "– not measured The run did not report it."),
+        (Scalar("m/x", 0.5, target=0.4, caveat="by guess"), "0.5 ✓ met by guess"),
         (Scalar("m/x", 12.0, unit="count"), "12"),
         (Scalar("m/x", 1.5, unit="bits", target=1.0), "m/x > 1 bits 1.5 bits ✓ met"),
         (Scalar("m/x", 0.3, good="low", hint="of coins"), "of coins; low is good 0.3"),
@@ -546,6 +547,30 @@ def test_a_method_that_nobody_knows_shows_everything(tmp_path: Path) -> None:
         "replies under the lens",
     ):
         assert text in markdown
+
+
+def test_a_caveat_stands_wherever_the_result_does(tmp_path: Path) -> None:
+    """On the page, in its twin and in the paper, beside what has one, and nothing else."""
+    marked = [replace(one, caveat="by guess") for one in lens()]  # type: ignore[arg-type]
+    shared = [Scalar("logit_lens/a", 1.5, label="KL", row="prices", caveat="by guess")]
+    store(a_run(tmp_path, "smol", "base", methods=["logit_lens"]), [*marked, *shared])
+    store(a_run(tmp_path, "other", "base", methods=["logit_lens"]), lens())
+    page, twin = write(tmp_path, tmp_path / "page", paper=True)
+    shown, markdown = words_of(page.read_text()), twin.read_text()
+    for text in (
+        "late decision by guess The lens",
+        "3.5 blocks by guess 95 %",
+        "61.0 % ✓ met by guess",
+        "KL 1.5 (by guess)",
+        "smol (by guess) The first 12 rows.",
+        "smol: replies under the lens (by guess), 1 reply",
+    ):
+        assert text in shown
+    assert page.read_text().count("<figcaption>smol (by guess)</figcaption>") == 2  # map and curve
+    for text in ("3.5 blocks; by guess; 95 %", "replies under the lens (by guess)"):
+        assert text in markdown
+    assert "by guess" in "".join(one.read_text() for one in (tmp_path / "page/paper").rglob("*.csv"))
+    assert "other (by guess)" not in shown
 
 
 def test_a_run_without_labels_shows_names(tmp_path: Path) -> None:
