@@ -27,7 +27,9 @@ MAPS = (
     ("probe_accuracy", "probe accuracy", "accuracy", 0.5, "Of a logistic probe; one half is chance."),
 )
 READ_ON_ALL = "bypass, induce and KL on those that were kept, separation, AUROC and probe accuracy on all"
-OUTLINED = "Outlined: the chosen place, or without a selected direction the most separable one."
+OUTLINED = (
+    "Outlined: the chosen place (selected, or the nearest miss), or where none was chosen the most separable one."
+)
 
 
 def maps(
@@ -78,6 +80,36 @@ def candidates(
     ]
     hint = f"Scored on validation prompts: {READ_ON_ALL}."
     return Table("direction/candidates", columns, rows, "candidates", hint, shown)
+
+
+def other_limits(positions: Sequence[int], scores: Scores, max_depth: float, min_induce: float) -> Table:
+    """What would be selected if another KL were allowed: the candidates that no other one beats in both KL and bypass,
+    of those that induce and are not too deep. Those that were scored suffice for it, from the least KL among them on.
+    """
+    deepest = int(max_depth * scores.kl.shape[1])
+    able = [cell for cell in np.ndindex(*scores.kl.shape) if cell[1] < deepest and scores.induce[cell] >= min_induce]
+    rows: list[tuple[int | float, ...]] = []
+    for row, layer in sorted((cell for cell in able if scores.kl[cell] >= 0), key=lambda cell: scores.kl[cell]):
+        kl, bypass, induce = (float(grid[row, layer]) for grid in (scores.kl, scores.bypass, scores.induce))
+        if not rows or bypass < rows[-1][3]:
+            rows.append((positions[row], layer, kl, bypass, induce))
+    shown = [
+        Column("kl", "from a max_kl of", "nats", "up to the next row's"),
+        Column("position", "position", "index"),
+        Column("layer", "layer", "index"),
+        Column("bypass", "bypass", "log-odds"),
+        Column("induce", "induce", "log-odds"),
+    ]
+    return Table(
+        "direction/other_limits",
+        ("position", "layer", "kl", "bypass", "induce"),
+        rows,
+        "selected at other limits",
+        "Which candidate would be selected if ablating were allowed to cost harmless prompts more, and what it does on "
+        "validation prompts. The more is allowed, the more ablating takes away: how much of it is refusing, steering "
+        "beside controls tells.",
+        shown,
+    )
 
 
 def separability_table(positions: Sequence[int], fits: Fits, test: Recorded, clusters: Sequence[str]) -> Table:

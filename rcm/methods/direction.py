@@ -38,7 +38,7 @@ from rcm.directions.held_out import (
     held_out_separation,
     probe_accuracies_of_null,
 )
-from rcm.directions.places import CAUSAL, by_layer, candidates, maps, separability_table
+from rcm.directions.places import CAUSAL, by_layer, candidates, maps, other_limits, separability_table
 from rcm.directions.readability import Fits, Readability, readability
 from rcm.directions.recorded import Recorded, kept, mean_differences
 from rcm.directions.refusal_direction import NEAREST_MISS, NONE, SELECTED, TOO_FEW, RefusalDirection
@@ -147,6 +147,8 @@ class Direction(Method):
         yield Scalar("direction/layer", layer, unit="index", label="layer", hint="the input of this block, from 0")
         yield from maps(model, positions, scores, readable, cell)
         yield candidates(positions, mean_difference, scores, readable)
+        if stop is None:
+            yield other_limits(positions, scores, self.max_depth, self.min_induce)
         categories = {prompt.text: prompt.category for side in prompts.test for prompt in side}
         shuffled = shuffled_controls(*scored["training"].at(row, layer), self.null_directions, seed)
         found = _found(mean_difference[cell], scored["training"], positions, cell, shuffled, tokens, outcome)

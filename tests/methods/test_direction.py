@@ -7,7 +7,10 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from rcm.directions.causal import Scores
 from rcm.directions.fit import mean_difference, principal_direction, probe, probe_direction, unit
+from rcm.directions.places import other_limits
+from rcm.directions.selection import select
 from rcm.errors import InputError
 from rcm.execution.passes import last_logits
 from rcm.prompts import Part, Split, texts
@@ -135,6 +138,25 @@ def test_no_survivor_is_told_with_the_nearest_misses() -> None:
     for name in ("bypass", "induce", "kl", "separation", "probe_accuracy", "auroc"):
         assert found[f"direction/{name}"].caveat == "nearest miss"
     assert found["direction/bypass"].value < 0
+    (row,) = (row for row in found["direction/other_limits"].rows if row[1] == 3)
+    assert row[2] > 0, "what it would take to select it"
+
+
+def test_what_other_limits_would_select() -> None:
+    """At every limit on KL from the least that was scored on, what `select` says."""
+    draw = np.random.default_rng(0)
+    for _ in range(20):
+        bypass, induce, kl = draw.normal(size=(3, 2, 10))
+        scores = Scores(bypass, induce, np.abs(kl))
+        scores.kl[draw.random(kl.shape) < 0.2] = np.nan
+        rows = other_limits((-2, -1), scores, 0.8, 0.0).rows
+        assert rows
+        for limit in np.linspace(0, 3, 31):
+            chosen = select(scores.bypass, scores.induce, scores.kl, max_kl=limit)
+            within = [row for row in rows if row[2] <= limit]
+            assert bool(chosen.survivors) == bool(within)
+            if chosen.survivors:
+                assert chosen.ranked[0][:5] == (*within[-1][:2], within[-1][3], within[-1][4], within[-1][2])
 
 
 def test_strictly_no_survivor_is_none() -> None:
