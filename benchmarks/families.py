@@ -61,7 +61,14 @@ CONTENT = 4.0  # how strongly the head writes which letters there are
 ANSWERS = 19.0  # how much answering weighs what every prompt has; at 15 some harmless prompts are hardly answered
 NOISE = 0.002  # on all weights
 SIZES = (96, 24, 48)
-QUICK = {"max_new_tokens": 3, "control_tokens": 3, "kl_prompts": 2, "compared_prompts": 2, "plain_texts": 1}
+QUICK = {
+    "prompts": 24,
+    "max_new_tokens": 3,
+    "control_tokens": 3,
+    "kl_prompts": 2,
+    "compared_prompts": 2,
+    "plain_texts": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -205,7 +212,7 @@ def said_of(family: Planted, seed: int) -> Said:
 
 
 def _run(folder: Path, name: str, stage: str, model: LoadedModel, jobs: Sequence[str], seed: int) -> None:
-    steered: dict[str, Any] = QUICK | {"strengths": [1.0], "curve_controls": 1, "random_sets": 40}
+    steered: dict[str, Any] = QUICK | {"strengths": [1.0], "curve_controls": 1, "random_sets": 40, "effect_prompts": 8}
     brought: dict[str, Any] = {"max_new_tokens": 3, "prompts": 8, "source": str(folder)}
     methods = composed(*jobs, null_directions=19, **(brought if "transplant" in jobs else steered))
     config = {"model": {"name": name, "family": "planted", "stage": stage}, "method": dict.fromkeys(jobs)}
