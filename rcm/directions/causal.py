@@ -166,8 +166,8 @@ class Search:
     def _least_excess(self, scores: Scores) -> float:
         """Of those that are known; infinite where none is."""
         figures = zip(scores.bypass.flat, scores.induce.flat, scores.kl.flat, strict=True)
-        known = (one for three in figures if (one := excess(*three, self.max_kl, self.min_induce)) == one)
-        return min(known, default=float("inf"))
+        every = (excess(*three, self.max_kl, self.min_induce) for three in figures)
+        return min((one for one in every if not np.isnan(one)), default=float("inf"))
 
     def _induce(self, cells: Sequence[Cell], scores: Scores) -> None:
         figures = self.scorer.induce(self._of(cells), [layer for _, layer in cells])

@@ -52,9 +52,8 @@ def excess(bypass: float, induce: float, kl: float, max_kl: float, min_induce: f
     Bypass has no limit in the paper. Here it counts where refusing stays likelier than not with the direction ablated,
     for a direction that does nothing harms nothing, and would be near otherwise.
     """
-    return sum(
-        max(0.0, beyond) if beyond == beyond else math.nan for beyond in (bypass, min_induce - induce, kl - max_kl)
-    )
+    beyond = (bypass, min_induce - induce, kl - max_kl)
+    return math.nan if any(map(math.isnan, beyond)) else sum(max(0.0, one) for one in beyond)
 
 
 def select(

@@ -69,6 +69,7 @@ from rcm.steering.replies import SteeredReply, categories, flipped, invalid, ste
 from rcm.steering.runner import SteeringRunner
 
 STEERED, UNSPECIFIC = "steered", "unspecific"
+BEHAVIOUR = "steering/behaviour"  # of the unsteered model
 UNTRIED = {
     "harmless": "No harmless prompt was answered before, so there was none to force.",
     "harmful": "No harmful prompt was refused before, so there was none to suppress.",
@@ -145,7 +146,8 @@ class Steering(Method):
         causes, nor in a model that does not refuse."""
         found = study[RefusalDirection]
         if found.chosen:
-            yield from map(found.marked, self._steered(study, found))
+            for result in self._steered(study, found):
+                yield result if result.name == BEHAVIOUR else found.marked(result)
         else:
             yield from _nothing(found.outcome.value, "No direction was selected, so there is none to steer by.")
 
@@ -279,7 +281,7 @@ def _behaviour(before: Sequence[SteeredReply], floor: float, seed: int) -> Refus
     """Whether the model refuses, by its unsteered replies."""
     of_kind = {kind: [one for one in before if one.trial.kind == kind] for kind in PROMPT_KINDS}
     judged = {kind: Judged([one.verdict for one in some], categories(some)) for kind, some in of_kind.items()}
-    found = refusal_behaviour("steering/behaviour", judged["harmful"], judged["harmless"], floor, seed)
+    found = refusal_behaviour(BEHAVIOUR, judged["harmful"], judged["harmless"], floor, seed)
     hint = "of the unsteered model, since no method before this one tested it"
     return RefusalBehaviour(replace(found.outcome, label="behaviour", hint=hint))
 
