@@ -124,10 +124,11 @@ FOUND = Scalar(
     hint="of replies that it had not seen",
     good="high",
     counts="replies",
+    caveat="by guess",
 )
 UNKNOWN = Scalar("probe/strength", float("nan"), target=1.0, label="add", unit="nats", row="needed strength")
 BARE = Scalar("probe/layer", 3)
-LOCALISED = Outcome("probe/outcome", "localised", "One layer is enough.", hint="or: spread")
+LOCALISED = Outcome("probe/outcome", "localised", "One layer is enough.", hint="or: spread", caveat="by guess")
 
 
 def test_what_figures_mean_arrives_with_them(run: Run) -> None:
@@ -152,6 +153,7 @@ def test_what_figures_mean_arrives_with_them(run: Run) -> None:
         "met": True,
         "good": "high",
         "hint": "of replies that it had not seen",
+        "caveat": "by guess",
     }
     assert (unknown["label"], unknown["unit"], unknown["value"]) == ("needed strength: add", "nats", None)
     assert (unknown["target"], unknown["met"], unknown["null"]) == (1.0, False, None)
@@ -166,6 +168,7 @@ def test_what_figures_mean_arrives_with_them(run: Run) -> None:
         "because": "One layer is enough.",
         "complete": True,
         "hint": "or: spread",
+        "caveat": "by guess",
     }
 
 
