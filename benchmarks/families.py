@@ -74,8 +74,8 @@ QUICK = {
 @dataclass(frozen=True)
 class Circuit:
     """`written`: how far harmful prompts move along each axis; `read`: how much refusing weighs each; `always`: how
-    much it weighs what every prompt has; `second`: how many times what the head writes of the trigger another head
-    writes, two layers on: a copy that is enough by itself, or, below zero, a suppressor."""
+    much it weighs what every prompt has; `second`: how much of the trigger another head writes, two layers on, in
+    weights of the first, which sees less normalised input: at 2.5 as much, below zero a suppressor."""
 
     written: Mapping[int, float] = field(default_factory=dict[int, float])
     read: Mapping[int, float] = field(default_factory=dict[int, float])
@@ -151,7 +151,7 @@ FAMILIES = (
     Planted("a new direction in its place", REPRESENTATION, Circuit({OLD: 16}), Circuit({NEW: 16}, {NEW: 8})),
     Planted("half of each", MIXED, Circuit({OLD: 16}), Circuit({OLD: 16, NEW: 16}, {OLD: 5, NEW: 5})),
     Planted(
-        "two heads, either enough", COUPLING, Circuit({OLD: 16}, second=1.0), Circuit({OLD: 16}, {OLD: 8}, second=1.0)
+        "two heads, either enough", COUPLING, Circuit({OLD: 16}, second=2.5), Circuit({OLD: 16}, {OLD: 8}, second=2.5)
     ),
     Planted("a suppressor", COUPLING, Circuit({OLD: 16}), Circuit({OLD: 16}, {OLD: 8}, second=-0.4)),
     Planted("the base cannot tell", BEHAVIOUR, Circuit(), Circuit({OLD: 16}, {OLD: 8})),
