@@ -8,6 +8,7 @@ from torch import Tensor
 from rcm.record.results import Adapter, Outcome, Result, Tensors
 
 SELECTED, NEAREST_MISS, NONE, TOO_FEW = "selected", "nearest_miss", "none", "too_few"
+CHOSEN = (SELECTED, NEAREST_MISS)  # by what they cause
 CAVEAT = "nearest miss"
 
 
@@ -31,7 +32,7 @@ class RefusalDirection:
     def chosen(self) -> bool:
         """Whether it was chosen by what it causes: selected by every filter, or the nearest miss. Else its place is
         merely the most separable one."""
-        return self.outcome.value in (SELECTED, NEAREST_MISS)
+        return self.outcome.value in CHOSEN
 
     def marked(self, result: Result) -> Result:
         """What was found by means of it; with a caveat where it is a nearest miss."""

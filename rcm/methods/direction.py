@@ -41,7 +41,7 @@ from rcm.directions.held_out import (
 from rcm.directions.places import CAUSAL, by_layer, candidates, maps, other_limits, separability_table
 from rcm.directions.readability import Fits, Readability, readability
 from rcm.directions.recorded import Recorded, kept, mean_differences
-from rcm.directions.refusal_direction import NEAREST_MISS, NONE, SELECTED, TOO_FEW, RefusalDirection
+from rcm.directions.refusal_direction import CHOSEN, NEAREST_MISS, NONE, SELECTED, TOO_FEW, RefusalDirection
 from rcm.directions.refusal_tokens import Opening, refusal_openings
 from rcm.directions.selection import Candidate, Selection, select
 from rcm.directions.stored import directions, harmless_activations
@@ -139,7 +139,7 @@ class Direction(Method):
         yield outcome
 
         readable = readability(fits, every["validation"])
-        chosen = choice.best if choice is not None and outcome.value in (SELECTED, NEAREST_MISS) else None
+        chosen = choice.best if choice is not None and outcome.value in CHOSEN else None
         row, layer = cell = _place(chosen, readable, len(positions))
         yield Scalar(
             "direction/position", positions[row], unit="index", label="position", hint="from the end of the prompt, -1"

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rcm.directions.fit import Vector
-from rcm.directions.refusal_direction import NEAREST_MISS, SELECTED
+from rcm.directions.refusal_direction import CHOSEN, NEAREST_MISS
 from rcm.errors import InputError
 from rcm.models import LoadedModel
 from rcm.record.results import Table, Tensors
@@ -41,7 +41,7 @@ class Source:
     def chosen(self) -> bool:
         """Whether its direction was chosen by what it causes: selected, or the nearest miss. Else its place is merely
         the most separable one."""
-        return self.run.metrics["direction/outcome"] in (SELECTED, NEAREST_MISS)
+        return self.run.metrics["direction/outcome"] in CHOSEN
 
     @property
     def nearest_miss(self) -> bool:
