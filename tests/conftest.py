@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from rcm.errors import InputError
 from rcm.models import LoadedModel
-from rcm.models.gguf import Gguf
+from rcm.models.gguf import PackagedGguf
 from rcm.models.random import Random
 from tests.wandb_server import KEY, WandbServer
 
@@ -126,7 +126,7 @@ def commit(name: str, revision: str = "main") -> str:
 def smollm2_folder() -> Path:
     """The packaged model, converted, where some run has done so already; it takes a download and half a minute."""
     settings: Any = OmegaConf.to_container(OmegaConf.load(ROOT / "conf/model/smollm2-135m.yaml"))
-    folder = Gguf(**{key: value for key, value in settings.items() if key != "_target_"}).checkpoint
+    folder = PackagedGguf(**{key: value for key, value in settings.items() if key != "_target_"}).checkpoint
     if not folder.is_dir():
         pytest.skip(f"{folder} is not there; any run with model=smollm2-135m makes it")
     return folder

@@ -41,13 +41,14 @@ class Weights(NamedTuple):
 class Model(Settings):
     """What every checkpoint says of itself; subclasses add where it comes from.
 
-    `family`: models that may be compared with one another. `stage`: what training it has behind it. `adapter`: a LoRA
+    `family`: models that may be compared with one another; null stands alone. `stage`: what training it has behind it;
+    null is not known. `adapter`: a LoRA
     folder, or `packaged:NAME` for one that rcm ships. `refusal_tokens`: the tokens that open a refusal, as text or ids;
     null finds them.
     """
 
-    family: str
-    stage: Stage
+    family: str | None
+    stage: Stage | None
     dtype: Literal["float32", "bfloat16"]
     adapter: str | None
     refusal_tokens: tuple[int | str, ...] | None

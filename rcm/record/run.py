@@ -38,7 +38,7 @@ class Run:
     def label(self) -> str:
         """The model's name for people: of its option, or of its folder or file; with what else tells weights apart."""
         model: Mapping[str, Any] = self.config.get("model", {})
-        name = Path(model["path"]).name if model.get("path") else self.choices.get("model", "")
+        name = Path(model["path"]).name.removesuffix(".gguf") if model.get("path") else self.choices.get("model", "")
         revision, adapter = model.get("revision"), model.get("adapter")
         name += f"@{str(revision)[:12]}" if revision not in (None, "main") else ""
         own = adapter is None or str(adapter).startswith(PACKAGED)

@@ -22,7 +22,7 @@ from torch import nn
 import rcm.models.gguf
 from rcm.execution.passes import last_logits
 from rcm.models import LoadedModel, Model
-from rcm.models.gguf import Gguf
+from rcm.models.gguf import Gguf, PackagedGguf
 from rcm.models.hub import Folder, Hub
 from rcm.models.loaded import longest_prompt, twin_of
 from rcm.models.points import points_of
@@ -55,7 +55,7 @@ def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def weights(_: Model) -> None:
         pytest.fail("weights were loaded")
 
-    for kind in (Folder, Hub, Gguf):
+    for kind in (Folder, Hub, Gguf, PackagedGguf):
         monkeypatch.setattr(kind, "weights", weights)
 
 
@@ -359,9 +359,9 @@ def test_an_adapter_that_rcm_does_not_ship(sentence: Sentence):
 INNER = "fake_package/tiny.Q8.gguf"
 
 
-def write_gguf(file: Path) -> None:
-    """A llama of one layer, with the byte tokenizer, as llama.cpp would have it."""
-    writer = GGUFWriter(file, "llama")
+def write_gguf(file: Path, architecture: str = "llama", without: str = "") -> None:
+    """A llama of one layer, with the byte tokenizer, as llama.cpp would have it; `without` one of its tensors."""
+    writer = GGUFWriter(file, architecture)
     writer.add_context_length(256)
     writer.add_embedding_length(32)
     writer.add_block_count(1)
@@ -383,7 +383,9 @@ def write_gguf(file: Path) -> None:
     draw = torch.Generator().manual_seed(0)
 
     def add(name: str, *shape: int) -> None:
-        writer.add_tensor(name, torch.randn(shape, generator=draw).numpy())
+        values = torch.randn(shape, generator=draw).numpy()
+        if name != without:
+            writer.add_tensor(name, values)
 
     add("token_embd.weight", 259, 32)
     add("output_norm.weight", 32)
@@ -442,10 +444,10 @@ def pip(monkeypatch: pytest.MonkeyPatch, gguf_file: Path) -> Iterator[Pip]:
     return stand_in
 
 
-def packaged(gguf: Path, **fields: Any) -> Gguf:
+def packaged(gguf: Path, **fields: Any) -> PackagedGguf:
     sha256 = hashlib.sha256(gguf.read_bytes()).hexdigest()
     given = {"package": "fake-package", "version": "1.0", "file": INNER, "sha256": sha256, "path": None}
-    return settings(Gguf, **{**given, **fields})
+    return settings(PackagedGguf, **{**given, **fields})
 
 
 def test_a_gguf_is_fetched_and_converted_once(pip: Pip, cache: Path, gguf_file: Path):
@@ -469,6 +471,61 @@ def test_a_gguf_is_fetched_and_converted_once(pip: Pip, cache: Path, gguf_file: 
     assert last_logits(loaded, PROMPTS).isfinite().all()
     from_file = packaged(gguf_file, path=str(gguf_file))
     assert torch.equal(last_logits(from_file.load(CPU, "chat", 4), PROMPTS), last_logits(loaded, PROMPTS))
+
+
+def own(path: Path, **fields: Any) -> Gguf:
+    return settings(Gguf, path=str(path), **{"family": None, "stage": None, **fields})
+
+
+def test_a_gguf_of_the_users_by_its_path_alone(cache: Path, gguf_file: Path, caplog: pytest.LogCaptureFixture):
+    caplog.set_level("INFO")
+    model = own(gguf_file)
+    model.check(PROMPTS, "chat")
+    assert "model.family= and model.stage= would say with which" in caplog.text
+    loaded = model.load(CPU, "chat", 4)
+    digest = hashlib.sha256(gguf_file.read_bytes()).hexdigest()[:12]
+    assert [path.name for path in cache.iterdir()] == [f"tiny.Q8-{digest}"]
+    assert loaded.identity["revision"] == digest
+    assert loaded.template.tokens("Hi") == tokens_of(CHAT, "Hi")
+    same = packaged(gguf_file, path=str(gguf_file)).load(CPU, "chat", 4)
+    assert torch.equal(last_logits(loaded, PROMPTS), last_logits(same, PROMPTS))
+    caplog.clear()
+    own(gguf_file, family="tiny", stage="chat").check(PROMPTS, "chat")
+    assert "would say with which" not in caplog.text
+
+
+def test_a_file_that_was_written_again_is_another(cache: Path, gguf_file: Path, tmp_path: Path):
+    file = tmp_path / "tiny.gguf"
+    shutil.copy(gguf_file, file)
+    first = own(file).checkpoint
+    file.write_bytes(file.read_bytes() + b" ")
+    assert own(file).checkpoint != first
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda file: write_gguf(file, architecture="martian"), "martian"),
+        (lambda file: write_gguf(file, without="blk.0.ffn_up.weight"), "lacks 1 of the model's tensors"),
+        (lambda file: write_gguf(file, without="token_embd.weight"), "lacks 1 of the model's tensors"),
+        (lambda file: file.write_text("not a model"), "cannot read"),
+        (lambda file: file.write_bytes(b""), "cannot read"),
+        (lambda file: (write_gguf(file), file.write_bytes(file.read_bytes()[:-4000])), "cannot read"),
+        (lambda file: (write_gguf(file), file.write_bytes(file.read_bytes()[:900])), "cannot read"),
+        (lambda file: None, "There is no file"),
+    ],
+    ids=["unknown family", "a tensor short", "no embedding", "text", "empty", "cut tensors", "cut header", "absent"],
+)
+def test_a_gguf_that_cannot_be_read(
+    cache: Path, tmp_path: Path, sentence: Sentence, spoil: Callable[[Path], None], told: str
+):
+    file = tmp_path / "own.gguf"
+    spoil(file)
+    message = sentence(lambda: own(file).check(PROMPTS, "chat"))
+    assert told in message
+    assert str(file) in message
+    assert not cache.exists() or not list(cache.iterdir())
 
 
 def tokens_of(template: str, prompt: str) -> list[int]:
