@@ -24,6 +24,7 @@ from rcm.record.results import (
     Outcome,
     Result,
     Scalar,
+    Scatter,
     Table,
     Tensors,
     Transcripts,
@@ -145,6 +146,9 @@ def one_of_each() -> list[Result]:
             (Line("refusal", (0.1, nan), (0.0, nan), (0.2, nan)), Line("kl", (1.0, 2.0))),
             "x",
             "y",
+        ),
+        Scatter(
+            "stub/cloud", (0.5, nan), (1.0, -1.0), (nan, 2.0), ("first", "second"), "cost", "gain", "colour", (1,), 0.1
         ),
         Table("stub/candidates", ("layer", "text", "score"), (tuple(row), (2, "ü", 0.125))),
         Transcripts("stub/transcripts", ({"prompt": "Say “hi”", "completion": "hi\nthere", "strength": 1.5},)),

@@ -10,7 +10,7 @@ from rcm.directions.causal import Scores
 from rcm.directions.readability import Fits, Readability, readability, separability
 from rcm.directions.recorded import Recorded
 from rcm.models import LoadedModel
-from rcm.record.results import Column, Curve, Heatmap, Line, Table
+from rcm.record.results import Column, Curve, Heatmap, Line, Scatter, Table
 
 CAUSAL: Mapping[str, Mapping[str, Any]] = {
     "bypass": {"label": "bypass", "unit": "log-odds", "hint": "of refusing harmful prompts, ablated", "good": "low"},
@@ -27,6 +27,7 @@ MAPS = (
     ("probe_accuracy", "probe accuracy", "accuracy", 0.5, "Of a logistic probe; one half is chance."),
 )
 READ_ON_ALL = "bypass, induce and KL on those that were kept, separation, AUROC and probe accuracy on all"
+RINGED = "Ringed: the chosen one, selected or the nearest miss."
 OUTLINED = (
     "Outlined: the chosen place (selected, or the nearest miss), or where none was chosen the most separable one."
 )
@@ -80,6 +81,29 @@ def candidates(
     ]
     hint = f"Scored on validation prompts: {READ_ON_ALL}."
     return Table("direction/candidates", columns, rows, "candidates", hint, shown)
+
+
+def frontier(positions: Sequence[int], scores: Scores, cell: tuple[int, int], max_kl: float) -> Scatter:
+    """What ablating each scored candidate takes from refusing against what it costs, by whether adding it induces."""
+    scored = [one for one in np.ndindex(*scores.kl.shape) if not np.isnan(scores.kl[one] + scores.bypass[one])]
+    kl, bypass, induce = ([float(grid[one]) for one in scored] for grid in (scores.kl, scores.bypass, scores.induce))
+    return Scatter(
+        "direction/frontier",
+        kl,
+        bypass,
+        induce,
+        [f"position {positions[row]}, layer {layer}" for row, layer in scored],
+        "KL on harmless prompts, nats",
+        "bypass, log-odds",
+        "induce, log-odds",
+        marked=[scored.index(cell)] if cell in scored else [],
+        x_limit=max_kl,
+        log_x=True,
+        label="bypass against KL",
+        hint="A point for each candidate whose KL was scored (method.direction.exhaustive=true: all). Low and left is "
+        "good: ablating stops refusals of harmful validation prompts and leaves harmless ones as they were. Red: "
+        f"adding it makes harmless ones refused. Dashed: max_kl. {RINGED}",
+    )
 
 
 def other_limits(positions: Sequence[int], scores: Scores, max_depth: float, min_induce: float) -> Table:

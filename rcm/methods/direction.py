@@ -38,7 +38,7 @@ from rcm.directions.held_out import (
     held_out_separation,
     probe_accuracies_of_null,
 )
-from rcm.directions.places import CAUSAL, by_layer, candidates, maps, other_limits, separability_table
+from rcm.directions.places import CAUSAL, by_layer, candidates, frontier, maps, other_limits, separability_table
 from rcm.directions.readability import Fits, Readability, readability
 from rcm.directions.recorded import Recorded, kept, mean_differences
 from rcm.directions.refusal_direction import CHOSEN, NEAREST_MISS, NONE, SELECTED, TOO_FEW, RefusalDirection
@@ -148,6 +148,7 @@ class Direction(Method):
         yield from maps(model, positions, scores, readable, cell)
         yield candidates(positions, mean_difference, scores, readable)
         if stop is None:
+            yield frontier(positions, scores, cell, self.max_kl)
             yield other_limits(positions, scores, self.max_depth, self.min_induce)
         categories = {prompt.text: prompt.category for side in prompts.test for prompt in side}
         shuffled = shuffled_controls(*scored["training"].at(row, layer), self.null_directions, seed)

@@ -23,6 +23,7 @@ from rcm.record.results import (
     Outcome,
     Result,
     Scalar,
+    Scatter,
     Table,
     Tensors,
     Transcripts,
@@ -162,6 +163,10 @@ RESULT_KINDS: Mapping[str, tuple[Callable[..., Result], Mapping[str, Callable[[A
         {"values": _grid, "rows": tuple, "columns": tuple, "marked": lambda cells: tuple(map(tuple, cells))},
     ),
     "curve": (Curve, {"x": _figures, "lines": lambda lines: tuple(map(_line, lines))}),
+    "scatter": (
+        Scatter,
+        {"x": _figures, "y": _figures, "values": _figures, "points": tuple, "marked": tuple},
+    ),
     "table": (
         Table,
         {

@@ -190,6 +190,36 @@ class Curve:
     caveat: str = ""
 
 
+@dataclass(frozen=True)
+class Scatter:
+    """Points between two axes, coloured by a third figure; NaN where one is not known. `points`: what each is called.
+    `marked`: which of them to look at. `x_limit`, `y_limit`: where a limit lies. `log_x`: whether x is drawn by its
+    logarithm. `center`: of the colours, as in a heatmap."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+    values: Sequence[float]
+    points: Sequence[str]
+    x_label: str
+    y_label: str
+    value_label: str
+    marked: Sequence[int] = ()
+    x_limit: float | None = None
+    y_limit: float | None = None
+    log_x: bool = False
+    center: float | None = 0.0
+    label: str = ""
+    hint: str = ""
+    caveat: str = ""
+
+    @property
+    def drawable(self) -> list[int]:
+        """Which points have a place; by its logarithm none has that is not above zero."""
+        known = ((i, x, y) for i, (x, y) in enumerate(zip(self.x, self.y, strict=True)))
+        return [i for i, x, y in known if math.isfinite(x) and math.isfinite(y) and (x > 0 or not self.log_x)]
+
+
 class Column(NamedTuple):
     """How a column of a table is shown. Columns `NAME_low`, `NAME_high`, `NAME_n`, `NAME_null` and `NAME_p` stand in
     NAME's cells."""
@@ -253,4 +283,4 @@ class Adapter:
     label: str = ""
 
 
-Result = Scalar | Outcome | Heatmap | Curve | Table | Transcripts | Tensors | Adapter
+Result = Scalar | Outcome | Heatmap | Curve | Scatter | Table | Transcripts | Tensors | Adapter

@@ -1,7 +1,7 @@
 """Curves and intervals as SVG. Lines differ in colour and in mark; the pointer finds the value of every point."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
 from markupsafe import Markup
@@ -20,12 +20,12 @@ def curve(drawn: Curve, vertical: Limits) -> Markup:
     """Lines with their bands over named axes, and what each line is beneath."""
     left, top, width, height = PLOT
     horizontal = span(drawn.x)
-    frame = _Frame(horizontal, vertical)
+    frame = Frame(horizontal, vertical)
     legend_top = top + height + 40
     legend = [part for i, line in enumerate(drawn.lines) for part in _legend(i, line, legend_top + LINE * (i + 0.5))]
     parts = [
         text(2.0, 13.0, drawn.y_label, class_="axis"),
-        *_grid(frame, _marked(drawn.x, frame), ticks(*vertical)),
+        *axes(frame, {x: f"{x:g}" for x in _marked(drawn.x, frame)}, ticks(*vertical)),
         text(left + width / 2, top + height + 32, drawn.x_label, "middle", class_="axis"),
         *(_band(frame, drawn.x, line, i) for i, line in enumerate(drawn.lines)),
         *(part for i, line in enumerate(drawn.lines) for part in _stroke(frame, drawn, line, i)),
@@ -37,7 +37,7 @@ def curve(drawn: Curve, vertical: Limits) -> Markup:
     )
 
 
-class _Frame:
+class Frame:
     """From figures to pixels."""
 
     def __init__(self, horizontal: Limits, vertical: Limits) -> None:
@@ -81,22 +81,23 @@ def ticks(low: float, high: float) -> list[float]:
     return [round(i * step, 10) for i in range(first, last + 1)]
 
 
-def _marked(x: Sequence[float], frame: _Frame) -> list[float]:
+def _marked(x: Sequence[float], frame: Frame) -> list[float]:
     """The points themselves where they are few and apart, else round numbers."""
     apart = all(abs(frame.x(b) - frame.x(a)) >= 30 for a, b in pairwise(x))
     return list(x) if 0 < len(x) <= 8 and apart and all(map(math.isfinite, x)) else ticks(*span(x))
 
 
-def _grid(frame: _Frame, across: Sequence[float], up: Sequence[float]) -> Iterator[Markup]:
+def axes(frame: Frame, across: Mapping[float, str], up: Sequence[float]) -> Iterator[Markup]:
+    """Lines across, and ticks below; `across`: their places, and what stands there."""
     left, top, width, height = PLOT
     for value in up:
         y = frame.y(value)
         yield element("line", x1=left, x2=left + width, y1=y, y2=y, class_="grid")
         yield text(left - 6, y + 4, f"{value:g}", "end")
-    for value in across:
+    for value, label in across.items():
         x = frame.x(value)
         yield element("line", x1=x, x2=x, y1=top + height, y2=top + height + 4, class_="rule")
-        yield text(x, top + height + 16, f"{value:g}", "middle")
+        yield text(x, top + height + 16, label, "middle")
     yield element("line", x1=left, x2=left + width, y1=top + height, y2=top + height, class_="rule")
 
 
@@ -113,7 +114,7 @@ def _pieces(*columns: Sequence[float]) -> Iterator[list[tuple[float, ...]]]:
         yield piece
 
 
-def _band(frame: _Frame, x: Sequence[float], line: Line, index: int) -> Markup:
+def _band(frame: Frame, x: Sequence[float], line: Line, index: int) -> Markup:
     """The 95 % band as one closed path for each piece; empty where the line has none."""
     if line.low is None or line.high is None:
         return Markup("")
@@ -125,7 +126,7 @@ def _band(frame: _Frame, x: Sequence[float], line: Line, index: int) -> Markup:
     return element("path", d=outline, class_=f"band series-{index % SERIES}")
 
 
-def _stroke(frame: _Frame, drawn: Curve, line: Line, index: int) -> Iterator[Markup]:
+def _stroke(frame: Frame, drawn: Curve, line: Line, index: int) -> Iterator[Markup]:
     """The line, and a mark on each point that tells its value; small marks where there are many."""
     pieces = [[(frame.x(x), frame.y(y)) for x, y in piece] for piece in _pieces(drawn.x, line.y)]
     yield element("path", d="".join(map(path, pieces)), class_=f"line series-{index % SERIES}")

@@ -1,4 +1,4 @@
-"""Maps and curves for print, as PDF and PNG (matplotlib)."""
+"""Maps, curves and clouds of points for print, as PDF and PNG (matplotlib)."""
 
 from collections.abc import Sequence
 from functools import singledispatch
@@ -12,7 +12,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from rcm.record.results import Curve, Heatmap, colour_limits
+from rcm.record.results import Curve, Heatmap, Scatter, colour_limits
 from rcm.report.colours import colours
 
 LABELS = 32  # more tick labels than this on one axis cannot be read
@@ -20,7 +20,7 @@ DPI = 300  # of what is made of dots
 FORMATS = ("pdf", "png")
 
 
-def files(result: Heatmap | Curve) -> dict[str, bytes]:
+def files(result: Heatmap | Curve | Scatter) -> dict[str, bytes]:
     """The picture as the bytes of a file, by format. It is laid out once for all of them."""
     found: dict[str, bytes] = {}
     with rc_context({"text.parse_math": False}):  # a label may hold dollars
@@ -71,6 +71,41 @@ def _(result: Curve) -> Figure:
     axes.grid(alpha=0.3)
     if result.lines:
         axes.legend()
+    return drawn
+
+
+@figure.register
+def _(result: Scatter) -> Figure:
+    drawn = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = drawn.subplots()
+    shown = result.drawable
+    x, y, values = (np.array(column, dtype=float)[shown] for column in (result.x, result.y, result.values))
+    low, high = colour_limits(np.array([result.values], dtype=float), result.center)
+    cloud = axes.scatter(
+        x,
+        y,
+        c=values,
+        cmap=colours(result.center),
+        vmin=low,
+        vmax=high,
+        edgecolors="0.4",
+        linewidths=0.6,
+        plotnonfinite=True,
+    )
+    looked_at = [place for place, i in enumerate(shown) if i in result.marked]
+    axes.scatter(x[looked_at], y[looked_at], s=130, facecolors="none", edgecolors="black", linewidths=1.6)
+    for place, i in zip(looked_at, (i for i in shown if i in result.marked), strict=True):
+        axes.annotate(result.points[i], (x[place], y[place]), xytext=(8, 8), textcoords="offset points", fontsize=8)
+    if result.x_limit is not None:
+        axes.axvline(result.x_limit, color="0.4", linestyle="--", linewidth=1)
+    if result.y_limit is not None:
+        axes.axhline(result.y_limit, color="0.4", linestyle="--", linewidth=1)
+    if result.log_x:
+        axes.set_xscale("log")
+    axes.set_title(result.label or result.name, fontsize=10, wrap=True)
+    axes.set(xlabel=result.x_label, ylabel=result.y_label)
+    axes.grid(alpha=0.3)
+    drawn.colorbar(cloud, label=result.value_label)
     return drawn
 
 

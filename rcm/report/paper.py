@@ -19,7 +19,7 @@ from typing import NamedTuple
 from rcm.comparison import Comparison
 from rcm.comparison.names import SUMMARY, TOGETHER
 from rcm.comparison.reading import Reading, method_of
-from rcm.record.results import Curve, Heatmap, Scalar, Table
+from rcm.record.results import Curve, Heatmap, Scalar, Scatter, Table
 from rcm.record.units import TIED
 from rcm.report import changes, emergence, matplotlib_figures, transplants
 from rcm.report.cells import Cell
@@ -92,11 +92,11 @@ def printed(comparison: Comparison) -> Iterator[Printed]:
                 yield _of_sheet(f"{stem(table.name)}-{_run(reading)}", sheet(reading.name, reading, table))
 
 
-def pictures(comparison: Comparison) -> Iterator[tuple[str, Heatmap | Curve]]:
-    """Every map and curve, by the name of its files."""
+def pictures(comparison: Comparison) -> Iterator[tuple[str, Heatmap | Curve | Scatter]]:
+    """Every map, curve and cloud of points, by the name of its files."""
     for reading in comparison.finished:
         for one in reading.results:
-            if isinstance(one, Heatmap | Curve):
+            if isinstance(one, Heatmap | Curve | Scatter):
                 yield f"{_run(reading)}-{stem(one.name)}", one
     for pair in (pair for tuning in comparison.tunings for pair in tuning.pairs):
         if pair.cosines:

@@ -9,12 +9,13 @@ from markupsafe import Markup
 
 from rcm.comparison.reading import NOT_REPORTED, Reading
 from rcm.comparison.tunings import Tuning
-from rcm.record.results import Curve, Heatmap, Table, colour_limits
+from rcm.record.results import Curve, Heatmap, Scatter, Table, colour_limits
 from rcm.report.cells import titled
 from rcm.report.curves import curve, vertical_limits
 from rcm.report.heatmaps import colour_bar, heatmap, is_wide
+from rcm.report.scatters import across_all, scatter, up_all
 
-T = TypeVar("T", Heatmap, Curve)
+T = TypeVar("T", Heatmap, Curve, Scatter)
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,11 @@ def curves(readings: Sequence[Reading]) -> list[Panels]:
     return [_curves(found, readings) for found in _by_name(Curve, readings)]
 
 
+def scatters(readings: Sequence[Reading]) -> list[Panels]:
+    """Each cloud of points that any of the runs has."""
+    return [_scatters(found, readings) for found in _by_name(Scatter, readings)]
+
+
 def cosines(readings: Sequence[Reading], tunings: Sequence[Tuning]) -> list[Panels]:
     """A row of how alike the directions of each pair of these runs are; none where none of them has any."""
     own = {reading.run.id for reading in readings}
@@ -80,7 +86,7 @@ def titles(readings: Sequence[Reading]) -> list[str]:
     ]
 
 
-def title_and_hint(results: Iterable[Heatmap | Curve | Table]) -> tuple[str, str]:
+def title_and_hint(results: Iterable[Heatmap | Curve | Scatter | Table]) -> tuple[str, str]:
     """Of results of one name, from the first that has them."""
     every = list(results)
     label, hint = (next(filter(None, texts), "") for texts in zip(*((r.label, r.hint) for r in every), strict=True))
@@ -117,6 +123,15 @@ def _maps(
 def _curves(found: Mapping[str, Curve], readings: Sequence[Reading]) -> Panels:
     ends = vertical_limits(list(found.values()))
     return Panels(*title_and_hint(found.values()), _panels(readings, found, lambda one: curve(one, ends)))
+
+
+def _scatters(found: Mapping[str, Scatter], readings: Sequence[Reading]) -> Panels:
+    every = list(found.values())
+    values = np.array([[value for one in every for value in one.values]])
+    ends, across, up = colour_limits(values, every[0].center), across_all(every), up_all(every)
+    bar = colour_bar(ends, every[0].center, bool(np.isnan(values).any()), every[0].value_label)
+    panels = _panels(readings, found, lambda one: scatter(one, across, up, ends))
+    return Panels(*title_and_hint(every), panels, bar)
 
 
 def _panels(readings: Sequence[Reading], found: Mapping[str, T], draw: Callable[[T], Markup]) -> list[Panel]:

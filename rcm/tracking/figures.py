@@ -1,4 +1,4 @@
-"""Interactive figures of heatmaps and curves, in plotly, which W&B draws."""
+"""Interactive figures of heatmaps, curves and clouds of points, in plotly, which W&B draws."""
 
 from collections.abc import Iterator, Sequence
 from functools import singledispatch
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from rcm.record.results import Curve, Heatmap, Line, colour_limits
+from rcm.record.results import Curve, Heatmap, Line, Scatter, colour_limits
 from rcm.tracking.keys import title
 
 LINES = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b")
@@ -45,6 +45,31 @@ def _(result: Curve) -> go.Figure:
     drawn = go.Figure(layout=_layout(title(result), result.x_label, result.y_label))
     for line, colour in zip(result.lines, cycle(LINES), strict=False):
         drawn.add_traces(list(_traces(list(result.x), line, colour)))
+    return drawn
+
+
+@figure.register
+def _(result: Scatter) -> go.Figure:
+    shown = result.drawable
+    low, high = colour_limits(np.array([result.values], dtype=float), result.center)
+    x, y, values = ([float(column[i]) for i in shown] for column in (result.x, result.y, result.values))
+    marker = {
+        "color": _known(values),
+        "cmin": low,
+        "cmax": high,
+        "colorscale": "Viridis" if result.center is None else "RdBu_r",
+        "showscale": True,
+        "colorbar": {"title": {"text": result.value_label}},
+        "size": [14 if i in result.marked else 8 for i in shown],
+        "line": {"color": "black", "width": [2 if i in result.marked else 0.5 for i in shown]},
+    }
+    cloud = go.Scatter(x=x, y=y, text=[result.points[i] for i in shown], mode="markers", marker=marker)
+    drawn = go.Figure(cloud, _layout(title(result), result.x_label, result.y_label))
+    if result.log_x:
+        drawn.layout.xaxis.type = "log"
+    for at, draw in ((result.x_limit, drawn.add_vline), (result.y_limit, drawn.add_hline)):
+        if at is not None:
+            draw(at, line_dash="dash", line_width=1)
     return drawn
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from rcm.record.results import Curve, Heatmap, Line, Result, Scalar, Table, Transcripts
+from rcm.record.results import Curve, Heatmap, Line, Result, Scalar, Scatter, Table, Transcripts
 
 FIGURES, CONCLUSIONS = "figures", "conclusions"  # the tables of what every scalar and every outcome means
 
@@ -18,9 +18,9 @@ def table(result: Table | Transcripts) -> str:
     return _without_slash(result)
 
 
-def cells(heatmap: Heatmap) -> str:
-    """The table of a heatmap's cells; the picture itself has the result's name."""
-    return f"{_without_slash(heatmap)}_values"
+def cells(picture: Heatmap | Scatter) -> str:
+    """The table of a heatmap's cells, or of points; the picture itself has the result's name."""
+    return f"{_without_slash(picture)}_values"
 
 
 def _without_slash(result: Result) -> str:

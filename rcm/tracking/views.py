@@ -3,6 +3,7 @@
 Scalar, Outcome    the summary: one figure under each name. At the end, what all of them mean: the tables `figures`
                    and `conclusions`. (W&B's client has no place for whether high or low is good: it is in the table.)
 Heatmap            an interactive figure, and a long table of its cells
+Scatter            an interactive figure, and a table of its points
 Curve              an interactive figure, and its points as rows against a common axis (layer, strength), so that
                    W&B draws the curves of several runs into one chart
 Table, Transcripts a table, logged once and complete
@@ -16,7 +17,7 @@ from functools import singledispatch
 from typing import TYPE_CHECKING, Any
 
 from rcm.record.encoding import flat
-from rcm.record.results import Adapter, Curve, Heatmap, Outcome, Result, Scalar, Table, Tensors, Transcripts
+from rcm.record.results import Adapter, Curve, Heatmap, Outcome, Result, Scalar, Scatter, Table, Tensors, Transcripts
 from rcm.record.run import Run
 from rcm.tracking import figures, keys
 from rcm.tracking.lineage import artifact, inputs
@@ -109,6 +110,16 @@ def _(result: Heatmap, live: "wandb.Run", run: Run) -> None:
     ]
     values = _table([result.row_label, result.column_label, "value", "marked"], cells)
     live.log({result.name: figures.figure(result), keys.cells(result): values})
+
+
+@show.register(Scatter)
+def _(result: Scatter, live: "wandb.Run", run: Run) -> None:
+    columns = ["point", result.x_label, result.y_label, result.value_label, "marked"]
+    points = [
+        [*one, i in result.marked]
+        for i, one in enumerate(zip(result.points, result.x, result.y, result.values, strict=True))
+    ]
+    live.log({result.name: figures.figure(result), keys.cells(result): _table(columns, points)})
 
 
 @show.register(Curve)

@@ -9,7 +9,7 @@ from sklearn.metrics import roc_auc_score
 
 from rcm.directions.causal import Scores
 from rcm.directions.fit import mean_difference, principal_direction, probe, probe_direction, unit
-from rcm.directions.places import other_limits
+from rcm.directions.places import frontier, other_limits
 from rcm.directions.selection import select
 from rcm.errors import InputError
 from rcm.execution.passes import last_logits
@@ -140,6 +140,18 @@ def test_no_survivor_is_told_with_the_nearest_misses() -> None:
     assert found["direction/bypass"].value < 0
     (row,) = (row for row in found["direction/other_limits"].rows if row[1] == 3)
     assert row[2] > 0, "what it would take to select it"
+
+
+def test_the_frontier_has_every_scored_candidate_and_rings_the_choice() -> None:
+    grids = np.arange(6.0).reshape(2, 3), np.ones((2, 3)), np.full((2, 3), 0.5)
+    grids[2][0, 1] = np.nan
+    drawn = frontier((-2, -1), Scores(*grids), (1, 2), 0.1)
+    assert [drawn.points[i] for i in drawn.marked] == ["position -1, layer 2"]
+    assert list(drawn.y) == [0.0, 2.0, 3.0, 4.0, 5.0]
+    assert drawn.x_limit == 0.1
+    assert (
+        frontier((-2, -1), Scores(*grids), (0, 1), 0.1).marked == []
+    )  # the most separable place, which was not scored
 
 
 def test_what_other_limits_would_select() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rcm.record.results import Adapter, Curve, Heatmap, Outcome, Result, Scalar, Table, Tensors, Transcripts
+from rcm.record.results import Adapter, Curve, Heatmap, Outcome, Result, Scalar, Scatter, Table, Tensors, Transcripts
 from rcm.record.run import Run
 from rcm.record.storage import Store
 from rcm.report import write
@@ -43,7 +43,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
 @pytest.mark.slow
 def test_every_result_has_a_label(real: dict[str, Result]) -> None:
     assert {type(result) for result in real.values()} == {
-        *(Scalar, Outcome, Heatmap, Curve, Table, Transcripts, Tensors, Adapter)
+        *(Scalar, Outcome, Heatmap, Curve, Scatter, Table, Transcripts, Tensors, Adapter)
     }
     without = [name for name, result in real.items() if not result.label]
     assert not without
@@ -67,7 +67,7 @@ def test_the_page_shows_each_by_its_label(real: dict[str, Result], tmp_path: Pat
     page, twin = write(tmp_path / "runs", tmp_path / "page")
     drawn, plain = page.read_text(encoding="utf-8"), twin.read_text(encoding="utf-8")
     for result in real.values():
-        if isinstance(result, Heatmap | Curve):
+        if isinstance(result, Heatmap | Curve | Scatter):
             assert result.label in drawn, result.name
         if isinstance(result, Scalar):
             assert (result.row or result.label) in drawn, result.name

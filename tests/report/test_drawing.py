@@ -8,10 +8,11 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from rcm.record.results import Curve, Heatmap, Line, Null, Scalar
+from rcm.record.results import Curve, Heatmap, Line, Null, Scalar, Scatter
 from rcm.report.colours import colours
 from rcm.report.curves import curve, span, strip, ticks, vertical_limits
 from rcm.report.heatmaps import colour, colour_bar, heatmap, on_its_side, spaced, tidy
+from rcm.report.scatters import across_all, scatter, up_all
 from rcm.report.svg import element
 from tests.report.samples import HOSTILE, LAYERS, NAN, doses, patched
 
@@ -143,6 +144,58 @@ def test_a_curve_without_a_figure_is_an_empty_plot() -> None:
     assert drawn(curve(nothing, vertical_limits([nothing]))).tag == "svg"
     unknown = Curve("c", [0.0, 1.0], [Line("l", [NAN, NAN], [NAN, NAN], [NAN, NAN])], "x", "y")
     assert "nan" not in curve(unknown, vertical_limits([unknown]))
+
+
+def cloud(**changed: Any) -> Scatter:
+    x, y, values = (0.01, 1.0, 10.0, 0.0), (2.0, -2.0, 0.0, 1.0), (-1.0, 1.0, NAN, 0.0)
+    names = ("a", "b", "c", "at nought")
+    return replace(Scatter("s", x, y, values, names, "KL", "bypass", "induce", (1,), 0.1, log_x=True), **changed)
+
+
+def pictured(one: Scatter) -> str:
+    return str(scatter(one, across_all([one]), up_all([one]), (-1.0, 1.0)))
+
+
+def test_a_scatter_puts_points_in_proportion() -> None:
+    svg = pictured(cloud())
+    discs = [(one, title.text) for one in drawn(svg).iter("circle") for title in one.iter("title")]
+    at = {str(title).partition(":")[0]: (float(one.get("cx", "")), float(one.get("cy", ""))) for one, title in discs}
+    assert set(at) == {"a", "b", "c"}  # nought has no logarithm
+    assert at["b"][0] - at["a"][0] == pytest.approx(2 * (at["c"][0] - at["b"][0]), abs=0.1)
+    assert at["b"][1] - at["c"][1] == pytest.approx(at["c"][1] - at["a"][1], abs=0.1)
+    linear = pictured(cloud(log_x=False))
+    assert sum(title.startswith("at nought") for title in titles(linear)) == 1
+
+
+def test_a_scatter_tells_every_value_and_rings_what_is_marked() -> None:
+    svg = pictured(cloud())
+    assert "b: KL 1, bypass -2, induce 1" in titles(svg)
+    rings = [one for one in drawn(svg).iter("circle") if one.get("class") == "ring"]
+    (marked,) = [one for one in drawn(svg).iter("circle") for title in one.iter("title") if title.text[0] == "b"]
+    assert [(one.get("cx"), one.get("cy")) for one in rings] == [(marked.get("cx"), marked.get("cy"))]
+    fills = {title.text[0]: one for one in drawn(svg).iter("circle") for title in one.iter("title")}
+    assert fills["a"].get("fill") == colour(-1.0, (-1.0, 1.0), colours(0.0))
+    assert "blank" in fills["c"].get("class", "")  # its colour is not known
+    (limit,) = [one for one in drawn(svg).iter("line") if one.get("class") == "limit"]
+    assert float(fills["a"].get("cx", "")) < float(limit.get("x1", "")) < float(marked.get("cx", ""))
+    assert "limit: KL 0.1" in titles(svg)
+
+
+@pytest.mark.parametrize("nothing", [(NAN,) * 4, (0.0, -1.0, NAN, NAN)])
+def test_a_scatter_without_a_point_is_an_empty_plot(nothing: tuple[float, ...]) -> None:
+    svg = pictured(cloud(x=nothing, marked=()))
+    assert not list(drawn(svg).iter("circle"))
+    assert "bypass" in svg
+
+
+@pytest.mark.parametrize("least", [1e-6, 0.003, 0.09, 0.8])
+def test_a_scatters_scale_has_labels_that_do_not_touch(least: float) -> None:
+    svg = pictured(cloud(x=(least, 1.0, 1.1, 1.2)))
+    labels = [(float(one.get("x", "")), one.text or "") for one in drawn(svg).iter("text")][1:]
+    across = sorted((x, text) for x, text in labels if text.replace(".", "").replace("e-", "").isdigit() and x > 42)
+    assert len(across) >= 2
+    for (x, text), (next_x, _) in pairwise(across):
+        assert next_x - x > 6 * len(text)
 
 
 def test_shares_fill_the_scale_and_losses_start_at_zero() -> None:

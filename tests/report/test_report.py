@@ -532,10 +532,12 @@ def test_a_method_that_nobody_knows_shows_everything(tmp_path: Path) -> None:
         "block what it reads of the mass 0 50.0 % 95 %: 40.0 % to 60.0 % · n = 12",
         "what the lens reads In bits, of the last token.",
         "the lens over blocks Deeper is later.",
+        "bits against cost Low and left is cheap.",
         "smol: replies under the lens, 1 reply As is.",
     ):
         assert text in shown
     assert html.count('aria-label="what the lens reads: block by prompt"') == 2
+    assert html.count('aria-label="bits against cost: bits read against cost in nats, by surprise in bits"') == 2
     assert html.count('aria-label="the lens over blocks: bits over block"') == 2
     assert 'aria-label="bits from -0.45 to 0.45"' in html  # one scale for both
     for text in (
@@ -566,7 +568,7 @@ def test_a_caveat_stands_wherever_the_result_does(tmp_path: Path) -> None:
         "smol: replies under the lens (by guess), 1 reply",
     ):
         assert text in shown
-    assert page.read_text().count("<figcaption>smol (by guess)</figcaption>") == 2  # map and curve
+    assert page.read_text().count("<figcaption>smol (by guess)</figcaption>") == 3  # map, cloud and curve
     for text in ("3.5 blocks; by guess; 95 %", "replies under the lens (by guess)"):
         assert text in markdown
     assert "by guess" in "".join(one.read_text() for one in (tmp_path / "page/paper").rglob("*.csv"))

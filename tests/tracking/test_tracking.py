@@ -19,6 +19,7 @@ from rcm.record.results import (
     Outcome,
     Result,
     Scalar,
+    Scatter,
     Tensors,
     colour_limits,
 )
@@ -201,6 +202,20 @@ def test_figures_have_their_labels_for_titles() -> None:
     assert plots.figure(plain).layout.title.text == "probe/curve"
     grid = Heatmap("probe/map", np.zeros((1, 1)), ["0"], ["0"], "layer", "head", label="which heads")
     assert plots.figure(grid).layout.title.text == "which heads"
+
+
+def test_a_cloud_of_points_is_a_figure_and_a_table(run: Run) -> None:
+    nan = float("nan")
+    cloud = Scatter("probe/cloud", (0.01, nan), (1.0, 2.0), (nan, 3.0), ("a", "b"), "KL", "bypass", "induce", (1,), 0.1)
+    track(OFFLINE, run, [cloud])
+    found = recorded(run)
+    table = file(found, history(found)["probe_cloud_values"])
+    assert table["columns"] == ["point", "KL", "bypass", "induce", "marked"]
+    assert table["data"] == [["a", 0.01, 1.0, None, False], ["b", None, 2.0, 3.0, True]]
+    figure = plots.figure(cloud)
+    assert list(figure.data[0].x) == [0.01]
+    assert list(figure.data[0].text) == ["a"]
+    assert figure.layout.shapes[0].x0 == 0.1
 
 
 def test_a_curve_is_rows_against_its_axis(run: Run) -> None:
