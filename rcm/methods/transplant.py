@@ -12,6 +12,9 @@
    the source's own critical heads together, beside random sets of heads; on validation prompts, since the source's run
    chose its heads on test prompts.
 
+A source may also be a direction that somebody else found: is it the one that this model uses? It has the place that it
+was found at; a unit vector takes the length that this model's own mean difference has there.
+
 A row for each source; run for several models, the rows make a matrix of sources and targets. No two models are ever in
 memory: sources are finished runs.
 
@@ -19,6 +22,7 @@ Between models of unlike shape, step 3 goes through a linear map that was fitted
 (`rcm.transplant.mapping`), and steps 2, 4 and 5 fall away.
 """
 
+import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -27,7 +31,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NegativeInt, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from rcm.directions.fit import Activations, Vector, mean_difference, shuffled_controls, shuffled_differences, unit
@@ -43,7 +47,7 @@ from rcm.methods import Method, Study
 from rcm.models import LoadedModel
 from rcm.patching.effects import Cells
 from rcm.prompts import Part, texts
-from rcm.record.identity import prompt_digest
+from rcm.record.identity import is_published, prompt_digest
 from rcm.record.results import (
     RANDOM_HEADS,
     SHUFFLED_LABELS,
@@ -66,11 +70,14 @@ from rcm.steering.runner import SteeringRunner
 from rcm.transplant import decomposition
 from rcm.transplant.activations import NAME, WRITTEN_KINDS, Donor, Patched, everything_written
 from rcm.transplant.mapping import like_depth, mapped
-from rcm.transplant.source import HARMLESS, Source, rows_of, sources, usable_runs
+from rcm.transplant.published import published
+from rcm.transplant.source import HARMLESS, Source, fitting, rows_of, run_sources
 
+log = logging.getLogger(__name__)
 STEERS, FORCES, SUPPRESSES, NOTHING = "steers", "forces", "suppresses", "nothing"
 OWN_PLACE, THIS_PLACE, SEPARABLE, MAPPED = "the source's choice", "this model's choice", "most separable", "mapped"
 MISS = f" ({CAVEAT})"
+OF_THIS_LENGTH = ", as long as this model's mean difference there"
 VERBS: Mapping[Kind, str] = {"harmless": "force", "harmful": "suppress"}
 NO_INTERVAL = (float("nan"), float("nan"))
 MATRIX_HINT = (
@@ -118,13 +125,16 @@ class Transplanted:
 
 
 class Transplant(Method):
-    """`source`: the directory of a finished run, or a folder of runs, of which each model's latest is taken.
+    """`source`: the directory of a finished run, or a folder of runs, of which each model's latest is taken; or a
+    direction that somebody else found (`rcm.transplant.published`), with its `position` and `layer` if it does not say.
     `across_shapes`: whether to map directions between models of unlike shape. `strength` in lengths of the direction;
     null is the one at which the source steered its own model, or 1. `prompts`: how many of each class to steer,
     `effect_prompts`: to decompose on, `pairs`: how many harmful ones to patch; null is all. `refits`: of the own
     direction, and as many random ones alike the source's. `min_gap` in nats of log-odds; `min_share` of the gap."""
 
     source: str | None
+    position: NegativeInt | None
+    layer: NonNegativeInt | None
     across_shapes: bool
     strength: PositiveFloat | None
     prompts: PositiveInt | None
@@ -140,19 +150,25 @@ class Transplant(Method):
     redact: bool
 
     def check(self) -> None:
-        usable_runs(self._place)  # raises where there is none
+        self._sources()  # raises where there is none
 
     @property
     def _place(self) -> Path:
         if self.source is None:
             raise InputError(
-                "method.transplant.source=null names no run; give the directory of one, or a folder of runs."
+                "method.transplant.source=null names no run; give the directory of one, a folder of runs, or a "
+                "direction that somebody else found."
             )
         return Path(self.source)
 
+    def _sources(self) -> Sequence[Source]:
+        if is_published(self._place):
+            return [published(self._place, self.position, self.layer)]
+        return run_sources(self._place)
+
     def run(self, study: Study) -> Generator[Result, None, None]:
         model, prompts, judge, seed = study.model, study.prompts, study.judge, study.seed
-        given = sources(self._place, model, self.across_shapes)
+        given = fitting(self._place, self._sources(), model, self.across_shapes)
         own = [one for one in given if one.is_of(model)]
         target = Target(model, prompts.train, next((one for one in own if one.chosen), None))
         given = [one for one in given if one not in own] or own  # its own run has steered it with its own direction
@@ -203,15 +219,21 @@ class Transplant(Method):
         position, layer = target.own.position, target.own.layer
         place = decomposition.Place(layer, *target.at(position, layer), target.own.refusal_tokens)
         other = source.vector_of_all_at(position, layer)
+        if other is None:
+            log.info("%s is of another place than this model's own direction, which is not taken apart.", source.label)
+            return
         asked = test.first(self.effect_prompts)
         found = decomposition.decomposed(target.model, place, other, asked, self.refits, seed)
-        yield from found.rows(source.label, source.run.id)
+        yield from found.rows(source.label, source.id)
 
     def _transplanted(self, source: Source, target: "Target", seed: int) -> Transplanted:
         if source.has_shape_of(target.model):
             place, owner = target.place_for(source)
             position, layer = owner.position, owner.layer
-            vector = unit(source.vector_at(position, layer)) * np.linalg.norm(owner.vector_at(position, layer))
+            length = owner.length_at(position, layer)
+            if length is None:
+                place, length = f"{place}{OF_THIS_LENGTH}", target.length_at(position, layer)
+            vector = unit(source.vector_at(position, layer)) * length
             controls = shuffled_controls(*target.at(position, layer), self.null_directions, seed)
         else:
             place, position = MAPPED, source.position
@@ -255,7 +277,7 @@ class Transplant(Method):
         )
         outcome = _outcome(label, heads, transplanted.place)
         yield outcome
-        where = (label, transplanted.source.run.id, found.position, found.layer, transplanted.place, strength)
+        where = (label, transplanted.source.id, found.position, found.layer, transplanted.place, strength)
         figures = [
             figure
             for one in rates
@@ -372,6 +394,10 @@ class Target:
         harmful, harmless = self.recorded(position)
         return harmful.at(0, layer), harmless.at(0, layer)
 
+    def length_at(self, position: int, layer: int) -> float:
+        """Of the mean difference."""
+        return float(np.linalg.norm(mean_difference(*self.at(position, layer))))
+
     def means(self, position: int) -> tuple[Float[Tensor, "layer d_model"], Float[Tensor, "layer d_model"]]:
         harmful, harmless = self.recorded(position)
         return harmful.residuals[:, 0].mean(0), harmless.residuals[:, 0].mean(0)
@@ -380,7 +406,9 @@ class Target:
 def _mapped(source: Source, target: Target, position: int, layer: int, controls: int, seed: int) -> list[Vector]:
     """The direction as a map to this model gives it, and as maps between prompts that do not belong together do; as
     long as this model's own mean difference there."""
-    recorded = source.run.tensors(HARMLESS)
+    recorded = source.tensors(HARMLESS)
+    if recorded is None:
+        raise ValueError(f"{source.label} fits no model of another shape.")
     asked = texts(target.train.harmless)
     rows, common = rows_of(recorded, [prompt_digest(prompt) for prompt in asked])
     if len(common) < FEWEST_TO_MAP:

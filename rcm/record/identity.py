@@ -5,9 +5,9 @@ and its W&B run, so that the same command finds its earlier results again, whoev
 happens (device), who watches (tracker) and which version of the code it was are recorded, and are not part of the id.
 
 A setting that names a file or folder (key `path`, `adapter`, `harmful`, `harmless`, or `..._path`) enters by content:
-an edited prompt file makes another run, the same file in another place does not. A `source` names earlier runs, and
-enters by the names of those that have a direction to give: once there are more, it is another run. That one of them was
-run again does not count; that takes `rerun=true`.
+an edited prompt file makes another run, the same file in another place does not. So does a `source` that is a direction
+of somebody else's. One that names earlier runs enters by the names of those that have a direction to give: once there
+are more, it is another run. That one of them was run again does not count; that takes `rerun=true`.
 """
 
 import hashlib
@@ -21,7 +21,8 @@ from rcm.packaged import PACKAGED, located
 
 IDENTITY = ("model", "dataset", "method", "judge", "seed")
 PATH_KEYS = ("path", "adapter", "harmful", "harmless")
-RUNS_KEY = "source"
+SOURCE_KEY = "source"
+VECTOR = "direction.pt"  # in a folder of the published reference's, whose content counts
 METRICS = "metrics.json"  # written last: that it exists means that the run finished
 MIB = 2**20
 NOT_WEIGHTS = ("family", "stage", "refusal_tokens")  # of a model's settings
@@ -68,9 +69,9 @@ def _by_content(value: Any, key: str = "") -> Any:
         return value
     if value.startswith(PACKAGED):
         return f"sha256:{content_digest(located(value))}"
-    if key == RUNS_KEY and os.path.isdir(value):
+    if key == SOURCE_KEY and os.path.isdir(value) and not is_published(Path(value)):
         return _runs_with_directions(Path(value))
-    is_path = names_a_path(key) and os.path.exists(value)
+    is_path = (names_a_path(key) or key == SOURCE_KEY) and os.path.exists(value)
     return f"sha256:{content_digest(Path(value))}" if is_path else value
 
 
@@ -78,6 +79,11 @@ def _runs_with_directions(place: Path) -> list[str]:
     """The names of those finished runs among this one, or those right below, that looked for a direction."""
     metrics = [path for path in (place / METRICS, *place.glob(f"*/{METRICS}")) if path.exists()]
     return sorted(path.resolve().parent.name for path in metrics if "direction/layer" in json.loads(path.read_text()))
+
+
+def is_published(place: Path) -> bool:
+    """Whether a source of directions is somebody else's direction, and no run or folder of runs."""
+    return place.is_file() or (place / VECTOR).is_file()
 
 
 def names_a_path(key: str) -> bool:

@@ -1,4 +1,4 @@
-"""Finished runs that a direction can be taken from."""
+"""Where a direction is taken from: finished runs, or what somebody else found (`rcm.transplant.published`)."""
 
 import json
 import logging
@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,12 +24,73 @@ log = logging.getLogger(__name__)
 DIRECTIONS, HARMLESS = "direction/directions", "direction/harmless"
 
 
+@runtime_checkable
+class Source(Protocol):
+    """`label`: a name that no other source has. `id`: of the run, or of the content. `chosen`: whether the direction
+    was chosen by what it causes; else its place is merely the most separable one. `nearest_miss`: whether it passes not
+    every filter, but misses them by least. `strength`: at which it steered its own model, in lengths of the direction.
+    `critical_heads`: layer and head of those that its own patching found critical."""
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def layer(self) -> int: ...
+    @property
+    def n_layers(self) -> int: ...
+    @property
+    def chosen(self) -> bool: ...
+    @property
+    def nearest_miss(self) -> bool: ...
+    @property
+    def strength(self) -> float | None: ...
+    @property
+    def refusal_tokens(self) -> tuple[int, ...]: ...
+    @property
+    def critical_heads(self) -> Sequence[tuple[int, int]]: ...
+
+    def vector_at(self, position: int, layer: int) -> Vector:
+        """The direction at a place; raises InputError where none is known."""
+        ...
+
+    def length_at(self, position: int, layer: int) -> float | None:
+        """The direction's own; None where it came without one."""
+        ...
+
+    def vector_of_all_at(self, position: int, layer: int) -> Vector | None:
+        """What this model's own direction is taken apart along; None where there is none of this place."""
+        ...
+
+    def has_shape_of(self, model: LoadedModel) -> bool:
+        """Whether it goes into this model as it is."""
+        ...
+
+    def is_of(self, model: LoadedModel) -> bool:
+        """Whether it is of these very weights."""
+        ...
+
+    def tensors(self, name: str) -> Tensors | None:
+        """What was recorded under this name; None where it was not."""
+        ...
+
+    def obstacle(self, model: LoadedModel, across_shapes: bool) -> str | None:
+        """Why it does not fit this model, with the cure; None where it does."""
+        ...
+
+
 @dataclass(frozen=True)
-class Source:
-    """A run that looked for a direction, under a label that no other source has."""
+class RunSource:
+    """A run that looked for a direction."""
 
     run: StoredRun
     label: str
+
+    @property
+    def id(self) -> str:
+        return self.run.id
 
     @property
     def position(self) -> int:
@@ -39,18 +102,15 @@ class Source:
 
     @property
     def chosen(self) -> bool:
-        """Whether its direction was chosen by what it causes: selected, or the nearest miss. Else its place is merely
-        the most separable one."""
+        """Selected, or the nearest miss."""
         return self.run.metrics["direction/outcome"] in CHOSEN
 
     @property
     def nearest_miss(self) -> bool:
-        """Whether it passes not every filter, but misses them by least."""
         return self.run.metrics["direction/outcome"] == NEAREST_MISS
 
     @property
     def strength(self) -> float | None:
-        """At which it steered its own model, in lengths of the direction."""
         strength = self.run.metrics.get("steering/strength")
         return None if strength is None else float(strength)
 
@@ -76,6 +136,9 @@ class Source:
             )
         return self.vectors[self.positions.index(position), layer].double().numpy()
 
+    def length_at(self, position: int, layer: int) -> float:
+        return float(np.linalg.norm(self.vector_at(position, layer)))
+
     def vector_of_all_at(self, position: int, layer: int) -> Vector:
         """The mean difference of all training prompts, none filtered out: what two models are compared by."""
         self.vector_at(position, layer)  # raises where the run did not look there
@@ -96,13 +159,11 @@ class Source:
 
     @cached_property
     def critical_heads(self) -> list[tuple[int, int]]:
-        """Layer and head of those that its own patching found critical."""
         table = self._table("patching/heads")
         rows = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
         return [(int(row["layer"]), int(row["head"])) for row in rows if row["critical"]]
 
     def is_of(self, model: LoadedModel) -> bool:
-        """Whether it measured these very weights."""
         names = ("model", "model_revision", "adapter")
         own = tuple(model.identity.get(name, "") for name in ("name", "revision", "adapter"))
         return tuple(self.directions.metadata[name] for name in names) == own
@@ -111,11 +172,21 @@ class Source:
         return (self.n_layers, self.d_model) == (model.n_layers, model.d_model)
 
     def tensors(self, name: str) -> Tensors | None:
-        """What it recorded under this name; None where it did not."""
         try:
             return self.run.tensors(name)
         except InputError:
             return None
+
+    def obstacle(self, model: LoadedModel, across_shapes: bool) -> str | None:
+        if self.has_shape_of(model):
+            same = self.directions.metadata["template_hash"] == model.template.digest
+            return None if same else "its prompts had another template; choose the same dataset and template"
+        if not across_shapes:
+            return (
+                f"it has {self.n_layers} layers of width {self.d_model}, this model {model.n_layers} of "
+                f"{model.d_model}; method.transplant.across_shapes=true maps the one into the other"
+            )
+        return None if self.tensors(HARMLESS) else f"it recorded no {HARMLESS}, which a map is fitted on"
 
     def _metric(self, name: str) -> float:
         return float(self.run.metrics[name] or 0)
@@ -142,38 +213,26 @@ def usable_runs(place: Path) -> list[StoredRun]:
     return list(found.values())
 
 
-def sources(place: Path, model: LoadedModel, across_shapes: bool) -> list[Source]:
-    """Those of the usable runs that fit this model; raises InputError where none does."""
-    labelled = _labelled(usable_runs(place))
-    obstacles = {source.label: _obstacle(source, model, across_shapes) for source in labelled}
-    fitting = [source for source in labelled if obstacles[source.label] is None]
+def fitting(place: Path, found: Sequence[Source], model: LoadedModel, across_shapes: bool) -> list[Source]:
+    """Those of the sources at this place that fit this model; raises InputError where none does."""
+    obstacles = {source.label: source.obstacle(model, across_shapes) for source in found}
+    fit = [source for source in found if obstacles[source.label] is None]
     for label, obstacle in obstacles.items():
         if obstacle:
             log.warning("%s is left out: %s.", label, obstacle)
-    if not fitting:
+    if not fit:
         raise InputError(f"Nothing in {place} fits this model: {'; '.join(f'{a}: {b}' for a, b in obstacles.items())}.")
-    return fitting
+    return fit
 
 
-def _labelled(runs: Sequence[StoredRun]) -> list[Source]:
+def run_sources(place: Path) -> list[RunSource]:
+    """The usable runs there."""
+    runs = usable_runs(place)
     names = [run.choices["model"] for run in runs]
     return [
-        Source(run, name if names.count(name) == 1 else f"{name}-{run.id}")
+        RunSource(run, name if names.count(name) == 1 else f"{name}-{run.id}")
         for run, name in zip(runs, names, strict=True)
     ]
-
-
-def _obstacle(source: Source, model: LoadedModel, across_shapes: bool) -> str | None:
-    """Why the source does not fit, with the cure; None where it does."""
-    if source.has_shape_of(model):
-        same = source.directions.metadata["template_hash"] == model.template.digest
-        return None if same else "its prompts had another template; choose the same dataset and template"
-    if not across_shapes:
-        return (
-            f"it has {source.n_layers} layers of width {source.d_model}, this model {model.n_layers} of "
-            f"{model.d_model}; method.transplant.across_shapes=true maps the one into the other"
-        )
-    return None if source.tensors(HARMLESS) else f"it recorded no {HARMLESS}, which a map is fitted on"
 
 
 def rows_of(tensors: Tensors, wanted: Sequence[str]) -> tuple[list[int], list[int]]:

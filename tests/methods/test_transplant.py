@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from rcm.errors import InputError
 from rcm.execution.components import Rows
@@ -267,3 +268,25 @@ def test_a_nearest_miss_is_decomposed_and_told_as_one(tmp_path: Path) -> None:
     assert "(place: this model's choice (nearest miss))" in found["transplant/outcome_from_deaf"].because
     assert len(found["transplant/decomposition"].rows) == 2
     assert found["transplant/decomposition"].caveat == "nearest miss"
+
+
+# Directions that somebody else found
+
+
+def test_this_models_own_direction_from_a_file_is_found_to_be_its_own(tmp_path: Path) -> None:
+    model = planted_model()
+    direction = reported(method("direction"), model, planted_prompts())["direction/directions"]
+    row, layer = 0, 3
+    vector = direction.tensors["mean_difference"][row, layer]
+    own, noise = tmp_path / "own.safetensors", tmp_path / "noise.safetensors"
+    place = {"position": "-1", "layer": str(layer)}
+    save_file({"direction": vector / vector.norm()}, own, place)
+    save_file({"direction": torch.randn(32, generator=torch.Generator().manual_seed(0))}, noise, place)
+    found, chance = transplanted(own, model), transplanted(noise, model)
+    assert found["transplant/cosine_from_own"].value == pytest.approx(1, abs=0.01)
+    assert found["transplant/outcome_from_own"].value == "steers"
+    assert "as long as this model's mean difference there" in found["transplant/outcome_from_own"].because
+    assert chance["transplant/outcome_from_noise"].value == "nothing"
+    cosine = chance["transplant/cosine_from_noise"]
+    assert abs(cosine.value) < cosine.null.value
+    assert "transplant/decomposition" not in found  # no run of this model chose a place
