@@ -13,8 +13,8 @@
     mixed            both shares lie certainly above `SOME`; and the earlier's lies farther from the later's than every
                      refit, so that what is across it is more than estimation noise
     open             anything else: not certainly `MARGIN` more is refused, the direction moves less than
-                     `LEAST_EFFECT`, text does not confirm it, ablating and adding disagree, too few prompts, or not
-                     measured
+                     `LEAST_EFFECT`, text does not confirm it, ablating and adding disagree, too few prompts, not
+                     asked under one template, or not measured
 
 Shares are Shapley's, from log-odds, for ablating on harmful and for adding on harmless prompts
 (`rcm.transplant.shares`); both must say the same word. Error rates: `benchmarks/calibration.py`.
@@ -74,7 +74,8 @@ class Measured:
     end over all places; NaN where not measured. `parts`: by operation; empty where no decomposition was made. `cosine`
     of the two directions, `refit_cosine`: the least of the later's own refits. `confirmed`: whether the later's own
     direction forces and suppresses in text beyond controls; None where that was not measured. `chosen`: whether the
-    later model's run chose a direction by what it causes, if only the nearest miss."""
+    later model's run chose a direction by what it causes, if only the nearest miss. `same_template`: whether both were
+    asked in the same words."""
 
     more_refused: Bounds
     separation: Bounds
@@ -85,6 +86,7 @@ class Measured:
     refit_cosine: float
     confirmed: bool | None
     chosen: bool = True
+    same_template: bool = True
 
 
 class Decision(NamedTuple):
@@ -96,6 +98,12 @@ class Decision(NamedTuple):
 
 def decided(found: Measured) -> Decision:
     """The first rule that holds."""
+    if not found.same_template:
+        return Decision(
+            OPEN,
+            "The two models were asked under different templates, so they read other words and decide at other tokens; "
+            "run both with the same dataset.template, of:LATER (the later one's own, lent to the earlier) or plain.",
+        )
     more = found.more_refused
     if not known(more.low):
         return Decision(OPEN, "How many harmful prompts either model refuses was not measured on enough prompts.")

@@ -139,7 +139,14 @@ def _measured(before: Reading, after: Reading, found: Sequence[Change], there: T
         _figure(any_row, "refit_cosine"),
         _confirmed(after),
         outcome is None or outcome.value in (SELECTED, NEAREST_MISS),
+        _same_template(before, after),
     )
+
+
+def _same_template(before: Reading, after: Reading) -> bool:
+    """Not known of runs that stored no direction; they decide nothing about it."""
+    digests = [reading.weights.get("template_hash") for reading in (before, after)]
+    return None in digests or digests[0] == digests[1]
 
 
 def _parts(row: Mapping[str, Any]) -> Parts:

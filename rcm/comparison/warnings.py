@@ -36,8 +36,16 @@ def _seeds(readings: Sequence[Reading]) -> Iterator[str]:
 def _templates(families: Sequence[Family]) -> Iterator[str]:
     """Templates may differ between families, but twins must be asked in the same words."""
     for family in families:
-        values = [(reading, reading.weights.get("template_hash", "")) for reading in family.readings]
-        yield from _difference("template hash", [(reading, value) for reading, value in values if value])
+        values = [
+            (reading, f"{reading.weights.get('template', '')} ({reading.weights['template_hash']})")
+            for reading in family.readings
+            if reading.weights.get("template_hash")
+        ]
+        for sentence in _difference("template", values):
+            yield (
+                f"{sentence} They read other words and decide at other tokens: run them with the same "
+                "dataset.template, of:MODEL for a chat template that all are asked in, or plain."
+            )
 
 
 def _difference(what: str, values: Sequence[tuple[Reading, str]]) -> Iterator[str]:

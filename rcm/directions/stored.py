@@ -47,7 +47,7 @@ def directions(
         "hook_point": "resid_pre",
         "layer_convention": "layer l is the input of block l, counted from 0",
         "dtype": model.identity.get("dtype", ""),
-        "template": model.template.kind,
+        "template": model.template.described,
         "template_hash": model.template.digest,
         "end_of_instruction": str(model.template.end_of_instruction_text),
         "model": model.identity.get("name", ""),

@@ -21,7 +21,7 @@ from transformers import (
 from rcm.errors import InputError
 from rcm.models.adapter import check_adapter, merged, trained_on
 from rcm.models.loaded import LoadedModel, longest_prompt
-from rcm.models.template import Kind, Template
+from rcm.models.template import Kind, Lent, Template
 from rcm.packaged import located
 from rcm.record.run import Stage
 from rcm.settings import Settings
@@ -76,18 +76,24 @@ class Model(Settings):
             return None
         return located(self.adapter)
 
-    def check(self, prompts: Sequence[str], template: Kind) -> None:
+    def check(self, prompts: Sequence[str], template: Kind | Lent) -> None:
         """Raise InputError for what cannot work, before any weights load."""
         config = self.config()
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             raise InputError(
                 f"{self.label} is of type {config.model_type}, which is no causal language model; choose one."
             )
-        Template.of(self.tokenizer(), template).check(prompts, longest_prompt(config))
+        bound = Template.of(self.tokenizer(), template)
+        if template == "chat" and bound.kind == "plain":
+            log.warning(
+                "%s has no chat template: it is asked in plain text. dataset.template=of:MODEL lends it another's.",
+                self.label,
+            )
+        bound.check(prompts, longest_prompt(config))
         if self.adapter_path is not None:
             check_adapter(self.adapter_path, config, self.label)
 
-    def load(self, device: torch.device, template: Kind, batch_size: int) -> LoadedModel:
+    def load(self, device: torch.device, template: Kind | Lent, batch_size: int) -> LoadedModel:
         """Load onto the device, in eval mode and without gradients."""
         hf, revision = self.weights()
         tokenizer = self.tokenizer()

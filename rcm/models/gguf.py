@@ -31,7 +31,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 
 from rcm.errors import InputError
 from rcm.models import Model, Weights, first_sentence
-from rcm.models.template import Kind
+from rcm.models.template import Kind, Lent
 
 log = logging.getLogger(__name__)
 # What transformers and gguf raise for an architecture or a quantisation that they do not know, or a damaged file.
@@ -98,7 +98,7 @@ class Gguf(Converted):
     def digest(self) -> str:
         return _sha256(Path(self.path))
 
-    def check(self, prompts: Sequence[str], template: Kind) -> None:
+    def check(self, prompts: Sequence[str], template: Kind | Lent) -> None:
         super().check(prompts, template)
         unsaid = [f"model.{name}=" for name in ("family", "stage") if getattr(self, name) is None]
         if unsaid:

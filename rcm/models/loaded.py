@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from rcm.models.points import Points, points_of
-from rcm.models.template import Kind, Template
+from rcm.models.template import Kind, Lent, Template
 
 if TYPE_CHECKING:
     from transformer_lens.model_bridge import TransformerBridge
@@ -43,7 +43,7 @@ class LoadedModel:
         cls,
         hf: PreTrainedModel,
         tokenizer: PreTrainedTokenizerBase,
-        template: Kind,
+        template: Kind | Lent,
         *,
         batch_size: int = 32,
         refusal_tokens: tuple[int, ...] | None = None,

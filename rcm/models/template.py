@@ -1,9 +1,10 @@
 """How a prompt becomes tokens, and which tokens end every instruction.
 
-`chat` renders the tokenizer's own chat template; `plain` renders `User: ...` and `Assistant:`, for models without one
-and for comparing base and chat models on the same text. The *end-of-instruction* tokens are those that follow the
-instruction in every prompt; directions and patches live there, because they are the first place where the model has
-read the whole request (Arditi et al. 2024, section 2.3). They are found by comparing rendered prompts, not listed.
+`chat` renders the tokenizer's own chat template, or one that another model lends (`rcm.models.lending`): so a base
+without one is asked in the words of what was tuned from it. `plain` renders `User: ...` and `Assistant:`, for models
+without one and for comparing base and chat models on the same text. The *end-of-instruction* tokens are those that
+follow the instruction in every prompt; directions and patches live there, because they are the first place where the
+model has read the whole request (Arditi et al. 2024, section 2.3). They are found by comparing rendered prompts, not listed.
 """
 
 import hashlib
@@ -43,17 +44,33 @@ class Batch(NamedTuple):
         return (self.attention_mask.cumsum(-1) - 1).clamp(min=0)
 
 
+class Lent(NamedTuple):
+    """A chat template, in Jinja, and the name of the model whose it is."""
+
+    text: str
+    owner: str
+
+
 @dataclass(frozen=True)
 class Template:
-    """A tokenizer and the kind of text that prompts are put into."""
+    """A tokenizer and the kind of text that prompts are put into. `lent`: another model's chat template, and whose it
+    is; of a chat template of its own, None."""
 
     tokenizer: PreTrainedTokenizerBase
     kind: Kind
+    lent: Lent | None = None
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase, wanted: Kind) -> "Template":
+    def of(cls, tokenizer: PreTrainedTokenizerBase, wanted: "Kind | Lent") -> "Template":
         """The wanted kind, or `plain` where the tokenizer has no chat template (the page prints which it was)."""
+        if isinstance(wanted, Lent):
+            return cls(tokenizer, "chat", wanted)
         return cls(tokenizer, "chat" if wanted == "chat" and tokenizer.chat_template else "plain")
+
+    @property
+    def described(self) -> str:
+        """For people."""
+        return f"chat, of {self.lent.owner}" if self.lent else self.kind
 
     def render(self, prompt: str) -> str:
         """The text that the model reads."""
@@ -75,7 +92,7 @@ class Template:
     @cached_property
     def _without_clock(self) -> str:
         """The chat template, with what it would ask the clock itself written in (transformers lends it no other)."""
-        template = self.tokenizer.get_chat_template()
+        template = self.lent.text if self.lent else self.tokenizer.get_chat_template()
         return re.sub(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""", lambda call: repr(TODAY.strftime(call[2])), template)
 
     def tokens(self, prompt: str) -> list[int]:
@@ -135,7 +152,7 @@ class Template:
     @cached_property
     def digest(self) -> str:
         """Twelve hex digits over the rendered text and its tokens: equal digests, equal prompts for the model."""
-        text = self.render("{prompt}") + repr(self.end_of_instruction)
+        text = self.render("{prompt}") + repr((self.beginning, self.end_of_instruction))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def check(self, prompts: Sequence[str], longest: int) -> None:

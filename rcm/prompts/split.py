@@ -4,7 +4,9 @@ import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, TypeVar
+from typing import Annotated, NamedTuple, TypeVar
+
+from pydantic import AfterValidator
 
 from rcm.errors import InputError
 from rcm.settings import Settings
@@ -14,6 +16,12 @@ T = TypeVar("T")
 
 # A contrast set reports on its lookalikes also as the harmless prompts of its test part.
 LOOKALIKES_OF = {"lookalike": "test.harmless"}
+
+
+def _known_template(template: str) -> str:
+    if template in ("chat", "plain") or (template.startswith("of:") and template != "of:"):
+        return template
+    raise ValueError("choose chat, plain, or of:MODEL for the chat template of that model")
 
 
 class Prompt(NamedTuple):
@@ -38,7 +46,7 @@ class Part(NamedTuple):
 class Split:
     """Prompts to fit on (`train`), to choose by (`validation`) and to report on (`test`).
 
-    `template`: whether a prompt is asked in the model's chat format or given as plain text.
+    `template`: whether a prompt is asked in the model's `chat` format, in that `of:MODEL`, or given as `plain` text.
     `paired`: `harmful[i]` and `harmless[i]` differ only in what makes the one harmful.
     `lookalike`: safe prompts that merely look unsafe, none of which is in `train` or `validation`.
     """
@@ -46,7 +54,7 @@ class Split:
     train: Part
     validation: Part
     test: Part
-    template: Literal["chat", "plain"]
+    template: str
     paired: bool
     lookalike: tuple[Prompt, ...] = ()
 
@@ -59,7 +67,7 @@ class Split:
 class Dataset(Settings):
     """A source of prompts: its settings and one function."""
 
-    template: Literal["chat", "plain"]
+    template: Annotated[str, AfterValidator(_known_template)]
 
     @abstractmethod
     def load(self) -> Split:

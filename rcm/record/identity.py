@@ -21,7 +21,7 @@ from rcm.packaged import PACKAGED, located
 
 IDENTITY = ("model", "dataset", "method", "judge", "seed")
 PATH_KEYS = ("path", "adapter", "harmful", "harmless")
-SOURCE_KEY = "source"
+SOURCE_KEY, TEMPLATE_KEY = "source", "template"
 VECTOR = "direction.pt"  # in a folder of the published reference's, whose content counts
 METRICS = "metrics.json"  # written last: that it exists means that the run finished
 MIB = 2**20
@@ -71,6 +71,8 @@ def _by_content(value: Any, key: str = "") -> Any:
         return f"sha256:{content_digest(located(value))}"
     if key == SOURCE_KEY and os.path.isdir(value) and not is_published(Path(value)):
         return _runs_with_directions(Path(value))
+    if key == TEMPLATE_KEY and os.path.exists(value.removeprefix("of:")):
+        return f"of:{content_digest(Path(value.removeprefix('of:')))}"
     is_path = (names_a_path(key) or key == SOURCE_KEY) and os.path.exists(value)
     return f"sha256:{content_digest(Path(value))}" if is_path else value
 

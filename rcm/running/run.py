@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from rcm.errors import InputError
 from rcm.execution.seeding import seed_everything
 from rcm.methods import Method, Study, run_in_turn
+from rcm.models.lending import asked
 from rcm.packaged import CONF
 from rcm.prompts import Split
 from rcm.record.encoding import file_names
@@ -50,7 +51,7 @@ def prepared(*overrides: str) -> Prepared:
         chosen = chosen_settings(compose("config", overrides=list(overrides)))
     seed_everything(chosen.seed)
     prompts = _checked(chosen)
-    model = chosen.model.load(chosen.device.resolve().device, prompts.template, chosen.device.batch_size)
+    model = chosen.model.load(chosen.device.resolve().device, asked(prompts.template), chosen.device.batch_size)
     return Prepared(Study(model, prompts, chosen.judge, chosen.seed), chosen.methods)
 
 
@@ -59,7 +60,7 @@ def _checked(chosen: Chosen) -> Split:
     for method in chosen.methods.values():
         method.check()
     prompts = chosen.dataset.load()
-    chosen.model.check(prompts.everything, prompts.template)
+    chosen.model.check(prompts.everything, asked(prompts.template))
     return prompts
 
 
@@ -112,7 +113,7 @@ def perform(chosen: Chosen, run: Run) -> None:
         log.info("Run %s in %s, on %s: %s", run.id, run.directory, device, reason)
         prompts = _checked(chosen)
         with chosen.tracker.open(run) as track:
-            model = chosen.model.load(device, prompts.template, chosen.device.batch_size)
+            model = chosen.model.load(device, asked(prompts.template), chosen.device.batch_size)
             study = Study(model, prompts, chosen.judge, chosen.seed)
             for result in _results(chosen.methods, study, scalars):
                 store.save(result)

@@ -9,6 +9,7 @@ import pytest
 from rcm.comparison import Comparison, compare
 from rcm.comparison.changes import ALPHA
 from rcm.comparison.reading import Reading
+from rcm.record.results import Tensors
 from tests.comparison.made import MEASURED, a_run, decomposition, matrix, measured, twins
 
 
@@ -57,6 +58,24 @@ def test_each_later_model_is_held_against_the_first(tmp_path: Path) -> None:
         if change.label == "harmful prompts refused"
     )
     assert all(one.cosines is one.pairs[0].cosines is not None for one in found.tunings)
+
+
+def test_models_that_were_asked_in_other_words_are_not_concluded_from(tmp_path: Path) -> None:
+    """A base without a chat template, in plain text, beside its tuned twin in its template."""
+    plain = [
+        replace(one, metadata={**one.metadata, "template": "plain", "template_hash": "y"})
+        if isinstance(one, Tensors)
+        else one
+        for one in measured(0.1)
+    ]
+    runs = [a_run(tmp_path, "base", results=plain, id="base"), tuned(tmp_path)]
+    (one,) = compared(*runs, brought_into(tmp_path, runs[0], 1.0)).tunings
+    assert one.verdict.value == "open"
+    assert "The two models were asked under different templates" in one.verdict.sentence
+    assert "run both with the same dataset.template, of:LATER" in one.verdict.sentence
+    alike = base(tmp_path / "alike")
+    (other,) = compared(alike, runs[1], brought_into(tmp_path / "alike", alike, 1.0)).tunings
+    assert other.verdict.value == "coupling"
 
 
 def test_three_seeds_of_the_base_and_two_of_the_tuned(tmp_path: Path) -> None:

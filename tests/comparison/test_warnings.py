@@ -17,7 +17,11 @@ def warned(*readings: Reading) -> list[str]:
 
 
 def hashed(template: str) -> Tensors:
-    return Tensors("direction/directions", {"x": torch.zeros(1)}, {"template_hash": template, "positions": "[]"})
+    return Tensors(
+        "direction/directions",
+        {"x": torch.zeros(1)},
+        {"template": "chat", "template_hash": template, "positions": "[]"},
+    )
 
 
 def made(folder: Path, model: str, stage: str, results: Sequence[Result] = (), **changed: Any) -> Reading:
@@ -53,7 +57,9 @@ def test_runs_that_differ_say_in_what(tmp_path: Path) -> None:
         "The compared runs differ in dataset.test: 48 in one (11111111); 72 in two (22222222).",
         "The compared runs differ in method.direction.max_kl: 0.1 in one (11111111); 0.3 in two (22222222).",
         "The compared runs differ in judge: calibrated in one (11111111); llm in two (22222222).",
-        "The compared runs differ in template hash: aaaa in one (11111111); bbbb in two (22222222).",
+        "The compared runs differ in template: chat (aaaa) in one (11111111); chat (bbbb) in two (22222222). They read "
+        "other words and decide at other tokens: run them with the same dataset.template, of:MODEL for a chat template "
+        "that all are asked in, or plain.",
         "Made with code that was not committed: two (22222222).",
         "The adapter of two (22222222) was trained on 25.0 % of its test prompts.",
     ]

@@ -1,0 +1,59 @@
+"""The chat template that `dataset.template` asks for: a model's own, or `of:MODEL`, which another model lends.
+
+A base model often has no chat template. Asked in plain text it reads other words than the model that was tuned from it,
+and decides at other tokens; asked in the tuned model's template, both read the same. The base's own tokenizer renders
+it: where that does not know the template's special tokens, the template's digest differs, and the page says so.
+"""
+
+from pathlib import Path
+from pydoc import locate
+from typing import Any, cast
+
+import yaml
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from rcm.errors import InputError
+from rcm.models import Model, first_sentence
+from rcm.models.gguf import Gguf
+from rcm.models.hub import UNREADABLE
+from rcm.models.template import Kind, Lent
+from rcm.packaged import CONF
+
+OF = "of:"
+
+
+def asked(template: str) -> Kind | Lent:
+    """What a data set's `template` asks for; raises InputError where another model has none to lend."""
+    if not template.startswith(OF):
+        return cast(Kind, template)
+    owner = template.removeprefix(OF)
+    found: Any = _tokenizer(owner).chat_template
+    if not isinstance(found, str):
+        raise InputError(
+            f"dataset.template={template}: {owner} has {'several chat templates' if found else 'no chat template'}; "
+            "name a model that has one, or ask in plain text with dataset.template=plain."
+        )
+    return Lent(found, Path(owner).name)
+
+
+def _tokenizer(owner: str) -> PreTrainedTokenizerBase:
+    option = CONF / "model" / f"{owner}.yaml"
+    if option.is_file():
+        settings = yaml.safe_load(option.read_text(encoding="utf-8"))
+        if "???" in settings.values():
+            raise InputError(f"dataset.template={OF}{owner}: say which one, as {OF}FOLDER or {OF}FILE.gguf.")
+        return cast(type[Model], locate(settings.pop("_target_")))(**settings).tokenizer()
+    if Path(owner).is_file():
+        values: dict[str, Any] = dict.fromkeys(("family", "stage", "adapter", "refusal_tokens"))
+        return Gguf(path=owner, dtype="float32", **values).tokenizer()
+    if not Path(owner).is_dir():
+        raise InputError(
+            f"dataset.template={OF}{owner} names no model; give an option of `model` that --help lists, a folder, or a "
+            "GGUF file."
+        )
+    try:
+        return AutoTokenizer.from_pretrained(owner)
+    except UNREADABLE as error:
+        raise InputError(
+            f"dataset.template={OF}{owner}: cannot read its tokenizer ({first_sentence(error)})."
+        ) from error
