@@ -2,9 +2,11 @@
 
 `chat` renders the tokenizer's own chat template, or one that another model lends (`rcm.models.lending`): so a base
 without one is asked in the words of what was tuned from it. `plain` renders `User: ...` and `Assistant:`, for models
-without one and for comparing base and chat models on the same text. The *end-of-instruction* tokens are those that
-follow the instruction in every prompt; directions and patches live there, because they are the first place where the
-model has read the whole request (Arditi et al. 2024, section 2.3). They are found by comparing rendered prompts, not listed.
+without one and for comparing base and chat models on the same text.
+
+The *end-of-instruction* tokens are those that follow the instruction in every prompt; directions and patches live
+there, because they are the first place where the model has read the whole request (Arditi et al. 2024, section 2.3).
+They are found by comparing rendered prompts, not listed.
 """
 
 import hashlib
