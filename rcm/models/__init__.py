@@ -11,15 +11,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
 import torch
-from transformers import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rcm.errors import InputError
 from rcm.models.adapter import check_adapter, merged, trained_on
+from rcm.models.checkpoint import check_architecture
 from rcm.models.loaded import LoadedModel, longest_prompt
 from rcm.models.template import Kind, Lent, Template
 from rcm.packaged import located
@@ -79,10 +75,7 @@ class Model(Settings):
     def check(self, prompts: Sequence[str], template: Kind | Lent) -> None:
         """Raise InputError for what cannot work, before any weights load."""
         config = self.config()
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
-            raise InputError(
-                f"{self.label} is of type {config.model_type}, which is no causal language model; choose one."
-            )
+        check_architecture(config, self.label)
         bound = Template.of(self.tokenizer(), template)
         if template == "chat" and bound.kind == "plain":
             log.warning(
@@ -113,11 +106,6 @@ class Model(Settings):
         if self.refusal_tokens is None:
             return None
         return tuple(_token(tokenizer, token) for token in self.refusal_tokens)
-
-
-def first_sentence(error: Exception) -> str:
-    """The first sentence of a message of transformers, which may run to a page."""
-    return " ".join(str(error).split()).split(". ")[0].rstrip(".")
 
 
 def _token(tokenizer: PreTrainedTokenizerBase, token: int | str) -> int:

@@ -5,72 +5,158 @@ has `card.json`, which lists digests of the prompts that it was trained on.
 """
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from rcm.errors import InputError
+from rcm.models.checkpoint import first_sentence, skeleton
 from rcm.record.encoding import ADAPTER_CONFIG, WEIGHTS
 
-LORA_A, LORA_B = ".lora_A.weight", ".lora_B.weight"
+PREFIX = "base_model.model."
+# What peft and torch raise for an adapter that does not go into a model.
+REFUSED = (ImportError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError)
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of the largest logit, of merged against unmerged
+PROBES = 16  # tokens that both are run on
 
 
 def check_adapter(path: Path, config: PretrainedConfig, name: str) -> None:
-    """Raise InputError unless the adapter at `path` is whole and fits a model of this config, called `name`."""
+    """Raise InputError unless the adapter at `path` is whole and fits a model of this config, called `name`.
+
+    What peft would make of its settings on the model's modules, without weights, must have the file's tensors.
+    """
     for needed in (ADAPTER_CONFIG, WEIGHTS):
         if not (path / needed).is_file():
             raise InputError(f"The adapter {path} has no {needed}; model.adapter wants a folder that peft saved.")
+    settings = _settings(path)
+    base = skeleton(config)
+    own = {f"{PREFIX}{key}": list(tensor.shape) for key, tensor in base.state_dict().items()}
+    stored = _stored_shapes(path)
     try:
-        json.loads((path / ADAPTER_CONFIG).read_text())
+        from peft import LoraConfig, get_peft_model
+        from peft.utils import get_peft_model_state_dict
+
+        made = LoraConfig.from_pretrained(str(path))
+        made.inference_mode, made.init_lora_weights = True, True  # values are the file's: nothing is worked out here
+        expected = get_peft_model_state_dict(get_peft_model(base, made), save_embedding_layers=False)
+    except REFUSED as error:
+        raise InputError(_misfit(path, name, first_sentence(error))) from error
+    wanted = {key: list(tensor.shape) for key, tensor in expected.items()}
+    _check_shapes(path, name, stored, wanted, own)
+    if settings.get("lora_bias") and any(_base_bias(base, key) is None for key in wanted if ".lora_B." in key):
+        raise InputError(
+            f"The adapter {path} has lora_bias=true, and {name} has no biases that it could be merged into; train one "
+            "without."
+        )
+
+
+def _settings(path: Path) -> Mapping[str, Any]:
+    file = path / ADAPTER_CONFIG
+    try:
+        settings: Any = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path / ADAPTER_CONFIG} is damaged ({error}); make or copy it again.") from error
-    with torch.device("meta"):
-        base = AutoModelForCausalLM.from_config(config)
-    widths = {
-        module_name: (module.weight.shape[::-1] if _is_conv1d(module) else module.weight.shape)
-        for module_name, module in base.named_modules()
-        if isinstance(getattr(module, "weight", None), nn.Parameter)
-    }
-    for target, (rows, columns) in _targets(path).items():
-        if tuple(widths.get(target, ())) != (rows, columns):
-            found = "x".join(map(str, widths[target])) if target in widths else "no such module"
-            raise InputError(
-                f"The adapter {path} was made for another base than {name}: it changes {target} of shape "
-                f"{rows}x{columns}, and {name} has {found}; choose the model that it was trained on."
-            )
+        raise InputError(f"{file} is damaged ({error}); make or copy it again.") from error
+    kind = settings.get("peft_type") if isinstance(settings, dict) else None
+    if not isinstance(kind, str):
+        raise InputError(f"{file} does not say its peft_type; model.adapter wants a folder that peft saved.")
+    if kind != "LORA":
+        raise InputError(f"The adapter {path} is of the kind {kind}; model.adapter takes LoRA adapters only.")
+    return settings
 
 
-def _is_conv1d(module: nn.Module) -> bool:
-    return type(module).__name__ == "Conv1D"  # GPT-2's linear layer, which stores its weight transposed
-
-
-def _targets(path: Path) -> dict[str, tuple[int, int]]:
-    """The modules that the adapter changes, with (output, input) widths, read from the file's header alone."""
-    shapes: dict[str, list[int]] = {}
-    damaged = "The adapter file in {} is damaged ({}); make or copy it again."
+def _stored_shapes(path: Path) -> dict[str, list[int]]:
+    """Of every tensor in the file, read from its header alone."""
     try:
         with safe_open(path / WEIGHTS, "pt") as file:
-            for key in file.keys():  # noqa: SIM118 (not a dict)
-                shapes[key] = file.get_slice(key).get_shape()
+            return {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
-        raise InputError(damaged.format(path, error)) from error
-    halves = [key.removesuffix(LORA_A) for key in shapes if key.endswith(LORA_A)]
-    if not halves or any(half + LORA_B not in shapes for half in halves):
-        raise InputError(damaged.format(path, f"no pairs of *{LORA_A} and *{LORA_B}"))
-    return {
-        half.removeprefix("base_model.model."): (shapes[half + LORA_B][0], shapes[half + LORA_A][1]) for half in halves
-    }
+        raise InputError(f"The adapter file in {path} is damaged ({error}); make or copy it again.") from error
 
 
+def _check_shapes(
+    path: Path,
+    name: str,
+    stored: Mapping[str, list[int]],
+    wanted: Mapping[str, list[int]],
+    own: Mapping[str, list[int]],
+) -> None:
+    for key, shape in stored.items():
+        target = key.removeprefix(PREFIX)
+        of_base = key.replace(".base_layer.", ".")  # what peft saves of an embedding that it changes
+        if key in wanted:
+            if wanted[key] != shape:
+                raise InputError(_misfit(path, name, f"{target} is {_by(shape)}, where {_by(wanted[key])} would fit"))
+        elif of_base not in own:
+            raise InputError(_misfit(path, name, f"its settings have no place for {target}"))
+        elif own[of_base] != shape:  # peft saves the embeddings beside the adapter where they were resized
+            raise InputError(
+                f"The adapter {path} was trained after the vocabulary of its base had grown: {target} is {_by(shape)}, "
+                f"and that of {name} {_by(own[of_base])}; give the base with that vocabulary, or the merged model."
+            )
+    if missing := sorted(set(wanted) - set(stored)):
+        raise InputError(
+            f"The adapter file in {path} is damaged: it lacks {len(missing)} tensors, {missing[0]} for one; make or "
+            "copy it again."
+        )
+
+
+def _by(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _misfit(path: Path, name: str, why: str) -> str:
+    return f"The adapter {path} does not fit {name}: {why}; choose the model that it was trained on."
+
+
+def _base_bias(base: nn.Module, key: str) -> Any:
+    module = base.get_submodule(key.removeprefix(PREFIX).split(".lora_B.")[0])
+    return getattr(getattr(module, "base_layer", module), "bias", None)
+
+
+@torch.no_grad()
 def merged(hf: PreTrainedModel, path: Path) -> PreTrainedModel:
-    """The model with the adapter added to its weights; the tree stays that of the base."""
+    """The model with the adapter added to its weights; the tree stays that of the base.
+
+    Checked against the adapter beside its base, as it was trained. Where input and output embedding are one tensor, and
+    the adapter changes one of them, they become two: merged into both it would be another model.
+    """
     from peft import PeftModel
 
-    return cast(PreTrainedModel, PeftModel.from_pretrained(hf, str(path)).merge_and_unload())
+    if hf.config.tie_word_embeddings and _changes_an_embedding(hf, path):
+        _untie(hf)
+    ids = torch.linspace(0, hf.config.get_text_config().vocab_size - 1, PROBES, device=hf.device).long()[None]
+    try:
+        beside = PeftModel.from_pretrained(hf, str(path)).eval()
+        wanted = beside(input_ids=ids).logits
+        made = cast(PreTrainedModel, beside.merge_and_unload())
+    except REFUSED as error:
+        raise InputError(_misfit(path, "its base", first_sentence(error))) from error
+    found = made(input_ids=ids).logits
+    off = ((found - wanted).abs().max() / wanted.abs().max()).item()
+    if not off <= TOLERANCE[hf.dtype]:
+        raise InputError(
+            f"The adapter {path} gives other logits merged than beside its base, by {off:.1%} of the largest; give "
+            "the merged model, as model=folder."
+        )
+    return made
+
+
+def _changes_an_embedding(hf: PreTrainedModel, path: Path) -> bool:
+    ends = [
+        name for name, module in hf.named_modules() if module in (hf.get_input_embeddings(), hf.get_output_embeddings())
+    ]
+    return any(key.removeprefix(PREFIX).startswith(f"{end}.") for key in _stored_shapes(path) for end in ends)
+
+
+def _untie(hf: PreTrainedModel) -> None:
+    output = hf.get_output_embeddings()
+    output.weight = nn.Parameter(output.weight.detach().clone(), requires_grad=False)
+    hf.config.tie_word_embeddings = False
 
 
 def trained_on(path: Path) -> frozenset[str]:

@@ -30,7 +30,8 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from rcm.errors import InputError
-from rcm.models import Model, Weights, first_sentence
+from rcm.models import Model, Weights
+from rcm.models.checkpoint import first_sentence, whole_model
 from rcm.models.template import Kind, Lent
 
 log = logging.getLogger(__name__)
@@ -73,8 +74,7 @@ class Converted(Model):
 
     def weights(self) -> Weights:
         self._prepare()
-        hf = AutoModelForCausalLM.from_pretrained(self.checkpoint, dtype=getattr(torch, self.dtype))
-        return Weights(hf, self.digest[:12])
+        return Weights(whole_model(str(self.checkpoint), self.label, self.dtype), self.digest[:12])
 
     def _prepare(self) -> None:
         self._checked()  # even when the cache has the weights: a broken file must not seem to work

@@ -3,14 +3,14 @@
 from abc import abstractmethod
 from pathlib import Path
 
-import torch
 from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from rcm.errors import InputError
-from rcm.models import Model, Weights, first_sentence
+from rcm.models import Model, Weights
+from rcm.models.checkpoint import first_sentence, whole_model
 
 # What transformers raises for files that are absent, damaged, or of another kind.
 UNREADABLE = (OSError, ValueError, StrictDataclassError, SafetensorError)
@@ -44,13 +44,17 @@ class Pretrained(Model):
 
     def config(self) -> PretrainedConfig:
         try:
-            return AutoConfig.from_pretrained(self.source, revision=self.wanted_revision or "main")
+            return AutoConfig.from_pretrained(
+                self.source, revision=self.wanted_revision or "main", trust_remote_code=False
+            )
         except UNREADABLE as error:
             raise self._unreadable(first_sentence(error)) from error
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         try:
-            tokenizer = AutoTokenizer.from_pretrained(self.source, revision=self.wanted_revision or "main")
+            tokenizer = AutoTokenizer.from_pretrained(
+                self.source, revision=self.wanted_revision or "main", trust_remote_code=False
+            )
         except UNREADABLE as error:
             raise self._unreadable(first_sentence(error)) from error
         if len(tokenizer) <= len(tokenizer.all_special_ids):
@@ -61,7 +65,7 @@ class Pretrained(Model):
     def weights(self) -> Weights:
         revision = self.wanted_revision or "main"
         try:
-            hf = AutoModelForCausalLM.from_pretrained(self.source, revision=revision, dtype=getattr(torch, self.dtype))
+            hf = whole_model(self.source, self.label, self.dtype, revision=revision)
         except UNREADABLE as error:
             raise self._unreadable(first_sentence(error)) from error
         return Weights(hf, self.commit)

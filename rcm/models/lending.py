@@ -13,7 +13,8 @@ import yaml
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rcm.errors import InputError
-from rcm.models import Model, first_sentence
+from rcm.models import Model
+from rcm.models.checkpoint import first_sentence
 from rcm.models.gguf import Gguf
 from rcm.models.hub import UNREADABLE
 from rcm.models.template import Kind, Lent
@@ -52,7 +53,7 @@ def _tokenizer(owner: str) -> PreTrainedTokenizerBase:
             "GGUF file."
         )
     try:
-        return AutoTokenizer.from_pretrained(owner)
+        return AutoTokenizer.from_pretrained(owner, trust_remote_code=False)
     except UNREADABLE as error:
         raise InputError(
             f"dataset.template={OF}{owner}: cannot read its tokenizer ({first_sentence(error)})."

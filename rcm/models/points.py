@@ -29,8 +29,18 @@ class Points:
 
 
 def points_of(hf: PreTrainedModel) -> Points:
-    """The points of a Hugging Face causal model; InputError where TransformerLens knows no such architecture."""
-    mapping = _component_mapping(hf)
+    """The points of a Hugging Face causal model, with or without weights; InputError where TransformerLens knows no
+    such architecture, or where not every layer has attention and MLP of one kind (hybrids, state-space models)."""
+    try:
+        return _points(hf, _component_mapping(hf))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(
+            f"The layers of {type(hf).__name__} are not all made of attention and an MLP that write to one stream "
+            f"({error}), so rcm cannot find its points; choose another model."
+        ) from error
+
+
+def _points(hf: PreTrainedModel, mapping: Any) -> Points:
     blocks = mapping["blocks"]
     parts = blocks.submodules
     layers = list(_submodule(hf, blocks.name).children())
@@ -56,8 +66,8 @@ def _component_mapping(hf: PreTrainedModel) -> Any:  # TransformerLens leaves it
     from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_config_from_hf
 
     architecture = type(hf).__name__
-    config = build_bridge_config_from_hf(hf.config, architecture, architecture, hf.dtype)
     try:
+        config = build_bridge_config_from_hf(hf.config, architecture, architecture, hf.dtype)
         return ArchitectureAdapterFactory.select_architecture_adapter(config).component_mapping
     except ValueError as error:
         raise InputError(

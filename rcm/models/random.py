@@ -14,7 +14,8 @@ from transformers import (
 )
 
 from rcm.errors import InputError
-from rcm.models import Model, Weights, first_sentence
+from rcm.models import Model, Weights
+from rcm.models.checkpoint import first_sentence
 
 SPECIAL = ("<pad>", "<bos>", "<eos>")
 

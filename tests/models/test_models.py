@@ -17,7 +17,9 @@ import pytest
 import torch
 from gguf import GGUFWriter
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraModel
 from torch import nn
+from transformers import AutoConfig
 
 import rcm.models.gguf
 from rcm.execution.passes import last_logits
@@ -301,6 +303,142 @@ def test_a_merged_adapter_is_peft_unmerged(tiny: Tiny, tmp_path: Path, architect
     assert loaded.trained_on == {"abc"}
 
 
+@pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])
+def test_an_adapter_on_a_tied_embedding_changes_that_one_alone(tiny: Tiny, tmp_path: Path, target: str):
+    base = tiny("llama", tie_word_embeddings=True)
+    path = save(base, tmp_path / "base")
+    config = LoraConfig(r=2, lora_alpha=8, target_modules=["q_proj", target], init_lora_weights=False)
+    tuned = get_peft_model(base.hf, config).eval()
+    tuned.save_pretrained(tmp_path / "adapter")
+    with torch.inference_mode():
+        wanted = torch.cat([tuned(torch.tensor([base.template.tokens(p)])).logits[:, -1] for p in PROMPTS])
+    model = folder(path, adapter=str(tmp_path / "adapter"))
+    model.check(PROMPTS, "chat")
+    loaded = model.load(CPU, "chat", 4)
+    assert (last_logits(loaded, PROMPTS) - wanted).abs().max() < 1e-5 * wanted.abs().max()
+    tokens = torch.tensor([loaded.template.tokens(PROMPTS[0])])
+    assert torch.allclose(loaded.bridge(tokens)[:, -1], wanted[:1], atol=1e-4 * float(wanted.abs().max()))
+
+
+def test_an_adapter_that_merging_would_change_is_told(
+    tiny: Tiny, tmp_path: Path, sentence: Sentence, monkeypatch: pytest.MonkeyPatch
+):
+    path = save(tiny(), tmp_path / "base")
+    adapter(tiny(), tmp_path / "adapter")
+    monkeypatch.setattr(LoraModel, "merge_and_unload", lambda self: self.unload())
+    model = folder(path, adapter=str(tmp_path / "adapter"))
+    assert "gives other logits merged than beside its base" in sentence(lambda: model.load(CPU, "chat", 4))
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize(
+    ("grown", "fields", "told"),
+    [(264, {}, "after the vocabulary of its base had grown"), (0, {"lora_bias": True}, "has no biases")],
+)
+def test_adapters_that_do_not_merge_into_this_base(
+    tiny: Tiny, tmp_path: Path, sentence: Sentence, grown: int, fields: dict[str, Any], told: str
+):
+    path = save(tiny(), tmp_path / "base")
+    trained = tiny().hf
+    if grown:
+        trained.resize_token_embeddings(grown, mean_resizing=False)
+    tuned = get_peft_model(trained, LoraConfig(r=2, target_modules=["q_proj"], **fields))
+    tuned.save_pretrained(tmp_path / "adapter", save_embedding_layers=bool(grown))
+    model = folder(path, adapter=str(tmp_path / "adapter"))
+    assert told in sentence(lambda: model.check(PROMPTS, "chat"))
+
+
+# What is loaded is what was meant
+
+
+def rewritten(path: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    from safetensors.torch import load_file, save_file
+
+    file = path / "model.safetensors"
+    save_file(change(load_file(file)), file, metadata={"format": "pt"})
+
+
+def without(part: str) -> Callable[[Path], None]:
+    return lambda path: rewritten(path, lambda found: {k: v for k, v in found.items() if part not in k})
+
+
+def configured(**changed: Any) -> Callable[[Path], object]:
+    def change(path: Path) -> None:
+        file = path / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+
+    return change
+
+
+def not_a_number(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    found["model.norm.weight"][3] = torch.nan
+    return found
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (without("lm_head"), "lacks 1 of the model's tensors (lm_head.weight)"),
+        (without("layers.1."), "lacks 9 of the model's tensors"),
+        (lambda path: rewritten(path, lambda found: {f"base.{k}": v for k, v in found.items()}), "tensors"),
+        (lambda path: rewritten(path, not_a_number), "1 values of model.norm.weight are infinite or not a number"),
+        (configured(num_hidden_layers=2), "for which the model has no place"),
+        (configured(intermediate_size=128), "config.json does not belong to the weights"),
+        (configured(vocab_size=300), "config.json does not belong to the weights"),
+    ],
+    ids=["unembedding", "layer", "prefix", "nan", "fewer layers", "wider", "vocabulary"],
+)
+def test_a_checkpoint_that_is_not_whole_is_not_measured(
+    tiny: Tiny, tmp_path: Path, sentence: Sentence, harm: Callable[[Path], object], told: str
+):
+    path = save(tiny("llama"), tmp_path)
+    harm(path)
+    message = sentence(lambda: folder(path).load(CPU, "chat", 4))
+    assert told in message
+    assert str(path) in message
+
+
+def test_buffers_of_older_versions_are_no_surplus(tiny: Tiny, tmp_path: Path):
+    path = save(tiny("llama"), tmp_path)
+    rewritten(path, lambda found: found | {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
+    assert last_logits(folder(path).load(CPU, "chat", 4), PROMPTS).isfinite().all()
+
+
+QUANTISED = ({"quant_method": "gptq", "bits": 4, "group_size": 128}, {"quant_method": "awq", "bits": 4})
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize("quantised", QUANTISED, ids=["gptq", "awq"])
+def test_a_quantised_checkpoint_says_what_it_needs(
+    tiny: Tiny, tmp_path: Path, sentence: Sentence, quantised: dict[str, Any]
+):
+    path = save(tiny("llama"), tmp_path)
+    configured(quantization_config=quantised)(path)
+    assert f"is quantised ({quantised['quant_method']})" in sentence(lambda: folder(path).check(PROMPTS, "chat"))
+
+
+@pytest.mark.usefixtures("no_weights")
+@pytest.mark.parametrize("kind", ["mamba", "lfm2"])
+def test_layers_without_attention_are_told_before_weights(tmp_path: Path, sentence: Sentence, kind: str):
+    shape = {"vocab_size": 259, "hidden_size": 32, "num_hidden_layers": 2}
+    if kind == "lfm2":
+        shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]}
+    AutoConfig.for_model(kind, **shape).save_pretrained(tmp_path)
+    byte_tokenizer().save_pretrained(tmp_path)
+    assert "are not all made of attention and an MLP" in sentence(lambda: folder(tmp_path).check(PROMPTS, "chat"))
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_code_in_a_checkpoint_is_not_run(
+    tiny: Tiny, tmp_path: Path, sentence: Sentence, capsys: pytest.CaptureFixture[str]
+):
+    path = save(tiny("llama"), tmp_path)
+    (path / "own.py").write_text("print('ran')\n")
+    configured(model_type="own", auto_map={"AutoConfig": "own.Own"})(path)
+    sentence(lambda: folder(path).check(PROMPTS, "chat"))
+    assert "ran" not in capsys.readouterr().out
+
+
 def without_pairs(file: Path) -> None:
     from safetensors.torch import load_file, save_file
 
@@ -313,6 +451,9 @@ def without_pairs(file: Path) -> None:
     [
         ("adapter_config.json", Path.unlink, "no adapter_config.json"),
         ("adapter_config.json", lambda file: file.write_text("{"), "adapter_config.json is damaged"),
+        ("adapter_config.json", lambda file: file.write_text("[]"), "does not say its peft_type"),
+        ("adapter_config.json", lambda file: file.write_text('{"r": 2}'), "does not say its peft_type"),
+        ("adapter_config.json", lambda file: file.write_text('{"peft_type": "IA3"}'), "of the kind IA3"),
         ("adapter_model.safetensors", Path.unlink, "no adapter_model.safetensors"),
         ("adapter_model.safetensors", lambda file: file.write_bytes(b"x" * 99), "damaged"),
         ("adapter_model.safetensors", cut, "damaged"),
@@ -335,7 +476,11 @@ def test_damaged_adapters_are_told_before_weights(
 @pytest.mark.usefixtures("no_weights")
 @pytest.mark.parametrize(
     ("other", "told"),
-    [({"hidden_size": 64}, "64x64"), ({"num_hidden_layers": 2}, "no such module"), ("gpt2", "no such")],
+    [
+        ({"hidden_size": 64}, "64x2 would fit"),
+        ({"num_hidden_layers": 2}, "no place for model.layers.2"),
+        ("gpt2", "not found in the base"),
+    ],
 )
 def test_an_adapter_of_another_base(
     tiny: Tiny, tmp_path: Path, sentence: Sentence, other: dict[str, int] | str, told: str

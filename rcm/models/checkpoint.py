@@ -1,0 +1,112 @@
+"""What is loaded is what was meant: the architecture before any weights, every tensor, and numbers in all of them.
+
+transformers draws a tensor that a checkpoint lacks at random, leaves out one that the model has no place for, and says
+so in a table on stderr. A measuring instrument must not go on from there.
+"""
+
+import re
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.quantizers.auto import AutoHfQuantizer
+
+from rcm.errors import InputError
+from rcm.models.points import points_of
+
+# Buffers that older versions of transformers stored beside the weights; the model makes its own.
+BUFFERS = re.compile(
+    r"(rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|attn\.(masked_)?bias|attention\.(masked_)?bias)$"
+)
+# What a quantiser raises where its library or its device is not there.
+UNUSABLE = (ImportError, ValueError, RuntimeError, AttributeError, TypeError)
+
+
+def check_architecture(config: PretrainedConfig, name: str) -> None:
+    """Raise InputError unless a model called `name`, of this config, can be measured; without its weights."""
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+        raise InputError(f"{name} is of type {config.model_type}, which is no causal language model; choose one.")
+    _check_quantisation(config, name)
+    points_of(skeleton(config))
+
+
+def skeleton(config: PretrainedConfig) -> PreTrainedModel:
+    """The model's modules, whose tensors have shapes and no values."""
+    with torch.device("meta"):
+        return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config, trust_remote_code=False))
+
+
+def _check_quantisation(config: PretrainedConfig, name: str) -> None:
+    quantisation: Any = getattr(config, "quantization_config", None)
+    if quantisation is None:
+        return
+    method = quantisation.get("quant_method") if isinstance(quantisation, dict) else type(quantisation).__name__
+    try:
+        AutoHfQuantizer.from_config(quantisation, pre_quantized=True).validate_environment(dtype=torch.float32)
+    except UNUSABLE as error:
+        raise InputError(
+            f"{name} is quantised ({method}), which cannot be read here: {first_sentence(error)}; install what it "
+            "names, or choose a checkpoint that is not quantised."
+        ) from error
+
+
+def first_sentence(error: Exception) -> str:
+    """The first sentence of a message of transformers, which may run to a page."""
+    return " ".join(str(error).split()).split(". ")[0].rstrip(".")
+
+
+def whole_model(source: str, name: str, dtype: str, **where: Any) -> PreTrainedModel:
+    """The model that `from_pretrained` reads from the source; raises InputError where it is not the checkpoint's."""
+    read: Any = AutoModelForCausalLM.from_pretrained(
+        source,
+        dtype=getattr(torch, dtype),
+        trust_remote_code=False,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # to be told of them in a sentence of ours
+        **where,
+    )
+    hf, found = read
+    check_loading(found, name)
+    check_numbers(hf, name)
+    return cast(PreTrainedModel, hf)
+
+
+def check_loading(found: Any, name: str) -> None:
+    """Raise InputError for tensors of another shape, too few or too many; `found` is transformers' loading info."""
+    if mismatched := sorted(map(tuple, found["mismatched_keys"])):
+        tensor, stored, wanted = mismatched[0]
+        raise InputError(
+            f"{name}: config.json does not belong to the weights: {tensor} is {_shape(stored)} in the file and "
+            f"{_shape(wanted)} by the config; give the config of this very checkpoint."
+        )
+    if missing := sorted(found["missing_keys"]):
+        raise InputError(
+            f"{name} lacks {len(missing)} of the model's tensors ({_some(missing)}); they would be drawn at random: "
+            "give the whole checkpoint, an adapter that is not merged with model.adapter=FOLDER."
+        )
+    if surplus := sorted(key for key in found["unexpected_keys"] if not BUFFERS.search(key)):
+        raise InputError(
+            f"{name} holds {len(surplus)} tensors for which the model has no place ({_some(surplus)}); they would be "
+            "left out: give the config of this very checkpoint."
+        )
+
+
+def check_numbers(hf: PreTrainedModel, name: str) -> None:
+    """Raise InputError where a weight is infinite or not a number."""
+    for tensor, values in hf.named_parameters():
+        if values.is_floating_point() and not torch.isfinite(values).all():
+            bad = int((~torch.isfinite(values)).sum())
+            raise InputError(
+                f"{name}: {bad} values of {tensor} are infinite or not a number; copy the checkpoint again, or load it "
+                "as it was stored (model.dtype)."
+            )
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape))
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first, and the last where there are several."""
+    return names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
