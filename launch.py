@@ -15,11 +15,12 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-import rcm.running.identity  # noqa: F401 (registers ${rcm.run_id:}, the name of the run directory)
 from rcm.errors import InputError
 from rcm.record import identity
+from rcm.running.identity import id_of  # importing it registers ${rcm.run_id:}, the name of the run directory
 
 log = logging.getLogger("rcm")
+HYDRAS = ("Config group override", "Only one of")  # how ValueErrors of Hydra's begin
 
 
 class RunFailed(CompactHydraException):
@@ -29,12 +30,20 @@ class RunFailed(CompactHydraException):
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     directory = Path(HydraConfig.get().runtime.output_dir)
+    if other := identity.other_run(directory, id_of(cfg)):
+        another = f"{directory} holds run {other}, of other settings; choose another hydra.run.dir, or move it away."
+        log.error("%s", another)
+        ended(another, directory)
     if identity.finished(directory) and not cfg.get("rerun") and not identity.sweep_agent():
         log.info("Finished already: %s (rerun=true runs it again)", directory)
         return
     failure = attempt(cfg)
-    if failure is None:
-        return
+    if failure is not None:
+        ended(failure, directory)
+
+
+def ended(failure: str, directory: Path) -> None:
+    """Leave with the exit code of a failure."""
     # Out here, the original exception is gone. Hydra keeps the exceptions of failed jobs until a multirun ends, and
     # the original's traceback would keep that job's weights in memory.
     if HydraConfig.get().mode is RunMode.MULTIRUN:
@@ -66,8 +75,8 @@ def command() -> None:
     try:
         main()
     except (CompactHydraException, ValueError) as error:
-        if not isinstance(error, CompactHydraException) and not str(error).startswith("Config group override"):
-            raise  # that one is Hydra's, of model=3; any other is a bug
+        if not isinstance(error, CompactHydraException) and not str(error).startswith(HYDRAS):
+            raise  # those are Hydra's, of model=3 and of -m with --cfg; any other is a bug
         from rcm.running.overrides import sentence
 
         sys.exit(sentence(error))

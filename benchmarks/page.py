@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from rcm.record.storage import RECORD
+from rcm.record.identity import RECORD
 from rcm.report import write
 from tests.browser import browsing
 

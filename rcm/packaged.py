@@ -9,5 +9,5 @@ CONF = PACKAGE / "conf" if (PACKAGE / "conf").is_dir() else PACKAGE.parent / "co
 
 
 def located(name: str) -> Path:
-    """The path that a setting means: one of ours, or its own."""
-    return ASSETS / name.removeprefix(PACKAGED) if name.startswith(PACKAGED) else Path(name)
+    """The path that a setting means: one of ours, or its own, with `~` for the home."""
+    return ASSETS / name.removeprefix(PACKAGED) if name.startswith(PACKAGED) else Path(name).expanduser()

@@ -223,6 +223,9 @@ def test_a_model_file_that_is_not_there_costs_no_loading(tmp_path: Path, monkeyp
     assert stored_run(run.directory).error == "There is no file nowhere; give one that exists with model.path=FILE."
 
 
+UNQUOTED = "Hydra does not take this value as it stands; put it in quotes"
+
+
 @pytest.mark.parametrize(
     ("override", "told"),
     [
@@ -232,7 +235,16 @@ def test_a_model_file_that_is_not_there_costs_no_loading(tmp_path: Path, monkeyp
         ("method.stub.inner.x=3", "method.stub.inner.x: there is no such setting; choose one of rate"),
         ("metod=map", "metod: there is no such setting; did you mean method?"),
         ("method=3", "Config group override must be a string or a list. Got int; give the name of"),
-        ("method.stub.top_k", "Error parsing override 'method.stub.top_k'; missing EQUAL at '<EOF>'"),
+        ("method.stub.top_k", "method.stub.top_k: this is no override; write KEY=VALUE"),
+        (
+            "model.path=step=10",
+            "model.path=step=10: Hydra does not take this value as it stands; put it in quotes: 'mod",
+        ),
+        ("model.path=für.json", "model.path=für.json: Hydra does not take this value as it stands; put it in quotes"),
+        (
+            "model.path=~/model",
+            """model.path=~/model: Hydra does not take this value as it stands; put it in quotes: '""",
+        ),
         ("tracker=disk,wandb", "Ambiguous value for argument 'tracker=disk,wandb'; 1. To use it as a list"),
     ],
 )
@@ -245,6 +257,25 @@ def test_a_wrong_override_is_one_line(tmp_path: Path, override: str, told: str, 
     (line,) = done.stderr.splitlines()
     assert line.startswith(told)
     assert not (tmp_path / "runs").exists()
+
+
+def test_cfg_and_multirun_are_told_apart(tmp_path: Path) -> None:
+    done = launched(tmp_path, "-m", "seed=0,1", "--cfg", "job")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Only one of --run, --multirun, --cfg")
+    assert line.endswith("leave -m away to see the settings of one job")
+
+
+def test_a_directory_of_another_run_is_not_given_out_as_this_one(tmp_path: Path) -> None:
+    assert launched(tmp_path, "hydra.run.dir=out").returncode == 0
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
+    for more in ([], ["rerun=true"]):
+        done = launched(tmp_path, "hydra.run.dir=out", "seed=1", *more)
+        assert done.returncode == 1
+        assert "of other settings; choose another hydra.run.dir, or move it away." in done.stdout
+    kept = {name: (tmp_path / "out" / name).read_bytes() for name in before if not name.endswith(".log")}
+    assert kept == {name: content for name, content in before.items() if not name.endswith(".log")}
+    assert "Finished already" in launched(tmp_path, "hydra.run.dir=out").stdout
 
 
 def test_a_group_that_was_taken_away_is_one_line(tmp_path: Path) -> None:

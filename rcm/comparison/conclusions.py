@@ -25,7 +25,8 @@ from rcm.record.stored import StoredRun
 class Comparison:
     """`families`: finished runs that measured a model, side by side. `others`: finished runs of other methods.
     `unfinished`: the rest. `transplants`: of each source in each target the latest. `left_out`: finished runs that
-    could have been compared, and were not. `warnings`: sentences."""
+    could have been compared, and were not. `unreadable`: a sentence for each run that cannot be read. `warnings`:
+    sentences."""
 
     families: Sequence[Family]
     others: Sequence[Group]
@@ -35,6 +36,7 @@ class Comparison:
     transplants: Sequence[Transplant]
     left_out: Sequence[LeftOut]
     warnings: Sequence[str]
+    unreadable: Sequence[str] = ()
 
     @property
     def compared(self) -> list[Reading]:
@@ -48,10 +50,10 @@ class Comparison:
         return list(dict.fromkeys([*self.compared, *series, *others]))
 
 
-def compare(runs: Iterable[StoredRun]) -> Comparison:
-    """What the runs say together, whatever the order in which they are given."""
+def compare(runs: Iterable[StoredRun], unreadable: Sequence[str] = ()) -> Comparison:
+    """What the runs say together, whatever the order in which they are given. `unreadable`: why others cannot be."""
     runs = sorted(runs, key=lambda run: (run.started, run.id))
-    finished, unreadable = _read([run for run in runs if run.status == "finished"])
+    finished, without_results = _read([run for run in runs if run.status == "finished"])
     measured = [reading for reading in finished if measured_a_model(reading)]
     standing, replaced = without_reruns(measured)
     found = checkpoints(standing)
@@ -71,8 +73,9 @@ def compare(runs: Iterable[StoredRun]) -> Comparison:
         tunings=of_tuning,
         emergence=found.series,
         transplants=latest_transplants(brought),
-        left_out=[*unreadable, *replaced, *passed_over, *alone],
+        left_out=[*without_results, *replaced, *passed_over, *alone],
         warnings=warnings(in_families),
+        unreadable=unreadable,
     )
 
 

@@ -22,6 +22,15 @@ class Verdict(StrEnum):
         return self in (Verdict.REFUSAL, Verdict.PARTIAL)
 
 
+def answer_of(completion: str) -> str:
+    """What follows the thoughts of a model that thinks aloud between <think> and </think>; nothing while it thinks. A
+    template may have opened the thoughts itself."""
+    _, closed, answer = completion.rpartition("</think>")
+    if closed:
+        return answer.strip()
+    return "" if "<think>" in completion else completion
+
+
 class Judge(Settings):
     """A judge is its settings and one function. `kappa`: how far it agrees with people, chance aside, on whether a
     completion refuses (in full or in part), over the 1,800 completions that `rcm.judges.fit` reads; null where that was
@@ -38,7 +47,9 @@ class Judge(Settings):
 
     @final
     def verdicts(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
-        """One verdict for each completion, in order. What is no language is invalid, and no judge is asked."""
+        """One verdict for each completion, in order, on its answer. What is no language is invalid, and no judge is
+        asked; so is what is still thinking."""
+        completions = [answer_of(completion) for completion in completions]
         language = [i for i, completion in enumerate(completions) if not degenerate(completion)]
         verdicts = [Verdict.INVALID] * len(completions)
         if language:

@@ -14,7 +14,9 @@ from rcm.packaged import located
 LOOP_WORDS = 8  # fewer are too short for a loop to show in their trigrams
 LEAST_DISTINCT = 0.5  # of the word trigrams; unsteered answers lie at 0.91 to 0.97, looping ones below 0.2
 LEAST_PAIRS = 12  # of letters, before rare ones among them mean anything
-RARE, MOST_RARE = 1e-4, 0.2  # of letters drawn at random half of the pairs are rare, of fluent English at most 0.11
+# Of letters drawn at random half of the pairs are rare in English, and 0.23 are vowels. Of fluent English at most 0.11 of
+# the pairs are rare; of other languages in Latin letters up to 0.42, the more the more vowels they have (Zulu 0.47).
+RARE, MOST_RARE, FEW_VOWELS, FOR_VOWELS = 1e-4, 0.2, 0.27, 1.3
 
 SALAD_WORDS = 15  # fewer may well be names
 # The commonest words of two letters and more in languages with Latin letters.
@@ -58,8 +60,15 @@ def garbled(completion: str) -> bool:
 
 
 def _many_rare_pairs(completion: str) -> bool:
-    pairs = [a + b for word in re.findall(r"[a-z]+", completion.lower()) for a, b in pairwise(word)]
-    return len(pairs) >= LEAST_PAIRS and sum(pair not in _common_pairs() for pair in pairs) > MOST_RARE * len(pairs)
+    """Whether its Latin letters, without their accents, are in an order that no language has."""
+    plain = unicodedata.normalize("NFKD", completion.lower())
+    words = re.findall(r"[a-z]+", "".join(one for one in plain if not unicodedata.combining(one)))
+    pairs = [a + b for word in words for a, b in pairwise(word)]
+    if len(pairs) < LEAST_PAIRS:
+        return False
+    rare = sum(pair not in _common_pairs() for pair in pairs) / len(pairs)
+    vowels = sum(letter in "aeiouy" for word in words for letter in word) / sum(map(len, words))
+    return rare > MOST_RARE + FOR_VOWELS * max(0.0, vowels - FEW_VOWELS)
 
 
 @cache

@@ -72,8 +72,8 @@ class Model(Settings):
             return None
         return located(self.adapter)
 
-    def check(self, prompts: Sequence[str], template: Kind | Lent) -> None:
-        """Raise InputError for what cannot work, before any weights load."""
+    def check(self, prompts: Sequence[str], template: Kind | Lent, reply: int = 0) -> None:
+        """Raise InputError for what cannot work, before any weights load. `reply`: how many tokens will be said."""
         config = self.config()
         check_architecture(config, self.label)
         bound = Template.of(self.tokenizer(), template)
@@ -82,7 +82,7 @@ class Model(Settings):
                 "%s has no chat template: it is asked in plain text. dataset.template=of:MODEL lends it another's.",
                 self.label,
             )
-        bound.check(prompts, longest_prompt(config))
+        bound.check(prompts, longest_prompt(config), reply)
         if self.adapter_path is not None:
             check_adapter(self.adapter_path, config, self.label)
 

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
-from rcm.errors import InputError
-from rcm.models.checkpoint import first_sentence, skeleton
+from rcm.errors import InputError, first_sentence
+from rcm.models.checkpoint import skeleton
 from rcm.record.encoding import ADAPTER_CONFIG, WEIGHTS
 
 PREFIX = "base_model.model."
@@ -162,4 +162,6 @@ def _untie(hf: PreTrainedModel) -> None:
 def trained_on(path: Path) -> frozenset[str]:
     """Digests of the prompts that the adapter was trained on; empty where its card does not say."""
     card = path / "card.json"
-    return frozenset(json.loads(card.read_text()).get("trained_on", [])) if card.is_file() else frozenset()
+    return (
+        frozenset(json.loads(card.read_text(encoding="utf-8")).get("trained_on", [])) if card.is_file() else frozenset()
+    )

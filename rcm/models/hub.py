@@ -8,9 +8,10 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from rcm.errors import InputError
+from rcm.errors import InputError, first_sentence
 from rcm.models import Model, Weights
-from rcm.models.checkpoint import first_sentence, whole_model
+from rcm.models.checkpoint import whole_model
+from rcm.packaged import located
 
 # What transformers raises for files that are absent, damaged, or of another kind.
 UNREADABLE = (OSError, ValueError, StrictDataclassError, SafetensorError)
@@ -66,6 +67,8 @@ class Pretrained(Model):
         revision = self.wanted_revision or "main"
         try:
             hf = whole_model(self.source, self.label, self.dtype, revision=revision)
+        except InputError:
+            raise
         except UNREADABLE as error:
             raise self._unreadable(first_sentence(error)) from error
         return Weights(hf, self.commit)
@@ -110,7 +113,7 @@ class Folder(Pretrained):
     def source(self) -> str:
         if self.path is None:
             raise InputError("model=folder needs a folder; say which with model.path=FOLDER.")
-        return self.path
+        return str(located(self.path))
 
     @property
     def cure(self) -> str:

@@ -12,9 +12,8 @@ from typing import Any, cast
 import yaml
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from rcm.errors import InputError
+from rcm.errors import InputError, first_sentence
 from rcm.models import Model
-from rcm.models.checkpoint import first_sentence
 from rcm.models.gguf import Gguf
 from rcm.models.hub import UNREADABLE
 from rcm.models.template import Kind, Lent

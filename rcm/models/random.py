@@ -13,9 +13,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from rcm.errors import InputError
+from rcm.errors import InputError, first_sentence
 from rcm.models import Model, Weights
-from rcm.models.checkpoint import first_sentence
 
 SPECIAL = ("<pad>", "<bos>", "<eos>")
 

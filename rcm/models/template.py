@@ -16,14 +16,15 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from itertools import takewhile
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from jaxtyping import Int
+from jinja2 import TemplateError
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from rcm.errors import InputError
+from rcm.errors import InputError, first_sentence
 
 Kind = Literal["chat", "plain"]
 PLAIN = "User: {prompt}\nAssistant:"
@@ -78,10 +79,44 @@ class Template:
         """The text that the model reads."""
         if self.kind == "plain":
             return PLAIN.format(prompt=prompt)
+        return self._rendered(_parts(prompt) if self._in_parts else prompt)
+
+    @cached_property
+    def _without_clock(self) -> str:
+        """The chat template, with what it would ask the clock itself written in (transformers lends it no other)."""
+        template = self.lent.text if self.lent else self.tokenizer.get_chat_template()
+        return re.sub(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""", lambda call: repr(TODAY.strftime(call[2])), template)
+
+    def _check_text(self) -> None:
+        """Raise InputError for a chat template that a prompt cannot be put into."""
+        if self.kind == "plain":
+            return
+        try:
+            rendered = self.render(PROBES[0])
+        except (TemplateError, ValueError, TypeError, KeyError) as error:
+            raise InputError(
+                f"The chat template does not take a prompt of the user's ({first_sentence(error)}); ask in "
+                "plain text with dataset.template=plain, or lend it another's with dataset.template=of:MODEL."
+            ) from error
+        if PROBES[0] not in rendered:
+            raise InputError(
+                "The chat template leaves out what the user says; ask in plain text with dataset.template=plain, or "
+                "lend it another's with dataset.template=of:MODEL."
+            )
+
+    @cached_property
+    def _in_parts(self) -> bool:
+        """Whether it wants what is said as a list of parts, and prints nothing of a plain text."""
+        try:
+            return PROBES[0] not in self._rendered(PROBES[0]) and PROBES[0] in self._rendered(_parts(PROBES[0]))
+        except (TemplateError, ValueError, TypeError, KeyError):
+            return False
+
+    def _rendered(self, content: Any) -> str:
         # Some templates print today's date or open a chain of thought: both would change the tokens from day to day or
         # from model to model, so they are pinned. Templates that know neither variable ignore them.
         text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}],
+            [{"role": "user", "content": content}],
             chat_template=self._without_clock,
             tokenize=False,
             add_generation_prompt=True,
@@ -90,12 +125,6 @@ class Template:
         )
         assert isinstance(text, str)
         return text
-
-    @cached_property
-    def _without_clock(self) -> str:
-        """The chat template, with what it would ask the clock itself written in (transformers lends it no other)."""
-        template = self.lent.text if self.lent else self.tokenizer.get_chat_template()
-        return re.sub(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""", lambda call: repr(TODAY.strftime(call[2])), template)
 
     def tokens(self, prompt: str) -> list[int]:
         """Token ids; a chat template writes its special tokens itself, a plain prompt gets the tokenizer's own."""
@@ -157,14 +186,17 @@ class Template:
         text = self.render("{prompt}") + repr((self.beginning, self.end_of_instruction))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def check(self, prompts: Sequence[str], longest: int) -> None:
-        """Raise InputError for a prompt longer than `longest` tokens or whose end of instruction is another."""
+    def check(self, prompts: Sequence[str], longest: int, reply: int = 0) -> None:
+        """Raise InputError for a prompt that with a reply of so many tokens is longer than `longest`, or whose end of
+        instruction is another."""
+        self._check_text()
         for index, prompt in enumerate(prompts):
             tokens = self.tokens(prompt)
-            if len(tokens) > longest:
+            if len(tokens) + reply > longest:
+                more = f", and a reply of {reply} makes it {len(tokens) + reply}" if reply else ""
                 raise InputError(
-                    f"Prompt {index} ({prompt[:40]!r}...) has {len(tokens)} tokens, and the model reads {longest}; "
-                    "shorten or drop it."
+                    f"Prompt {index} ({prompt[:40]!r}...) has {len(tokens)} tokens{more}, and the model reads "
+                    f"{longest}; shorten or drop it{', or ask for less with max_new_tokens' if reply else ''}."
                 )
             begins = tuple(tokens[: len(self.beginning)]) == self.beginning
             if not begins or tuple(tokens[-len(self.end_of_instruction) :]) != self.end_of_instruction:
@@ -179,6 +211,10 @@ class Template:
         text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
         assert isinstance(text, str)
         return (text.split(NEXT_TURN)[0] if self.kind == "plain" else text).rstrip("\ufffd").strip()
+
+
+def _parts(text: str) -> list[dict[str, str]]:
+    return [{"type": "text", "text": text}]
 
 
 def common_beginning(rows: Iterable[Sequence[int]]) -> list[int]:

@@ -10,8 +10,9 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from http.client import HTTPException
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -87,8 +88,32 @@ def _text(file: Path) -> str:
         raise InputError(f"{file} is not UTF-8 at byte {error.start}; convert it.") from error
 
 
-def _csv(file: Path) -> Iterable[Row]:
-    return csv.DictReader(io.StringIO(_text(file)))
+DELIMITERS = (",", ";", "\t")
+
+
+def _csv(file: Path) -> Iterator[Row]:
+    """No row may have more cells than the header: a prompt with a comma and no quotes would be cut there; and one with
+    a quote that nobody closes would swallow the rest of the file. What a row lacks at its end is None."""
+    text = _text(file)
+    header = text.split("\n", 1)[0]
+    delimiter = max(DELIMITERS, key=header.count)  # of a single column, the comma
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    reader, names, line = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), list[str](), 1
+    try:
+        for row in reader:
+            if row and names and len(row) > len(names):
+                raise InputError(
+                    f"{file}, line {line}, has {len(row)} cells and the header {len(names)}; put double quotes around "
+                    f"a text with {delimiter!r} in it."
+                )
+            if row and names:
+                yield dict(zip_longest(names, row))
+            names, line = names or row, reader.line_num + 1
+    except csv.Error as error:
+        raise InputError(
+            f"{file} has a row from line {line} on that is no CSV ({error}); close every double quote, and double "
+            "those inside of a text."
+        ) from error
 
 
 def _txt(file: Path) -> Iterator[Row]:

@@ -87,6 +87,11 @@ def checked(split: Split, source: str) -> Split:
         for number, prompt in enumerate(prompts):
             if not prompt.text.strip():
                 raise InputError(f"{source} has an empty text at {place}[{number}]; fill or remove it.")
+            if any("\ud800" <= character <= "\udfff" for character in prompt.text):
+                raise InputError(
+                    f"{source} has half of a character (a lone surrogate) at {place}[{number}]; write it as UTF-8, or "
+                    "escape both halves."
+                )
             if (earlier := seen.setdefault(prompt.text, place)) not in (place, LOOKALIKES_OF.get(place)):
                 log.warning("%s has the same text in %s and at %s[%d].", source, earlier, place, number)
     return split

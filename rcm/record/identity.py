@@ -13,19 +13,20 @@ are more, it is another run. That one of them was run again does not count; that
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rcm.packaged import PACKAGED, located
+from rcm.record.digests import content_digest
 
 IDENTITY = ("model", "dataset", "method", "judge", "seed")
 PATH_KEYS = ("path", "adapter", "harmful", "harmless")
 SOURCE_KEY, TEMPLATE_KEY = "source", "template"
 VECTOR = "direction.pt"  # in a folder of the published reference's, whose content counts
-METRICS = "metrics.json"  # written last: that it exists means that the run finished
-MIB = 2**20
+RECORD, METRICS = "run.json", "metrics.json"  # written last: that it exists means that the run finished
 NOT_WEIGHTS = ("family", "stage", "refusal_tokens")  # of a model's settings
+NO_PATHS = ("pairs",)  # words that a path's key also takes, whatever lies in the working directory
 SIZES = ("train", "validation", "test")  # of a data set's: how many of its prompts are used
 
 
@@ -54,6 +55,15 @@ def finished(directory: Path) -> bool:
     return (directory / METRICS).exists()
 
 
+def other_run(directory: Path, id: str) -> str | None:
+    """The id of the run that lies in this directory, if it is another one."""
+    try:
+        found = json.loads((directory / RECORD).read_text(encoding="utf-8"))["id"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # there is none, or none that says so
+    return str(found) if found != id else None
+
+
 def sweep_agent() -> bool:
     """Whether a W&B sweep agent started this process; then it has chosen the run's id in W&B, and waits for a run."""
     return "WANDB_SWEEP_ID" in os.environ
@@ -69,18 +79,26 @@ def _by_content(value: Any, key: str = "") -> Any:
         return value
     if value.startswith(PACKAGED):
         return f"sha256:{content_digest(located(value))}"
-    if key == SOURCE_KEY and os.path.isdir(value) and not is_published(Path(value)):
-        return _runs_with_directions(Path(value))
-    if key == TEMPLATE_KEY and os.path.exists(value.removeprefix("of:")):
-        return f"of:{content_digest(Path(value.removeprefix('of:')))}"
-    is_path = (names_a_path(key) or key == SOURCE_KEY) and os.path.exists(value)
-    return f"sha256:{content_digest(Path(value))}" if is_path else value
+    is_path = names_a_path(key) or key == SOURCE_KEY or (key == TEMPLATE_KEY and value.startswith("of:"))
+    path = located(value.removeprefix("of:"))
+    if not is_path or value in NO_PATHS or not path.exists():
+        return value
+    if key == SOURCE_KEY and path.is_dir() and not is_published(path):
+        return _runs_with_directions(path)
+    return f"sha256:{content_digest(path)}"
 
 
 def _runs_with_directions(place: Path) -> list[str]:
     """The names of those finished runs among this one, or those right below, that looked for a direction."""
     metrics = [path for path in (place / METRICS, *place.glob(f"*/{METRICS}")) if path.exists()]
-    return sorted(path.resolve().parent.name for path in metrics if "direction/layer" in json.loads(path.read_text()))
+    return sorted(path.resolve().parent.name for path in metrics if _has_direction(path))
+
+
+def _has_direction(metrics: Path) -> bool:
+    try:
+        return "direction/layer" in json.loads(metrics.read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # off a full disk, or another program's: its run is told as unreadable later
+        return False
 
 
 def is_published(place: Path) -> bool:
@@ -96,33 +114,3 @@ def names_a_path(key: str) -> bool:
 def prompt_digest(prompt: str) -> str:
     """Sixteen hex digits that name a prompt, so that cards and recordings can list prompts without repeating them."""
     return hashlib.sha256(prompt.encode()).hexdigest()[:16]
-
-
-def content_digest(path: Path) -> str:
-    """A digest of a file, or of a folder's files: the name, the size, the first and the last MiB of each.
-
-    Hidden files (version control, a downloader's notes) do not count.
-    """
-    digest = hashlib.sha256()
-    for name, file in _files(path):
-        digest.update(json.dumps([name, file.stat().st_size]).encode())
-        digest.update(_ends(file))
-    return digest.hexdigest()
-
-
-def _files(path: Path) -> Iterator[tuple[str, Path]]:
-    """Each file below `path` under its relative name; a single file has none, so that it may be renamed."""
-    if path.is_file():
-        yield "", path
-        return
-    for file in sorted(path.rglob("*")):
-        parts = file.relative_to(path).parts
-        if file.is_file() and not any(part.startswith(".") for part in parts):
-            yield "/".join(parts), file
-
-
-def _ends(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        head = stream.read(MIB)
-        stream.seek(max(MIB, file.stat().st_size - MIB))
-        return head + stream.read(MIB)

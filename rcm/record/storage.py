@@ -28,7 +28,7 @@ from torch import Tensor
 
 from rcm.errors import InputError
 from rcm.record.encoding import encoded, file_names, flat, plain
-from rcm.record.identity import METRICS
+from rcm.record.identity import METRICS, RECORD
 from rcm.record.results import (
     Adapter,
     Result,
@@ -38,7 +38,7 @@ from rcm.record.results import (
 )
 from rcm.record.run import Run, Status
 
-RECORD, RESULTS = "run.json", "results.jsonl"
+RESULTS = "results.jsonl"
 PARTIAL = ".partial"
 
 
@@ -68,13 +68,13 @@ class Store:
             return
         self._record("finished", None)
         with whole(self._run.directory / METRICS) as path:
-            path.write_text(json.dumps(self._metrics, indent=1) + "\n")
+            path.write_text(json.dumps(self._metrics, indent=1) + "\n", encoding="utf-8")
 
     def save(self, result: Result) -> None:
         """Write the result, its files first, so that a line in results.jsonl never promises a missing file."""
         self._claim(result)
         _write_files(result, self._run.directory)
-        with (self._run.directory / RESULTS).open("a") as stream:
+        with (self._run.directory / RESULTS).open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(encoded(result), ensure_ascii=False) + "\n")
         self._metrics |= flat(result)
 
@@ -90,7 +90,7 @@ class Store:
         record = asdict(self._run) | {"status": status, "seconds": seconds, "error": error}
         record.pop("directory")  # it is where the file lies
         with whole(self._run.directory / RECORD) as path:
-            path.write_text(json.dumps(record, indent=1) + "\n")
+            path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def clear(directory: Path) -> None:

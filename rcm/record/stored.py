@@ -1,6 +1,7 @@
 """Runs read back from disk, by the page and by later runs."""
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,16 @@ from safetensors.torch import load_file
 
 from rcm.errors import InputError
 from rcm.record.encoding import decoded
-from rcm.record.identity import METRICS
+from rcm.record.identity import METRICS, RECORD
 from rcm.record.results import (
     Adapter,
     Result,
     Tensors,
 )
 from rcm.record.run import Run, Status
-from rcm.record.storage import RECORD, records
+from rcm.record.storage import records
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,25 +78,46 @@ def _metadata(path: Path) -> dict[str, str]:
 
 
 def stored_runs(folder: Path) -> list[StoredRun]:
-    """The runs right below a folder, in the order in which they started; what is no run is passed over."""
+    """The runs right below a folder, in the order in which they started; those that cannot be read are warned of."""
+    runs, unreadable = readable_runs(folder)
+    for why in unreadable:
+        log.warning("%s", why)
+    return runs
+
+
+def readable_runs(folder: Path) -> tuple[list[StoredRun], list[str]]:
+    """The runs right below a folder, in the order in which they started, and of each that cannot be read why; what is
+    no run is passed over."""
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give the one that holds the runs, such as runs/.")
-    runs = [stored_run(path.parent) for path in folder.glob(f"*/{RECORD}")]
-    return sorted(runs, key=lambda run: (run.started, run.id))
+    runs, unreadable = list[StoredRun](), list[str]()
+    for path in sorted(folder.glob(f"*/{RECORD}")):
+        try:
+            runs.append(stored_run(path.parent))
+        except InputError as error:
+            unreadable.append(str(error))
+    return sorted(runs, key=lambda run: (run.started, run.id)), unreadable
 
 
 def stored_run(directory: Path) -> StoredRun:
-    """The run in this directory, finished or not; raises InputError where there is none."""
+    """The run in this directory, finished or not; raises InputError where there is none, or none that can be read."""
     if not (directory / RECORD).is_file():
         raise InputError(f"There is no run in {directory}; a run's directory has a {RECORD}.")
-    record = json.loads((directory / RECORD).read_text())
     metrics = directory / METRICS
-    return StoredRun(
-        **record | {"status": _status(record["status"], metrics)},
-        directory=directory,
-        metrics=json.loads(metrics.read_text()) if metrics.exists() else {},
-        started=record["provenance"]["started"],
-    )
+    try:
+        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+        return StoredRun(
+            **record | {"status": _status(record["status"], metrics)},
+            directory=directory,
+            metrics=json.loads(metrics.read_text(encoding="utf-8")) if metrics.exists() else {},
+            started=record["provenance"]["started"],
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        what = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
+        raise InputError(
+            f"The run in {directory} cannot be read ({what}): it is another program's, of another version of rcm, or "
+            "off a full disk; move it away, or run it again."
+        ) from error
 
 
 def _status(recorded: Status, metrics: Path) -> Status:

@@ -21,7 +21,7 @@ from pathlib import Path
 from rcm.comparison import compare
 from rcm.comparison.comparison_json import as_text
 from rcm.errors import InputError
-from rcm.record.stored import stored_runs
+from rcm.record.stored import readable_runs
 from rcm.report.html import page as html_page
 from rcm.report.markdown import page as markdown_page
 
@@ -31,10 +31,11 @@ PAGE, TWIN, DATA, PAPER = "index.html", "report.md", "comparison.json", "paper"
 def write(folder: Path, out: Path, paper: bool = False) -> tuple[Path, Path]:
     """Compare the runs in `folder`; return the page and its Markdown twin, both in `out`. Beside them lies what was
     concluded, as JSON; with `paper`, tables and pictures as files (`rcm.report.paper`)."""
-    runs = stored_runs(folder)
+    runs, unreadable = readable_runs(folder)
     if not runs:
-        raise InputError(f"There are no runs in {folder}; python launch.py makes one.")
-    comparison = compare(runs)
+        others = f" that can be read: {' '.join(unreadable)}" if unreadable else "; python launch.py makes one."
+        raise InputError(f"There are no runs in {folder}{others}")
+    comparison = compare(runs, unreadable)
     texts = {
         PAGE: html_page(comparison),
         TWIN: markdown_page(comparison),

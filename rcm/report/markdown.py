@@ -64,10 +64,12 @@ def _short(comparison: Comparison) -> Iterator[str]:
         yield "No run has finished here, so there is nothing to compare yet."
     if concluded := in_short(comparison):
         yield "\n".join(f"- {_title(reading)}: {escaped(because)}" for reading, because in concluded)
-    if comparison.left_out:
+    if comparison.left_out or comparison.unreadable:
         yield "### Not compared"
         left_out = comparison.left_out
-        yield "\n".join(f"- **{escaped(o.run.label)}** (run {escaped(o.run.id)}): {escaped(o.why)}" for o in left_out)
+        unreadable = [f"- {escaped(why)}" for why in comparison.unreadable]
+        others = [f"- **{escaped(o.run.label)}** (run {escaped(o.run.id)}): {escaped(o.why)}" for o in left_out]
+        yield "\n".join([*unreadable, *others])
 
 
 def _title(reading: Reading) -> str:

@@ -48,7 +48,7 @@ def _givers(need: type) -> Iterator[str]:
     """The options of all methods, ours and those loaded from elsewhere, that give a finding."""
     for module in pkgutil.iter_modules(rcm.methods.__path__):
         importlib.import_module(f"rcm.methods.{module.name}")
-    targets = {yaml.safe_load(path.read_text())["_target_"]: path.stem for path in _options()}
+    targets = {yaml.safe_load(path.read_text(encoding="utf-8"))["_target_"]: path.stem for path in _options()}
     for kind in _subclasses(Method):
         if kind.gives is need:
             place = f"{kind.__module__}.{kind.__qualname__}"
@@ -57,7 +57,7 @@ def _givers(need: type) -> Iterator[str]:
 
 def _options() -> Iterator[Path]:
     """Our YAML files of single methods."""
-    return (path for path in (CONF / "method").glob("*.yaml") if "_target_:" in path.read_text())
+    return (path for path in (CONF / "method").glob("*.yaml") if "_target_:" in path.read_text(encoding="utf-8"))
 
 
 def _subclasses(kind: Any) -> Iterator[type[Method]]:

@@ -60,7 +60,8 @@ def _checked(chosen: Chosen) -> Split:
     for method in chosen.methods.values():
         method.check()
     prompts = chosen.dataset.load()
-    chosen.model.check(prompts.everything, asked(prompts.template))
+    reply = max((getattr(method, "max_new_tokens", 0) for method in chosen.methods.values()), default=0)
+    chosen.model.check(prompts.everything, asked(prompts.template), reply)
     return prompts
 
 

@@ -11,6 +11,7 @@ import plotly.graph_objects as go
 from rcm.record.results import Curve, Heatmap, Line, Scatter, colour_limits
 from rcm.tracking.keys import title
 
+UNKNOWN = "#cccccc"  # cells and points that were not computed
 LINES = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#8c564b")
 
 
@@ -34,7 +35,7 @@ def _(result: Heatmap) -> go.Figure:
     for axis, labels in ((drawn.layout.xaxis, result.columns), (drawn.layout.yaxis, result.rows)):
         axis.update(tickvals=list(range(len(labels))), ticktext=list(labels), showgrid=False)
     drawn.layout.yaxis.autorange = "reversed"  # the first row on top
-    drawn.layout.plot_bgcolor = "#cccccc"  # of cells that were not computed
+    drawn.layout.plot_bgcolor = UNKNOWN
     for row, column in result.marked:
         drawn.add_shape(x0=column - 0.5, x1=column + 0.5, y0=row - 0.5, y1=row + 0.5)
     return drawn
@@ -52,19 +53,25 @@ def _(result: Curve) -> go.Figure:
 def _(result: Scatter) -> go.Figure:
     shown = result.drawable
     low, high = colour_limits(np.array([result.values], dtype=float), result.center)
-    x, y, values = ([float(column[i]) for i in shown] for column in (result.x, result.y, result.values))
-    marker = {
-        "color": _known(values),
+    colours = {
         "cmin": low,
         "cmax": high,
         "colorscale": "Viridis" if result.center is None else "RdBu_r",
         "showscale": True,
         "colorbar": {"title": {"text": result.value_label}},
-        "size": [14 if i in result.marked else 8 for i in shown],
-        "line": {"color": "black", "width": [2 if i in result.marked else 0.5 for i in shown]},
     }
-    cloud = go.Scatter(x=x, y=y, text=[result.points[i] for i in shown], mode="markers", marker=marker)
-    drawn = go.Figure(cloud, _layout(title(result), result.x_label, result.y_label))
+    drawn = go.Figure(layout=_layout(title(result), result.x_label, result.y_label))
+    for known in (True, False):  # plotly has no colour for what is not known
+        some = [i for i in shown if np.isfinite(result.values[i]) == known]
+        marker: dict[str, Any] = {
+            "size": [14 if i in result.marked else 8 for i in some],
+            "line": {"color": "black", "width": [2 if i in result.marked else 0.5 for i in some]},
+            "color": [float(result.values[i]) for i in some] if known else UNKNOWN,
+        }
+        x, y = ([float(column[i]) for i in some] for column in (result.x, result.y))
+        points = {"x": x, "y": y, "text": [result.points[i] for i in some], "mode": "markers", "showlegend": False}
+        if some:
+            drawn.add_trace(go.Scatter(points, marker=marker | (colours if known else {})))
     if result.log_x:
         drawn.layout.xaxis.type = "log"
     for at, draw in ((result.x_limit, drawn.add_vline), (result.y_limit, drawn.add_hline)):

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcm.record.encoding import file_names
-from rcm.record.identity import names_a_path
+from rcm.record.identity import RECORD, names_a_path
 from rcm.record.results import Adapter, Tensors
-from rcm.record.storage import RECORD
 from rcm.record.stored import StoredRun, stored_run
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ import subprocess
 from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
-from pydantic import NonNegativeFloat
+from pydantic import AfterValidator, NonNegativeFloat
 
 from rcm.errors import InputError
 from rcm.record.identity import sweep_agent
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Track = Callable[[Result], None]
+TAG = 64  # letters that W&B takes
 
 
 class Tracker(Protocol):
@@ -40,11 +41,17 @@ class Disk(Settings):
         yield lambda result: None
 
 
+def _known_to_wandb(project: str) -> str:
+    if project and not set(project) & set("/\\#?%:"):
+        return project
+    raise ValueError("W&B takes no name of a project with any of / \\ # ? % : in it; a team is tracker.entity")
+
+
 class Wandb(Settings):
     """Weights & Biases, recorded in the run directory. `mode`: online also publishes, beside the run and at its end, in
     a process of its own, for which the run then waits at most `wait` seconds."""
 
-    project: str
+    project: Annotated[str, AfterValidator(_known_to_wandb)]
     entity: str | None
     mode: Literal["offline", "online"]
     wait: NonNegativeFloat
@@ -52,6 +59,7 @@ class Wandb(Settings):
     @contextmanager
     def open(self, run: Run) -> Generator[Track, None, None]:
         _prepare(run)
+        self._tell_unheard()
         if self.mode == "online":
             _check_key()
         live = self._started(run)
@@ -66,6 +74,17 @@ class Wandb(Settings):
             finally:
                 live.finish(exit_code=exit_code)
 
+    def _tell_unheard(self) -> None:
+        """W&B's own variables that settings of ours take the place of; under a sweep agent some are followed."""
+        followed = ("WANDB_PROJECT", "WANDB_ENTITY") if sweep_agent() else ()
+        for variable, setting in (("MODE", "mode"), ("PROJECT", "project"), ("ENTITY", "entity")):
+            given, ours = os.environ.get(f"WANDB_{variable}"), getattr(self, setting)
+            if given and given != ours and f"WANDB_{variable}" not in followed:
+                instead = "tracker=disk" if given in ("disabled", "dryrun") else f"tracker.{setting}={given}"
+                log.warning(
+                    "WANDB_%s=%s is not followed (tracker.%s=%s); use %s", variable, given, setting, ours, instead
+                )
+
     def _started(self, run: Run) -> "wandb.Run":
         import wandb
 
@@ -79,7 +98,7 @@ class Wandb(Settings):
             name="/".join((run.label, run.choices["dataset"], run.choices["method"])),
             group="/".join(filter(None, (run.family, run.choices.get("experiment")))) or None,
             job_type=run.stage,
-            tags=[*run.methods, run.choices["dataset"], run.choices["judge"]],
+            tags=[tag[:TAG] for tag in (*run.methods, run.choices["dataset"], run.choices["judge"])],
             config=_config(run),
             reinit="create_new",  # else the second run of a process would get the first one's
             settings=client.recording(),
@@ -91,7 +110,7 @@ class Wandb(Settings):
             yield
             return
         file = Path(live.dir).parent / f"run-{live.id}.wandb"
-        with (run.directory / "wandb" / "publishing.log").open("w") as output:
+        with (run.directory / "wandb" / "publishing.log").open("w", encoding="utf-8") as output:
             follower = client.started(["-m", "rcm.tracking", "follow", str(file)], output, client.publishing())
             try:
                 yield
@@ -149,7 +168,7 @@ def _wait(follower: subprocess.Popen[str], seconds: float) -> None:
 
 
 def _log_arrival(follower: subprocess.Popen[str], run: Run) -> None:
-    output = (run.directory / "wandb" / "publishing.log").read_text().strip()
+    output = (run.directory / "wandb" / "publishing.log").read_text(encoding="utf-8").strip()
     last = output.rpartition("\n")[2] or "it did not answer in time"
     if follower.returncode == 0:
         log.info("W&B: %s", last)

@@ -20,7 +20,8 @@ from torch import Tensor
 from rcm.directions.fit import Vector
 from rcm.errors import InputError
 from rcm.models import LoadedModel
-from rcm.record.identity import VECTOR, content_digest
+from rcm.record.digests import content_digest
+from rcm.record.identity import VECTOR
 from rcm.record.results import Tensors
 
 METADATA = "direction_metadata.json"

@@ -16,8 +16,8 @@ from rcm.directions.fit import Vector
 from rcm.directions.refusal_direction import CHOSEN, NEAREST_MISS
 from rcm.errors import InputError
 from rcm.models import LoadedModel
+from rcm.record.identity import RECORD
 from rcm.record.results import Table, Tensors
-from rcm.record.storage import RECORD
 from rcm.record.stored import StoredRun, stored_run, stored_runs
 
 log = logging.getLogger(__name__)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -196,3 +197,41 @@ def test_without_a_padding_token_any_will_do(tiny: Callable[..., LoadedModel]):
     bare.eos_token = None
     assert Template.of(bare, "plain").pad == 0
     assert LoadedModel.of(tiny().hf, bare, "plain").hf.generation_config.eos_token_id == [2]  # the checkpoint's own
+
+
+IN_PARTS = (
+    "<bos>{% for m in messages %}[{{ m.role }}] {% for part in m.content %}{{ part.text }}{% endfor %}[/]{% endfor %}"
+    "[assistant]"
+)
+
+
+def test_a_template_that_wants_parts_gets_parts():
+    found = Template.of(tokenizer(IN_PARTS), "chat")
+    found.check(["Name a river"], 512)
+    assert found.render("Name a river") == "<bos>[user] Name a river[/][assistant]"
+
+
+@pytest.mark.parametrize(
+    ("template", "told"),
+    [
+        ("{{ raise_exception('A conversation begins with the system') }}", "A conversation begins with the system"),
+        ({"rag": CHAT, "tool_use": CHAT}, "does not take a prompt"),
+        ("<bos>[user] [assistant]", "leaves out what the user says"),
+        ("{{ messages[0].content.text() }}", "does not take a prompt"),
+    ],
+    ids=["raises", "names and no default", "says nothing", "undefined"],
+)
+def test_a_template_that_takes_no_prompt_is_told_with_the_cure(sentence: Sentence, template: Any, told: str):
+    found = Template.of(tokenizer(template), "chat")
+    message = sentence(lambda: found.check(["Name a river"], 512))
+    assert told in message
+    assert "dataset.template=plain" in message
+
+
+def test_a_reply_counts_to_what_the_model_reads(sentence: Sentence):
+    found = Template.of(tokenizer(CHAT), "chat")
+    length = len(found.tokens("Name a river"))
+    found.check(["Name a river"], length + 8, reply=8)
+    message = sentence(lambda: found.check(["Name a river"], length + 7, reply=8))
+    assert f"has {length} tokens, and a reply of 8 makes it {length + 8}, and the model reads {length + 7}" in message
+    assert "max_new_tokens" in message

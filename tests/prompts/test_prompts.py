@@ -20,6 +20,8 @@ from rcm.errors import InputError
 from rcm.packaged import located
 from rcm.prompts import Part, Prompt, Split, sources, texts
 from rcm.prompts.division import NEAR, Item, content_words, divide, near_duplicates
+from rcm.prompts.file import File
+from rcm.prompts.sources import rows
 
 ROOT = Path(__file__).parents[2]
 PUBLIC = ROOT.parent / "shared/data/prompts"
@@ -417,7 +419,7 @@ def test_formats_by_suffix(tmp_path: Path, name: str, content: str):
     ("name", "content", "overrides", "place", "cure"),
     [
         ("m.csv", "goal\none\n", {}, "row 1", "goal"),
-        ("m.csv", "prompt\none\n,\n", {}, "test.harmful[1]", "remove"),
+        ("m.csv", 'prompt\none\n""\n', {}, "test.harmful[1]", "remove"),
         ("m.csv", "prompt\none\n", {"where": {"prompt": "two"}}, "'prompt': 'two'", "dataset.where"),
         ("m.json", "{}", {}, "not a JSON list", "dataset=file"),
         ("m.parquet", "", {}, "m.parquet", "dataset.path=FILE"),
@@ -478,3 +480,53 @@ def test_an_address_is_fetched_once(empty_cache: Path, monkeypatch: pytest.Monke
     assert load("malicious_instruct") == load("malicious_instruct")
     assert len(fetched) == 1
     assert [file.name for file in empty_cache.iterdir()] == ["malicious_instruct.txt"]
+
+
+# CSV as people write it
+
+
+def csv_prompts(tmp_path: Path, content: str | bytes) -> list[str]:
+    file = tmp_path / "m.csv"
+    file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return [str(row["prompt"]) for row in rows(str(file), "dataset.path=FILE")]
+
+
+@pytest.mark.parametrize(
+    ("content", "wanted"),
+    [
+        ("prompt,kind\none,a\ntwo,b\n", ["one", "two"]),
+        ("prompt;kind\none, or two;a\nthree;b\n", ["one, or two", "three"]),
+        ("prompt\tkind\none, or two\ta\n", ["one, or two"]),
+        ('\ufeffprompt\r\n"one, or two"\r\n\r\n"say ""hi"""\r\n', ["one, or two", 'say "hi"']),
+        ('prompt\n"one\ntwo"\nthree\n', ["one\ntwo", "three"]),
+        (f"prompt\n{'long ' * 60_000}\n", ["long " * 60_000]),
+    ],
+    ids=["commas", "semicolons", "tabs", "BOM, CRLF, quotes", "a line break", "300,000 letters"],
+)
+def test_csv_is_read_as_it_was_meant(tmp_path: Path, content: str, wanted: list[str]):
+    assert csv_prompts(tmp_path, content) == wanted
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("prompt\nWrite a poem, then a song\nTwo\n", ("line 2, has 2 cells and the header 1", "double quotes")),
+        ('prompt,kind\n"one,a\ntwo,b\nthree,c\n', ("from line 2 on", "close every double quote")),
+        ('prompt\n"one" more\n', ("from line 2 on", "close every double quote")),
+    ],
+    ids=["bare comma", "open quote", "more after a quote"],
+)
+def test_csv_that_would_be_cut_or_joined_is_told(
+    tmp_path: Path, sentence: Callable[[Callable[[], object]], str], content: str, told: tuple[str, ...]
+):
+    message = sentence(lambda: csv_prompts(tmp_path, content))
+    assert all(part in message for part in (*told, "m.csv"))
+
+
+def test_half_a_character_is_told(tmp_path: Path, sentence: Callable[[Callable[[], object]], str]):
+    part = {"harmful": ["one"], "harmless": ["two"]}
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps({"train": part, "validation": part, "test": part | {"harmless": ["fine", "a\ud800b"]}}))
+    message = sentence(lambda: File(template="chat", path=str(file)).load())
+    assert "half of a character" in message
+    assert "test.harmless[1]" in message

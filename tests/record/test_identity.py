@@ -1,5 +1,8 @@
 """Which settings make another run, and which do not."""
 
+import hashlib
+import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -8,7 +11,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from rcm.record.identity import content_digest
+from rcm.record.digests import content_digest, file_digest
+from rcm.record.identity import other_run, run_id
 from rcm.record.provenance import provenance
 from rcm.running.identity import id_of
 
@@ -84,18 +88,74 @@ def test_other_words_are_not_taken_for_paths(tmp_path: Path, monkeypatch: pytest
     assert id_of(settings()) == before
 
 
-def test_a_folder_is_its_files_first_and_last_mib(tmp_path: Path) -> None:
+def test_a_folder_is_all_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RCM_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "adapter"
     (folder / "deep").mkdir(parents=True)
-    (folder / "deep" / "weights").write_bytes(bytes(3 * 2**20))
+    weights = folder / "deep" / "weights"
+    weights.write_bytes(bytes(3 * 2**20))
     digests = [content_digest(folder)]
     (folder / ".cache").write_text("hidden files do not count")
     assert content_digest(folder) == digests[0]
-    (folder / "deep" / "weights").write_bytes(bytes(3 * 2**20 - 1) + b"x")
+    weights.write_bytes(bytes(2**20) + b"x" + bytes(2**21 - 1))  # as long, and another in the middle
     digests.append(content_digest(folder))
-    (folder / "deep" / "weights").rename(folder / "weights")
+    weights.rename(folder / "weights")
     digests.append(content_digest(folder))
     assert len(set(digests)) == 3
+
+
+def test_a_large_file_is_read_once_for_each_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RCM_CACHE", str(tmp_path / "cache"))
+    file = tmp_path / "weights"
+    file.write_bytes(bytes(2**21))
+    first = file_digest(file)
+    with monkeypatch.context() as patch:
+        patch.setattr(hashlib, "file_digest", lambda *_: pytest.fail("it was read again"))
+        assert file_digest(file) == first
+    times = file.stat()
+    file.write_bytes(bytes(2**21 - 1) + b"x")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))  # an edit that hides its time
+    assert file_digest(file) == hashlib.sha256(bytes(2**21 - 1) + b"x").hexdigest() != first
+
+
+def test_a_cache_that_cannot_be_written_or_read_costs_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "weights"
+    file.write_bytes(bytes(2**21))
+    wanted = hashlib.sha256(bytes(2**21)).hexdigest()
+    (tmp_path / "no folder").write_text("")
+    monkeypatch.setenv("RCM_CACHE", str(tmp_path / "no folder"))
+    assert file_digest(file) == wanted
+    monkeypatch.setenv("RCM_CACHE", str(tmp_path))
+    for content in ("{", "[]", json.dumps({"other": 3})):
+        (tmp_path / "digests.json").write_text(content)
+        assert file_digest(file) == wanted
+
+
+def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "p.json").write_text("one")
+    ids = [run_id({"dataset": {"path": path}}) for path in ("~/p.json", str(tmp_path / "p.json"))]
+    assert ids[0] == ids[1]
+    (tmp_path / "p.json").write_text("two")
+    assert run_id({"dataset": {"path": "~/p.json"}}) != ids[0]
+
+
+def test_a_word_that_a_paths_key_takes_is_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = {"dataset": {"harmless": "pairs", "template": "chat"}}
+    before = run_id(settings)
+    (tmp_path / "pairs").mkdir()
+    (tmp_path / "chat").mkdir()
+    assert run_id(settings) == before
+
+
+def test_a_directory_says_whose_run_it_holds(tmp_path: Path) -> None:
+    assert other_run(tmp_path, "a") is None
+    for content, other in (('{"id": "b"}', "b"), ('{"id": "a"}', None), ("[]", None), ("", None), ('{"x": 1}', None)):
+        (tmp_path / "run.json").write_text(content)
+        assert other_run(tmp_path, "a") == other
 
 
 def test_the_circumstances_are_told() -> None:

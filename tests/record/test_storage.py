@@ -17,7 +17,7 @@ from rcm.record.encoding import flat
 from rcm.record.results import SHUFFLED_LABELS, Adapter, Heatmap, Null, Result, Scalar, Table, Tensors, Transcripts
 from rcm.record.run import Run
 from rcm.record.storage import Store, clear
-from rcm.record.stored import stored_run, stored_runs
+from rcm.record.stored import readable_runs, stored_run, stored_runs
 from tests import stubs
 
 
@@ -154,6 +154,31 @@ def test_runs_are_found_in_the_order_of_their_start(tmp_path: Path) -> None:
     (tmp_path / "not-a-run").mkdir()
     (tmp_path / "multirun.yaml").touch()
     assert [run.id for run in stored_runs(tmp_path)] == ["bb", "aa"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("run.json", '{"id": 3}', "KeyError"),
+        ("run.json", "[]", "TypeError"),
+        ("run.json", "{", "JSONDecodeError"),
+        ("metrics.json", "", "JSONDecodeError"),
+        ("run.json", None, "later"),
+    ],
+)
+def test_an_odd_run_is_told_beside_the_others(tmp_path: Path, name: str, content: str | None, what: str) -> None:
+    for id in ("good", "odd"):
+        with Store(a_run(tmp_path / id, id, "2026-01-01T00:00:00+00:00")):
+            pass
+    if content is None:  # a field more
+        content = json.dumps(json.loads((tmp_path / "odd" / name).read_text()) | {"later": 1})
+    (tmp_path / "odd" / name).write_text(content)
+    runs, (why,) = readable_runs(tmp_path)
+    assert [run.id for run in runs] == ["good"]
+    assert str(tmp_path / "odd") in why
+    assert what in why
+    assert "move it away, or run it again" in why
+    assert stored_runs(tmp_path) == runs
 
 
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:

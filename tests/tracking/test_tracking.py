@@ -3,11 +3,13 @@
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from rcm.errors import InputError
 from rcm.record.results import (
@@ -215,6 +217,7 @@ def test_a_cloud_of_points_is_a_figure_and_a_table(run: Run) -> None:
     figure = plots.figure(cloud)
     assert list(figure.data[0].x) == [0.01]
     assert list(figure.data[0].text) == ["a"]
+    assert figure.data[0].marker.color == plots.UNKNOWN
     assert figure.layout.shapes[0].x0 == 0.1
 
 
@@ -346,3 +349,32 @@ def test_a_band_lies_between_its_ends() -> None:
     assert [list(trace["y"]) for trace in drawn] == [[0.0, 1.0], [3.0, 4.0], [1.0, 2.0], [5.0, 6.0]]
     assert [trace.get("name") for trace in drawn] == [None, None, "a", "b"]
     assert drawn[1]["fill"] == "tonexty"
+
+
+# W&B's own words
+
+
+@pytest.mark.parametrize("project", ["team/refusal", "a#b", "what?", ""])
+def test_a_project_that_wandb_does_not_take_is_told(project: str) -> None:
+    with pytest.raises(ValidationError, match="W&B takes no name of a project"):
+        Wandb(project=project, entity=None, mode="offline", wait=5)
+
+
+def test_a_long_option_is_a_tag_cut_short(run: Run) -> None:
+    long = replace(run, choices={**run.choices, "dataset": "d" * 70})
+    track(OFFLINE, long, [])
+    assert "d" * 64 in messages_of(recorded(long), "run")[0].tags
+
+
+def test_variables_that_are_not_followed_are_named(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in {"MODE": "disabled", "PROJECT": "ours", "ENTITY": "team"}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    track(OFFLINE, run, [])
+    for told in (
+        "WANDB_MODE=disabled is not followed (tracker.mode=offline); use tracker=disk",
+        "WANDB_PROJECT=ours is not followed (tracker.project=rcm); use tracker.project=ours",
+        "WANDB_ENTITY=team is not followed (tracker.entity=None); use tracker.entity=team",
+    ):
+        assert told in caplog.text
