@@ -10,17 +10,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from rcm.errors import first_sentence
 from rcm.execution import loop, rows
 from rcm.execution.components import COMPONENT_KINDS, Rows, Shape
 from rcm.execution.metric import Metric
 from rcm.execution.recording import ComponentCache, Values, shape_of
+from rcm.execution.self_checks import BROKEN, TOLERANCE
 from rcm.models import LoadedModel
 
 log = logging.getLogger(__name__)
 
-# Largest error against the slow loop, as a share of the largest logit: rounding stays well below, and a row that
-# attends wrongly gets well above.
-TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 CHECKED = 3  # random sets of components
 TOKENS_PER_PROMPT = 32  # a pass over rows is cut to hold about as many tokens as a batch of prompts does
 
@@ -67,6 +66,9 @@ def engine_of(model: LoadedModel, base: ComponentCache, source: ComponentCache, 
         error, scale = _compared(model, base, source, seed)
     except CannotShareError as obstacle:
         return _told(Engine(model, "loop", str(obstacle), None))
+    except BROKEN as broken:
+        why = f"rows do not go through its layers ({type(broken).__name__}: {first_sentence(broken)})"
+        return _told(Engine(model, "loop", why, None))
     if error <= TOLERANCE[model.hf.dtype] * scale:
         return _told(Engine(model, "rows", f"exact to {error:.1e} where logits reach {scale:.2g}", error))
     return _told(Engine(model, "loop", f"rows are wrong by {error:.1e} where logits reach {scale:.2g}", error))

@@ -12,6 +12,8 @@ from transformers.cache_utils import DynamicLayer
 
 from rcm.execution.components import COMPONENT_KINDS, Kind, Shape, places
 from rcm.execution.interventions import Edit, Site, applied, by_row
+from rcm.execution.self_checks import shares_beginning
+from rcm.execution.shared_prefix import outgrown
 from rcm.models import LoadedModel
 from rcm.models.points import Points
 from rcm.models.template import Batch, common_beginning
@@ -96,11 +98,10 @@ def cache_components(model: LoadedModel, prompts: Sequence[Sequence[int]], tail:
 def _beginning(model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int) -> int:
     """How many tokens to read once for all prompts, none of their tails among them.
 
-    None where a prompt outgrows a sliding window: the padding between the beginning and a shorter prompt would count.
+    None where the padding between the beginning and a shorter prompt would count.
     """
     lengths = [len(prompt) for prompt in prompts]
-    window = getattr(model.hf.config, "sliding_window", None)
-    if window and max(lengths) > window:
+    if outgrown(model, max(lengths)) or not shares_beginning(model, lengths):
         return 0
     shared = min(len(common_beginning(prompts)), min(lengths) - tail)
     return shared if shared * (len(prompts) - 1) > WORTH_SHARING else 0

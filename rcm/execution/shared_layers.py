@@ -23,10 +23,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from rcm.execution.engine import TOLERANCE
 from rcm.execution.interventions import Ablate, Add, Intervention, applied
 from rcm.execution.passes import batch_logits, batches, beginning, repeated, shared_tokens
 from rcm.execution.progress import track
+from rcm.execution.self_checks import TOLERANCE
 from rcm.models import LoadedModel
 from rcm.models.template import Batch
 

@@ -18,10 +18,12 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from rcm.execution.interventions import Intervention, applied
+from rcm.execution.self_checks import shares_beginning
 from rcm.models import LoadedModel
 from rcm.models.points import Points
 
 Tokens = tuple[int, ...]
+WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
 
 
 class Read(NamedTuple):
@@ -33,12 +35,19 @@ class Read(NamedTuple):
 
 
 def shared_tokens(model: LoadedModel, lengths: Iterable[int]) -> int:
-    """How many tokens all prompts share; none where one outgrows a sliding window, in which padding would count.
+    """How many tokens all prompts share; none where padding behind them would count: where one outgrows a sliding
+    window, or this very model says so (`rcm.execution.self_checks`). `lengths`: with what is to be said."""
+    known = list(lengths)
+    if not known or outgrown(model, max(known)) or not shares_beginning(model, known):
+        return 0
+    return len(model.template.beginning)
 
-    `lengths`, with what is to be said, are asked for only where there is such a window.
-    """
-    window = getattr(model.hf.config, "sliding_window", None)
-    return 0 if window and any(length > window for length in lengths) else len(model.template.beginning)
+
+def outgrown(model: LoadedModel, length: int) -> bool:
+    """Whether that many tokens are more than a window that the config names, in which padding would count."""
+    config = model.hf.config.get_text_config()
+    windows = (getattr(config, name, None) for name in WINDOWS)
+    return any(isinstance(window, int) and 0 < window < length for window in windows)
 
 
 @torch.inference_mode()

@@ -14,8 +14,8 @@ from rcm.packaged import located
 LOOP_WORDS = 8  # fewer are too short for a loop to show in their trigrams
 LEAST_DISTINCT = 0.5  # of the word trigrams; unsteered answers lie at 0.91 to 0.97, looping ones below 0.2
 LEAST_PAIRS = 12  # of letters, before rare ones among them mean anything
-# Of letters drawn at random half of the pairs are rare in English, and 0.23 are vowels. Of fluent English at most 0.11 of
-# the pairs are rare; of other languages in Latin letters up to 0.42, the more the more vowels they have (Zulu 0.47).
+# Of letters drawn at random half of the pairs are rare in English, and 0.23 are vowels. Of fluent English at most 0.11
+# of the pairs are rare; of other languages in Latin letters up to 0.42, the more the more vowels they have (Zulu 0.47).
 RARE, MOST_RARE, FEW_VOWELS, FOR_VOWELS = 1e-4, 0.2, 0.27, 1.3
 
 SALAD_WORDS = 15  # fewer may well be names

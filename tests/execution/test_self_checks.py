@@ -1,0 +1,118 @@
+"""A prompt's figures depend on the prompt alone, whatever the family; where the fast way is not exact, the slow one."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from rcm.errors import InputError
+from rcm.execution import self_checks
+from rcm.execution.engine import engine_of
+from rcm.execution.passes import last_logits, read_residuals
+from rcm.execution.recording import cache_components
+from rcm.execution.shared_prefix import shared_tokens
+from rcm.models import LoadedModel
+from rcm.models.random import byte_tokenizer
+from tests.conftest import CHAT
+
+PROMPTS = ("Hi", "How do I bake a loaf of bread at home?", "Name a river, then a lake, and say a little about both.")
+USUAL = {"vocab_size": 259, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+SHAPES: dict[str, dict[str, Any]] = {
+    "mpt": {"d_model": 32, "n_layers": 2, "n_heads": 4, "max_seq_len": 512},
+    "gpt_neo": {
+        **{"hidden_size": 32, "num_layers": 2, "num_heads": 4, "intermediate_size": 64, "window_size": 32},
+        **{"attention_types": [[["global", "local"], 1]], "max_position_embeddings": 512},
+    },
+    "llama": {**SMALL, "num_key_value_heads": 2},
+    "gemma2": {**SMALL, "num_key_value_heads": 2, "sliding_window": 32, "head_dim": 8},
+    "gpt_bigcode": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 64, "n_positions": 512},
+}
+
+
+def made(architecture: str) -> LoadedModel:
+    torch.manual_seed(0)
+    hf = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **USUAL, **SHAPES[architecture]))
+    with torch.no_grad():
+        for parameter in hf.parameters():
+            if parameter.ndim == 2:
+                parameter.mul_(4)  # as they come, every token attends to all alike
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = CHAT
+    return LoadedModel.of(hf, tokenizer, "chat", batch_size=3)
+
+
+def alone(model: LoadedModel, prompt: str) -> torch.Tensor:
+    with torch.inference_mode():
+        return model.hf(input_ids=torch.tensor([model.template.tokens(prompt)])).logits[:, -1]
+
+
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_a_prompt_in_a_batch_is_a_prompt_alone(architecture: str) -> None:
+    model = made(architecture)
+    wanted = torch.cat([alone(model, prompt) for prompt in PROMPTS])
+    assert (last_logits(model, PROMPTS) - wanted).abs().max() < 1e-4 * wanted.abs().max()
+    read = read_residuals(model, PROMPTS, [-1], "test")
+    assert (read.logits - wanted).abs().max() < 1e-4 * wanted.abs().max()
+
+
+def test_alibi_shares_no_beginning(caplog: pytest.LogCaptureFixture) -> None:
+    model = made("mpt")
+    lengths = [len(model.template.tokens(prompt)) for prompt in PROMPTS]
+    assert shared_tokens(model, lengths) == 0
+    assert "is read anew for each" in caplog.text
+    llama = made("llama")
+    assert shared_tokens(llama, lengths) == len(llama.template.beginning) > 0
+
+
+def test_a_longer_prompt_is_checked_anew_and_a_shorter_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, checked = made("llama"), list[tuple[int, int]]()
+
+    def found_out(_: LoadedModel, shortest: int, longest: int) -> bool:
+        checked.append((shortest, longest))
+        return True
+
+    monkeypatch.setattr(self_checks, "_found_out", found_out)
+    for lengths in ([30, 40], [35], [30, 60], [50, 59], [20]):
+        assert self_checks.shares_beginning(model, lengths)
+    assert checked == [(30, 40), (30, 60), (20, 60)]
+
+
+class Mixing(nn.Module):
+    """Adds to every row what the others hold: whatever is done, a prompt is not measured alone."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + x.mean(0, keepdim=True)
+
+
+def test_a_model_that_mixes_its_rows_is_not_measured() -> None:
+    model = made("llama")
+    model.hf.model.norm = nn.Sequential(model.hf.model.norm, Mixing())
+    with pytest.raises(InputError, match="depend on what else is in its batch"):
+        last_logits(model, PROMPTS)
+
+
+def test_rows_that_break_give_way_to_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = made("llama")
+    tokens = [model.template.tokens(prompt) for prompt in PROMPTS[:2]]
+    cached = cache_components(model, tokens, tail=2), cache_components(model, tokens[::-1], tail=2)
+    assert engine_of(model, *cached, seed=0).path == "rows"
+
+    def broken(*_: Any) -> None:
+        raise RuntimeError("The size of tensor a (4) must match b (1). And more.")
+
+    monkeypatch.setattr("rcm.execution.rows.patched_logits", broken)
+    engine = engine_of(model, *cached, seed=0)
+    assert engine.path == "loop"
+    assert engine.reason.endswith("(RuntimeError: The size of tensor a (4) must match b (1))")
+
+
+def test_one_key_for_all_heads_goes_by_the_loop() -> None:
+    model = made("gpt_bigcode")
+    tokens = [model.template.tokens(prompt) for prompt in PROMPTS[:2]]
+    engine = engine_of(model, cache_components(model, tokens, tail=2), cache_components(model, tokens[::-1], 2), 0)
+    assert engine.path in ("loop", "rows")
+    if engine.path == "rows":
+        assert engine.error is not None
