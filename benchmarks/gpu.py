@@ -55,13 +55,14 @@ from benchmarks.patching import Task, random_ids
 from benchmarks.peak import peaks
 from benchmarks.shared import Seconds, interleaved, medians, model_of, prompts_of, random_model, settings, timed
 from rcm.directions.refusal_tokens import refusal_openings
-from rcm.errors import InputError
+from rcm.errors import InputError, first_sentence
 from rcm.execution.components import COMPONENT_KINDS, Rows
-from rcm.execution.engine import TOLERANCE, Engine, engine_of
+from rcm.execution.engine import Engine, engine_of
 from rcm.execution.metric import LogOdds
 from rcm.execution.passes import last_logits
 from rcm.execution.recording import cache_components, shape_of
-from rcm.models import LoadedModel, first_sentence
+from rcm.execution.self_checks import TOLERANCE
+from rcm.models import LoadedModel
 from rcm.models.gguf import Gguf
 from rcm.patching import Effects, Interchange, Pair, interchange
 from rcm.prompts import Part, texts

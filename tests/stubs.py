@@ -68,7 +68,7 @@ class Model(Settings):
     stage: str
     path: str | None
 
-    def check(self, prompts: list[str], template: str) -> None:
+    def check(self, prompts: list[str], template: str, reply: int = 0) -> None:
         if self.path is not None and not Path(self.path).exists():
             raise InputError(f"There is no file {self.path}; give one that exists with model.path=FILE.")
 

@@ -107,7 +107,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one_when_started_again(home: Path
     assert not (directory / "metrics.json").exists()
     with (directory / "results.jsonl").open("a") as stream:
         stream.write('{"kind": "scalar", "na')  # where the kill hit
-    assert len(stored_run(directory).results()) == 7  # tensors and adapter are read by name
+    assert len(stored_run(directory).results()) == 8  # tensors and adapter are read by name
 
     assert launched(tmp_path).returncode == 0
     for name in ("metrics.json", "results.jsonl"):
@@ -260,7 +260,7 @@ def test_a_wrong_override_is_one_line(tmp_path: Path, override: str, told: str, 
 
 
 def test_cfg_and_multirun_are_told_apart(tmp_path: Path) -> None:
-    done = launched(tmp_path, "-m", "seed=0,1", "--cfg", "job")
+    done = launched(tmp_path, "-m", "--cfg=job", "seed=0,1")
     (line,) = done.stderr.splitlines()
     assert line.startswith("Only one of --run, --multirun, --cfg")
     assert line.endswith("leave -m away to see the settings of one job")

@@ -58,11 +58,11 @@ def _found_out(model: LoadedModel, shortest: int, longest: int) -> bool:
     errors: list[str] = []
     for shared in dict.fromkeys((len(model.template.beginning), 0)):
         try:
-            error = _error(_together(model, rows, shared), alone)
+            off, scale = _error(_together(model, rows, shared), alone)
         except BROKEN as broken:
             errors.append(f"{type(broken).__name__}: {first_sentence(broken)}")
             continue
-        if error <= TOLERANCE[model.hf.dtype]:
+        if off <= TOLERANCE[model.hf.dtype] * scale:
             if errors:
                 log.warning(
                     "What every prompt begins with is read anew for each, since read once for all it changes what "
@@ -70,7 +70,7 @@ def _found_out(model: LoadedModel, shortest: int, longest: int) -> bool:
                     errors[0],
                 )
             return bool(shared)
-        errors.append(f"logits off by {error:.1%} of the largest")
+        errors.append(f"logits off by {off:.2g} where they reach {scale:.2g}")
     raise InputError(
         f"The logits of a prompt depend on what else is in its batch ({errors[-1]}), so nothing measured would be its "
         f"own; choose another model than {model.identity.get('name') or type(model.hf).__name__}."
@@ -107,5 +107,6 @@ def _together(model: LoadedModel, rows: Sequence[Sequence[int]], shared: int) ->
     return output.logits[:, -1]
 
 
-def _error(found: Float[Tensor, "row vocabulary"], wanted: Float[Tensor, "row vocabulary"]) -> float:
-    return ((found.float() - wanted.float()).abs().max() / wanted.float().abs().max()).item()
+def _error(found: Float[Tensor, "row vocabulary"], wanted: Float[Tensor, "row vocabulary"]) -> tuple[float, float]:
+    """The largest difference of a logit, and the largest logit."""
+    return (found.float() - wanted.float()).abs().max().item(), wanted.float().abs().max().item()

@@ -102,6 +102,7 @@ def chain(tiny: Tiny, text: str, template: str | None) -> LoadedModel:
 )
 def test_generation_stops_at_the_end_of_the_turn(tiny: Tiny, template: str | None, end: str):
     model = chain(tiny, f"abc{end}def", template)
+    replies(model, ["x"], 20)  # checks itself the first time
     passes = 0
 
     def count(*_: object) -> None:

@@ -15,10 +15,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from rcm.execution import engine, loop, recording, rows
 from rcm.execution.components import COMPONENT_KINDS, Component, Rows, Shape
 from rcm.execution.decoding import reply_tokens
-from rcm.execution.engine import TOLERANCE, Engine, engine_of
+from rcm.execution.engine import Engine, engine_of
 from rcm.execution.metric import Likelihood, LogOdds
 from rcm.execution.passes import last_logits
 from rcm.execution.recording import ComponentCache, Values, cache_components
+from rcm.execution.self_checks import TOLERANCE
 from rcm.models import LoadedModel
 from rcm.patching import (
     Effects,

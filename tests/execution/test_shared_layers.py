@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rcm.execution.interventions import Ablate, Add, Intervention
+from rcm.execution.passes import shared_tokens
 from rcm.execution.shared_layers import ablated, added
 from rcm.models import LoadedModel
 from tests.execution.test_interventions import naive, unit
@@ -89,6 +90,7 @@ def test_with_nothing_to_share(tiny: Tiny, architecture: str) -> None:
 
 def test_blocks_before_the_vector_are_not_run(tiny: Tiny) -> None:
     model = tiny(batch_size=64)
+    shared_tokens(model, PROMPTS)  # checks itself the first time
     calls = blocks_run(model, lambda: added(model, PROMPTS, unit(4), [2, 2, 2, 2], chosen, "test"))
     # Beginning and prompts go through the first blocks as they are, and in a comparison; through the last also in the
     # other side of the comparison, and to measure.
@@ -97,6 +99,7 @@ def test_blocks_before_the_vector_are_not_run(tiny: Tiny) -> None:
 
 def test_rows_are_variants_times_prompts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     model, shapes = tiny(batch_size=32), []
+    shared_tokens(model, PROMPTS)
     model.hf.register_forward_pre_hook(
         lambda _, __, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
@@ -108,6 +111,7 @@ def test_rows_are_variants_times_prompts(tiny: Tiny, monkeypatch: pytest.MonkeyP
 
 def test_what_is_not_taken_is_not_run(tiny: Tiny) -> None:
     model = tiny(batch_size=len(PROMPTS))  # a variant at a time: its beginning, its prompts
+    shared_tokens(model, PROMPTS)
     assert blocks_run(model, lambda: ablated(model, PROMPTS, unit(10), chosen)) == [0, 0, 0]
     assert blocks_run(model, lambda: next(ablated(model, PROMPTS, unit(10), chosen))) == [2, 2, 2]
     assert blocks_run(model, lambda: list(ablated(model, PROMPTS, unit(10), chosen))) == [20, 20, 20]
