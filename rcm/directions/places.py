@@ -27,7 +27,6 @@ MAPS = (
     ("probe_accuracy", "probe accuracy", "accuracy", 0.5, "Of a logistic probe; one half is chance."),
 )
 READ_ON_ALL = "bypass, induce and KL on those that were kept, separation, AUROC and probe accuracy on all"
-RINGED = "Ringed: the chosen one, selected or the nearest miss."
 OUTLINED = (
     "Outlined: the chosen place (selected, or the nearest miss), or where none was chosen the most separable one."
 )
@@ -102,7 +101,7 @@ def frontier(positions: Sequence[int], scores: Scores, cell: tuple[int, int], ma
         label="bypass against KL",
         hint="A point for each candidate whose KL was scored (method.direction.exhaustive=true: all). Low and left is "
         "good: ablating stops refusals of harmful validation prompts and leaves harmless ones as they were. Red: "
-        f"adding it makes harmless ones refused. Dashed: max_kl. {RINGED}",
+        "adding it makes harmless ones refused. Dashed: max_kl. Ringed: the chosen one, selected or the nearest miss.",
     )
 
 

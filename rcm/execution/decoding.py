@@ -11,7 +11,8 @@ import torch
 
 from rcm.execution.interventions import Intervention, applied
 from rcm.execution.progress import track
-from rcm.execution.shared_prefix import Tokens, read, shared_tokens
+from rcm.execution.self_checks import shared_tokens
+from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
 
 LONGER = 8  # times as many rows as prompts in a batch on a CPU, which multiplies 256 rows 1.6 times as fast as 32

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from transformers import DynamicCache
 
-from rcm.execution import shared_prefix
+from rcm.execution import self_checks
 from rcm.execution.interventions import Intervention, Site, applied
 from rcm.execution.progress import track
 from rcm.models import LoadedModel
@@ -103,7 +103,7 @@ class _Recorder:
 
 def shared_tokens(model: LoadedModel, prompts: Sequence[str]) -> int:
     """How many tokens to read once for all prompts."""
-    return shared_prefix.shared_tokens(model, (len(model.template.tokens(prompt)) for prompt in prompts))
+    return self_checks.shared_tokens(model, (len(model.template.tokens(prompt)) for prompt in prompts))
 
 
 def beginning(model: LoadedModel, shared: int, rows: int = 1) -> DynamicCache | None:

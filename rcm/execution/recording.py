@@ -12,8 +12,7 @@ from transformers.cache_utils import DynamicLayer
 
 from rcm.execution.components import COMPONENT_KINDS, Kind, Shape, places
 from rcm.execution.interventions import Edit, Site, applied, by_row
-from rcm.execution.self_checks import shares_beginning
-from rcm.execution.shared_prefix import outgrown
+from rcm.execution.self_checks import may_share
 from rcm.models import LoadedModel
 from rcm.models.points import Points
 from rcm.models.template import Batch, common_beginning
@@ -101,7 +100,7 @@ def _beginning(model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int) 
     None where the padding between the beginning and a shorter prompt would count.
     """
     lengths = [len(prompt) for prompt in prompts]
-    if outgrown(model, max(lengths)) or not shares_beginning(model, lengths):
+    if not may_share(model, lengths):
         return 0
     shared = min(len(common_beginning(prompts)), min(lengths) - tail)
     return shared if shared * (len(prompts) - 1) > WORTH_SHARING else 0

@@ -8,16 +8,13 @@ not shared; where they differ all the same, the model is not measured.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
-from transformers import DynamicCache
 
 from rcm.errors import InputError, first_sentence
+from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -27,41 +24,51 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 BROKEN = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError)  # what a way raises that is none
 
 
-@dataclass(frozen=True)
-class _Checked:
-    """Between these lengths of prompts the beginning may be shared, or may not."""
-
-    shortest: int
-    longest: int
-    shares: bool
+WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
+_CHECKED: WeakKeyDictionary[LoadedModel, tuple[int, int, bool]] = WeakKeyDictionary()  # shortest, longest, may share
 
 
-_CHECKED: WeakKeyDictionary[LoadedModel, _Checked] = WeakKeyDictionary()
+def shared_tokens(model: LoadedModel, lengths: Iterable[int]) -> int:
+    """How many tokens all prompts share: the template's beginning, or none where padding behind it would count.
+    `lengths`: of the prompts in tokens, with what is to be said."""
+    known = list(lengths)
+    return len(model.template.beginning) if known and may_share(model, known) else 0
 
 
-def shares_beginning(model: LoadedModel, lengths: Sequence[int]) -> bool:
-    """Whether prompts of these lengths, in tokens, may share the template's beginning; raises InputError where they
+def may_share(model: LoadedModel, lengths: Sequence[int]) -> bool:
+    """Whether prompts of these lengths may have what they begin with read once for all; raises InputError where they
     must not even share a batch."""
     shortest, longest = min(lengths), max(lengths)
-    known = _CHECKED.get(model)
-    if known is None or shortest < known.shortest or (longest > known.longest and known.shares):
-        spans = [(shortest, longest)] if known is None else [(known.shortest, known.longest), (shortest, longest)]
-        shortest, longest = min(low for low, _ in spans), max(high for _, high in spans)
-        known = _CHECKED[model] = _Checked(shortest, longest, _found_out(model, shortest, longest))
-    return known.shares
+    config = model.hf.config.get_text_config()
+    windows = (getattr(config, name, None) for name in WINDOWS)
+    if any(isinstance(window, int) and 0 < window < longest for window in windows):
+        return False
+    low, high, may = _CHECKED.get(model, (shortest, longest, None))
+    if may is None or shortest < low or longest > high:
+        low, high = min(low, shortest), max(high, longest)
+        may = _found_out(model, low, high)
+        _CHECKED[model] = low, high, may
+    return may
 
 
 @torch.inference_mode()
 def _found_out(model: LoadedModel, shortest: int, longest: int) -> bool:
     rows = [_row(model, length) for length in dict.fromkeys((shortest, longest))]
-    alone = torch.cat([model.hf(input_ids=torch.tensor([row], device=model.device)).logits[:, -1] for row in rows])
+    alone = torch.cat(
+        [model.hf(input_ids=torch.tensor([row], device=model.device), logits_to_keep=1).logits[:, -1] for row in rows]
+    )
     errors: list[str] = []
-    for shared in dict.fromkeys((len(model.template.beginning), 0)):
+    for shared in (len(model.template.beginning) or 1, 0):  # as rows begin alike, whatever the template
         try:
-            off, scale = _error(_together(model, rows, shared), alone)
+            together = read(model, rows, [], shared)
         except BROKEN as broken:
             errors.append(f"{type(broken).__name__}: {first_sentence(broken)}")
             continue
+        if together.cache.get_seq_length() != together.mask.shape[1]:
+            errors.append("it keeps no keys and values")
+            continue
+        off = (together.logits[:, -1].float() - alone.float()).abs().max().item()
+        scale = alone.float().abs().max().item()
         if off <= TOLERANCE[model.hf.dtype] * scale:
             if errors:
                 log.warning(
@@ -77,36 +84,10 @@ def _found_out(model: LoadedModel, shortest: int, longest: int) -> bool:
     )
 
 
-def _row(model: LoadedModel, length: int) -> list[int]:
+def _row(model: LoadedModel, length: int) -> Tokens:
     """A prompt of that many tokens, or as few more as the template takes."""
     template = model.template
     begin, end = list(template.beginning), list(template.end_of_instruction)
     inner = template.tokens("Which rivers of the north are long, and which of them are cold?")[len(begin) : -len(end)]
     missing = max(1, length - len(begin) - len(end))
-    return [*begin, *(inner * (missing // len(inner) + 1))[:missing], *end]
-
-
-def _together(model: LoadedModel, rows: Sequence[Sequence[int]], shared: int) -> Float[Tensor, "row vocabulary"]:
-    """Last logits in one batch; the first `shared` tokens are read once."""
-    batch = model.template.padded([row[shared:] for row in rows], model.device)
-    cache, mask, positions = DynamicCache(config=model.hf.config), batch.attention_mask, batch.position_ids
-    if shared:
-        begin = torch.tensor([rows[0][:shared]], device=model.device)
-        model.hf(input_ids=begin, past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(len(rows))
-        mask, positions = torch.cat([mask.new_ones(len(mask), shared), mask], dim=1), shared + positions
-    output = model.hf(
-        input_ids=batch.input_ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=cache,
-        use_cache=True,
-    )
-    if cache.get_seq_length() != mask.shape[1]:
-        raise ValueError("it keeps no keys and values")
-    return output.logits[:, -1]
-
-
-def _error(found: Float[Tensor, "row vocabulary"], wanted: Float[Tensor, "row vocabulary"]) -> tuple[float, float]:
-    """The largest difference of a logit, and the largest logit."""
-    return (found.float() - wanted.float()).abs().max().item(), wanted.float().abs().max().item()
+    return *begin, *(inner * (missing // len(inner) + 1))[:missing], *end

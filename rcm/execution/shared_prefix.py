@@ -7,7 +7,7 @@ Adding a vector at layer 20 of 30 under a hundred strengths and controls so cost
 logits are those of one pass for each row, up to rounding.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -18,12 +18,10 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from rcm.execution.interventions import Intervention, applied
-from rcm.execution.self_checks import shares_beginning
 from rcm.models import LoadedModel
 from rcm.models.points import Points
 
 Tokens = tuple[int, ...]
-WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
 
 
 class Read(NamedTuple):
@@ -32,22 +30,6 @@ class Read(NamedTuple):
     logits: Float[Tensor, "row keep vocabulary"]
     cache: DynamicCache
     mask: Int[Tensor, "row token"]
-
-
-def shared_tokens(model: LoadedModel, lengths: Iterable[int]) -> int:
-    """How many tokens all prompts share; none where padding behind them would count: where one outgrows a sliding
-    window, or this very model says so (`rcm.execution.self_checks`). `lengths`: with what is to be said."""
-    known = list(lengths)
-    if not known or outgrown(model, max(known)) or not shares_beginning(model, known):
-        return 0
-    return len(model.template.beginning)
-
-
-def outgrown(model: LoadedModel, length: int) -> bool:
-    """Whether that many tokens are more than a window that the config names, in which padding would count."""
-    config = model.hf.config.get_text_config()
-    windows = (getattr(config, name, None) for name in WINDOWS)
-    return any(isinstance(window, int) and 0 < window < length for window in windows)
 
 
 @torch.inference_mode()

@@ -5,7 +5,7 @@ has `card.json`, which lists digests of the prompts that it was trained on.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from rcm.errors import InputError, first_sentence
-from rcm.models.checkpoint import skeleton
+from rcm.models.checkpoint import by, skeleton
 from rcm.record.encoding import ADAPTER_CONFIG, WEIGHTS
 
 PREFIX = "base_model.model."
@@ -90,23 +90,19 @@ def _check_shapes(
         of_base = key.replace(".base_layer.", ".")  # what peft saves of an embedding that it changes
         if key in wanted:
             if wanted[key] != shape:
-                raise InputError(_misfit(path, name, f"{target} is {_by(shape)}, where {_by(wanted[key])} would fit"))
+                raise InputError(_misfit(path, name, f"{target} is {by(shape)}, where {by(wanted[key])} would fit"))
         elif of_base not in own:
             raise InputError(_misfit(path, name, f"its settings have no place for {target}"))
         elif own[of_base] != shape:  # peft saves the embeddings beside the adapter where they were resized
             raise InputError(
-                f"The adapter {path} was trained after the vocabulary of its base had grown: {target} is {_by(shape)}, "
-                f"and that of {name} {_by(own[of_base])}; give the base with that vocabulary, or the merged model."
+                f"The adapter {path} was trained after the vocabulary of its base had grown: {target} is {by(shape)}, "
+                f"and that of {name} {by(own[of_base])}; give the base with that vocabulary, or the merged model."
             )
     if missing := sorted(set(wanted) - set(stored)):
         raise InputError(
             f"The adapter file in {path} is damaged: it lacks {len(missing)} tensors, {missing[0]} for one; make or "
             "copy it again."
         )
-
-
-def _by(shape: Sequence[int]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _misfit(path: Path, name: str, why: str) -> str:

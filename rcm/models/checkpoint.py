@@ -72,8 +72,8 @@ def check_loading(found: Any, name: str) -> None:
     if mismatched := sorted(map(tuple, found["mismatched_keys"])):
         tensor, stored, wanted = mismatched[0]
         raise InputError(
-            f"{name}: config.json does not belong to the weights: {tensor} is {_shape(stored)} in the file and "
-            f"{_shape(wanted)} by the config; give the config of this very checkpoint."
+            f"{name}: config.json does not belong to the weights: {tensor} is {by(stored)} in the file and "
+            f"{by(wanted)} by the config; give the config of this very checkpoint."
         )
     if missing := sorted(found["missing_keys"]):
         raise InputError(
@@ -98,7 +98,8 @@ def check_numbers(hf: PreTrainedModel, name: str) -> None:
             )
 
 
-def _shape(shape: Sequence[int]) -> str:
+def by(shape: Sequence[int]) -> str:
+    """A shape for people."""
     return "x".join(map(str, shape))
 
 

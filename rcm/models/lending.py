@@ -17,7 +17,7 @@ from rcm.models import Model
 from rcm.models.gguf import Gguf
 from rcm.models.hub import UNREADABLE
 from rcm.models.template import Kind, Lent
-from rcm.packaged import CONF
+from rcm.packaged import CONF, located
 
 OF = "of:"
 
@@ -43,16 +43,17 @@ def _tokenizer(owner: str) -> PreTrainedTokenizerBase:
         if "???" in settings.values():
             raise InputError(f"dataset.template={OF}{owner}: say which one, as {OF}FOLDER or {OF}FILE.gguf.")
         return cast(type[Model], locate(settings.pop("_target_")))(**settings).tokenizer()
-    if Path(owner).is_file():
+    place = located(owner)
+    if place.is_file():
         values: dict[str, Any] = dict.fromkeys(("family", "stage", "adapter", "refusal_tokens"))
         return Gguf(path=owner, dtype="float32", **values).tokenizer()
-    if not Path(owner).is_dir():
+    if not place.is_dir():
         raise InputError(
             f"dataset.template={OF}{owner} names no model; give an option of `model` that --help lists, a folder, or a "
             "GGUF file."
         )
     try:
-        return AutoTokenizer.from_pretrained(owner, trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except UNREADABLE as error:
         raise InputError(
             f"dataset.template={OF}{owner}: cannot read its tokenizer ({first_sentence(error)})."

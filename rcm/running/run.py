@@ -19,6 +19,7 @@ from rcm.errors import InputError
 from rcm.execution.seeding import seed_everything
 from rcm.methods import Method, Study, run_in_turn
 from rcm.models.lending import asked
+from rcm.models.template import Kind, Lent
 from rcm.packaged import CONF
 from rcm.prompts import Split
 from rcm.record.encoding import file_names
@@ -50,19 +51,20 @@ def prepared(*overrides: str) -> Prepared:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         chosen = chosen_settings(compose("config", overrides=list(overrides)))
     seed_everything(chosen.seed)
-    prompts = _checked(chosen)
-    model = chosen.model.load(chosen.device.resolve().device, asked(prompts.template), chosen.device.batch_size)
+    prompts, template = _checked(chosen)
+    model = chosen.model.load(chosen.device.resolve().device, template, chosen.device.batch_size)
     return Prepared(Study(model, prompts, chosen.judge, chosen.seed), chosen.methods)
 
 
-def _checked(chosen: Chosen) -> Split:
-    """The prompts, when all that can fail cheaply has not."""
+def _checked(chosen: Chosen) -> tuple[Split, Kind | Lent]:
+    """The prompts and the template that they are asked in, when all that can fail cheaply has not."""
     for method in chosen.methods.values():
         method.check()
     prompts = chosen.dataset.load()
     reply = max((getattr(method, "max_new_tokens", 0) for method in chosen.methods.values()), default=0)
-    chosen.model.check(prompts.everything, asked(prompts.template), reply)
-    return prompts
+    template = asked(prompts.template)
+    chosen.model.check(prompts.everything, template, reply)
+    return prompts, template
 
 
 def run(cfg: DictConfig) -> None:
@@ -112,9 +114,9 @@ def perform(chosen: Chosen, run: Run) -> None:
         seed_everything(chosen.seed)
         device, reason = chosen.device.resolve()
         log.info("Run %s in %s, on %s: %s", run.id, run.directory, device, reason)
-        prompts = _checked(chosen)
+        prompts, template = _checked(chosen)
         with chosen.tracker.open(run) as track:
-            model = chosen.model.load(device, asked(prompts.template), chosen.device.batch_size)
+            model = chosen.model.load(device, template, chosen.device.batch_size)
             study = Study(model, prompts, chosen.judge, chosen.seed)
             for result in _results(chosen.methods, study, scalars):
                 store.save(result)

@@ -16,7 +16,7 @@ from rcm.execution.decoding import replies as decoded
 from rcm.execution.decoding import reply_tokens
 from rcm.execution.interventions import Ablate, Add, Affine, Clamp, Intervention
 from rcm.execution.likelihood import Text, cross_entropies, kl_divergences
-from rcm.execution.shared_prefix import shared_tokens
+from rcm.execution.self_checks import shared_tokens
 from rcm.judges import Judge
 from rcm.models import LoadedModel
 from rcm.prompts import Prompt, texts

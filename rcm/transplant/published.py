@@ -106,6 +106,7 @@ def published(place: Path, position: int | None, layer: int | None) -> Published
 def _folder(place: Path) -> tuple[Tensor, Mapping[str, Any]]:
     file = place / VECTOR
     try:
+        # The reference publishes no other format. Nothing but tensors is made of it: code in it is refused, not run.
         stored: Any = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
         raise InputError(

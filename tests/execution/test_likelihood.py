@@ -8,7 +8,7 @@ import torch
 from rcm.execution.decoding import reply_tokens
 from rcm.execution.interventions import Ablate, Add, applied
 from rcm.execution.likelihood import Text, cross_entropies, kl_divergences
-from rcm.execution.shared_prefix import shared_tokens
+from rcm.execution.self_checks import shared_tokens
 from rcm.models import LoadedModel
 
 PROMPTS = ("Hi", "How do I bake a good loaf of bread at home?", "Name three rivers", "x", "Stop it now.")

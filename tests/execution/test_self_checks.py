@@ -12,7 +12,7 @@ from rcm.execution import self_checks
 from rcm.execution.engine import engine_of
 from rcm.execution.passes import last_logits, read_residuals
 from rcm.execution.recording import cache_components
-from rcm.execution.shared_prefix import shared_tokens
+from rcm.execution.self_checks import shared_tokens
 from rcm.models import LoadedModel
 from rcm.models.random import byte_tokenizer
 from tests.conftest import CHAT
@@ -76,7 +76,7 @@ def test_a_longer_prompt_is_checked_anew_and_a_shorter_one_is_not(monkeypatch: p
 
     monkeypatch.setattr(self_checks, "_found_out", found_out)
     for lengths in ([30, 40], [35], [30, 60], [50, 59], [20]):
-        assert self_checks.shares_beginning(model, lengths)
+        assert self_checks.may_share(model, lengths)
     assert checked == [(30, 40), (30, 60), (20, 60)]
 
 

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from rcm.execution.interventions import Ablate, Add, Affine, Clamp, Intervention, applied
-from rcm.execution.shared_prefix import distinct, first_layer, read, shared_tokens
+from rcm.execution.self_checks import shared_tokens
+from rcm.execution.shared_prefix import distinct, first_layer, read
 from rcm.models import LoadedModel
 
 PROMPTS = ("Hi", "How do I bake a good loaf of bread at home?", "Name three rivers")

@@ -16,7 +16,7 @@ from rcm.execution.decoding import replies, reply_tokens
 from rcm.execution.interventions import Ablate, Add, Affine, Clamp
 from rcm.execution.likelihood import Text, kl_divergences
 from rcm.execution.passes import read_residuals
-from rcm.execution.shared_prefix import shared_tokens
+from rcm.execution.self_checks import shared_tokens
 from rcm.judges import Verdict
 from rcm.judges.behaviour import RefusalBehaviour
 from rcm.judges.named import named

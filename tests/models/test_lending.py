@@ -37,6 +37,12 @@ def test_a_folder_lends_its_template(tmp_path: Path) -> None:
     assert Template.of(tokenizer(CHAT), lent).digest == tuned.digest
 
 
+def test_a_tilde_is_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    kept(tmp_path / "tuned", CHAT)
+    assert asked("of:~/tuned") == Lent(CHAT, "tuned")
+
+
 def test_a_tokenizer_that_does_not_know_the_special_tokens_has_another_digest(tmp_path: Path) -> None:
     strange = CHAT.replace("[{{ m.role }}]", "<|user|>", 1)
     lent = asked(f"of:{kept(tmp_path, strange)}")
