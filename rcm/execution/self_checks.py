@@ -53,7 +53,7 @@ def may_share(model: LoadedModel, lengths: Sequence[int]) -> bool:
 
 @torch.inference_mode()
 def _found_out(model: LoadedModel, shortest: int, longest: int) -> bool:
-    rows = [_row(model, length) for length in dict.fromkeys((shortest, longest))]
+    rows = list(dict.fromkeys(_row(model, length) for length in (shortest, longest)))
     alone = torch.cat(
         [model.hf(input_ids=torch.tensor([row], device=model.device), logits_to_keep=1).logits[:, -1] for row in rows]
     )
