@@ -15,6 +15,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rcm.models.matrix_products import use_faster
 from rcm.models.points import Points, points_of
 from rcm.models.template import Kind, Lent, Template
 
@@ -53,6 +54,7 @@ class LoadedModel:
         """Make any causal model ready to be measured: eval mode, no gradients, greedy decoding to the end of turn."""
         bound = Template.of(tokenizer, template)
         hf.eval().requires_grad_(False)
+        use_faster(hf)
         # A checkpoint's own generation settings (temperature, repetition penalty, ...) would otherwise be merged into
         # every call, and two checkpoints of a family often differ in them.
         stops = sorted(_stop_tokens(hf, bound))

@@ -359,8 +359,9 @@ def test_what_cannot_share_a_prompt_takes_the_loop_and_says_why(
 
 
 def test_every_family_takes_the_rows(tiny: Tiny, family: str, caplog: pytest.LogCaptureFixture):
+    model = tiny(family)  # loading logs, too
     with caplog.at_level(logging.INFO):
-        chosen = checked(tiny(family))
+        chosen = checked(model)
     assert (chosen.path, chosen.shape) == ("rows", SHAPE)
     assert chosen.error < 1e-5
     assert [(record.levelname, "exact to" in record.message) for record in caplog.records] == [("INFO", True)]

@@ -1,0 +1,83 @@
+"""Linear layers on the CPU, by whichever of PyTorch's two libraries is faster there.
+
+PyTorch multiplies float32 matrices by MKL, which on processors that Intel did not make takes AVX2 where they have
+AVX-512, too; oneDNN, which PyTorch brings along and takes for bfloat16, then does twice as much. Which of them is
+faster is measured once in a process, and whether both agree on a layer of each shape of the model; where oneDNN is not
+clearly faster, or differs by more than rounding, everything stays with MKL. Gradients go by MKL.
+"""
+
+import logging
+import time
+from collections.abc import Callable
+from functools import cache
+from types import MethodType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+log = logging.getLogger(__name__)
+
+CLEARLY = 1.3  # times as fast
+PROBE = (256, 576, 1536)  # rows, inputs, outputs: half a billion operations, about that of a small model's layer
+REPEATS = 7
+TOLERANCE = 1e-5  # of the largest output
+
+
+def use_faster(hf: nn.Module) -> None:
+    """Let the model's linear layers go by oneDNN where that is faster and agrees."""
+    layers = [layer for layer in hf.modules() if type(layer) is nn.Linear and _is_eligible(layer.weight)]
+    if not layers or not onednn_speed() > CLEARLY:
+        return
+    one_of_each = {(layer.weight.shape, layer.bias is None): layer for layer in layers}
+    errors = [_error(layer) for layer in one_of_each.values()]
+    if not all(error <= TOLERANCE for error in errors):  # nor if one is NaN
+        log.warning("Matrix products stay with MKL: oneDNN's differ by %.1g of the largest.", np.max(errors))
+        return
+    for layer in layers:
+        layer.__dict__["forward"] = MethodType(_forward, layer)
+    log.info("Matrix products by oneDNN, here %.1f times as fast as MKL", onednn_speed())
+
+
+@cache
+def onednn_speed() -> float:
+    """How many times as fast as MKL; 0 where this PyTorch has no oneDNN."""
+    if not (torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")):
+        return 0.0
+    rows, inputs, outputs = PROBE
+    x, weight = torch.ones(rows, inputs), torch.ones(outputs, inputs)
+    with torch.inference_mode():
+        seconds = [(_seconds(linear, x, weight), _seconds(by_onednn, x, weight)) for _ in range(REPEATS)]
+    mkl, onednn = (min(some) for some in zip(*seconds[1:], strict=True))  # the least: others may be at work here, too
+    return mkl / onednn
+
+
+def by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`torch.nn.functional.linear`, which has no gradient."""
+    result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    return result
+
+
+def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
+    by = linear if torch.is_grad_enabled() or not x.numel() or x.dtype != torch.float32 else by_onednn
+    return by(x, layer.weight, layer.bias)
+
+
+def _is_eligible(weight: Tensor) -> bool:
+    return weight.dtype == torch.float32 and weight.device.type == "cpu"
+
+
+@torch.inference_mode()
+def _error(layer: nn.Linear) -> float:
+    """Largest difference of an output, as a share of the largest one; NaN where an output is."""
+    x = torch.linspace(-1, 1, 2 * layer.in_features).view(2, -1)
+    exact = linear(x, layer.weight, layer.bias)
+    return ((by_onednn(x, layer.weight, layer.bias) - exact).abs().max() / exact.abs().max().clamp(min=1e-30)).item()
+
+
+def _seconds(by: Callable[..., Any], *given: Tensor) -> float:
+    started = time.perf_counter()
+    by(*given)
+    return time.perf_counter() - started

@@ -1,0 +1,113 @@
+"""Both libraries' products agree; the faster is taken where it agrees, and is not where it does not."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from rcm.models import matrix_products
+from rcm.models.matrix_products import by_onednn, onednn_speed, use_faster
+
+pytestmark = pytest.mark.skipif(not onednn_speed(), reason="this PyTorch has no oneDNN")
+
+
+@pytest.fixture
+def model() -> LlamaForCausalLM:
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=96,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        attention_bias=True,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+IDS = torch.arange(40).view(4, 10)
+
+
+def _logits(model: LlamaForCausalLM) -> Tensor:
+    with torch.inference_mode():
+        return model(input_ids=IDS).logits
+
+
+def _taken(model: nn.Module) -> int:
+    return sum("forward" in layer.__dict__ for layer in model.modules())
+
+
+@pytest.fixture
+def speed(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    return lambda times: monkeypatch.setattr(matrix_products, "onednn_speed", lambda: times)
+
+
+@pytest.mark.parametrize("shape", [(24,), (7, 24), (2, 3, 24), (2, 3, 5, 24)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_products_are_the_same_up_to_rounding(shape: tuple[int, ...], bias: bool) -> None:
+    x, weight = torch.randn(*shape), torch.randn(40, 24)
+    added = torch.randn(40) if bias else None
+    with torch.inference_mode():
+        torch.testing.assert_close(by_onednn(x, weight, added), linear(x, weight, added))
+        strided = torch.randn(*shape[:-1], 48)[..., ::2]
+        torch.testing.assert_close(by_onednn(strided, weight, added), linear(strided, weight, added))
+
+
+def test_logits_are_the_same_by_either(model: LlamaForCausalLM, speed: Callable[[float], None]) -> None:
+    before = _logits(model)
+    speed(2.0)
+    use_faster(model)
+    assert _taken(model) == 2 * 7 + 1
+    torch.testing.assert_close(_logits(model), before)
+
+
+def test_where_it_is_not_clearly_faster_nothing_changes(
+    model: LlamaForCausalLM, speed: Callable[[float], None]
+) -> None:
+    speed(1.2)
+    use_faster(model)
+    assert not _taken(model)
+
+
+@pytest.mark.parametrize("off", [1e-3, float("nan")])
+def test_where_one_shape_differs_nothing_changes(
+    model: LlamaForCausalLM,
+    speed: Callable[[float], None],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    off: float,
+) -> None:
+    def wrong(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return linear(x, weight, bias) * (1 + off if weight.shape == (96, 32) else 1)
+
+    speed(2.0)
+    monkeypatch.setattr(matrix_products, "by_onednn", wrong)
+    use_faster(model)
+    assert not _taken(model)
+    assert "stay with MKL" in caplog.text
+
+
+def test_gradients_and_nothing_at_all_go_as_before(model: LlamaForCausalLM, speed: Callable[[float], None]) -> None:
+    layer = model.model.layers[0].mlp.up_proj
+    x = torch.randn(3, 32, requires_grad=True)
+    (expected,) = torch.autograd.grad(layer(x).square().sum(), x)
+    speed(2.0)
+    use_faster(model)
+    (found,) = torch.autograd.grad(layer(x).square().sum(), x)
+    torch.testing.assert_close(found, expected)
+    with torch.inference_mode():
+        assert layer(torch.empty(0, 32)).shape == (0, 48)
+
+
+def test_other_layers_types_and_devices_are_left_alone(speed: Callable[[float], None]) -> None:
+    class Special(nn.Linear):
+        """One whose forward is its own."""
+
+    speed(2.0)
+    tree = nn.Sequential(Special(8, 8), nn.Linear(8, 8, dtype=torch.bfloat16), nn.Linear(8, 8, device="meta"))
+    use_faster(tree)
+    assert not _taken(tree)
