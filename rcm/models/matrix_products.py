@@ -3,7 +3,7 @@
 PyTorch multiplies float32 matrices by MKL, which on processors that Intel did not make takes AVX2 where they have
 AVX-512, too; oneDNN, which PyTorch brings along and takes for bfloat16, then does twice as much. Which of them is
 faster is measured once in a process, and whether both agree on a layer of each shape of the model; where oneDNN is not
-clearly faster, or differs by more than rounding, everything stays with MKL. Gradients go by MKL.
+clearly faster, or differs by more than rounding, everything stays with MKL.
 """
 
 import logging
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from functools import cache
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -55,14 +55,33 @@ def onednn_speed() -> float:
 
 
 def by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`torch.nn.functional.linear`, which has no gradient."""
+    """`torch.nn.functional.linear`, without a gradient."""
     result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
     return result
 
 
+class _Frozen(torch.autograd.Function):
+    """With a gradient for what goes in, none for the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return by_onednn(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        (weight,) = ctx.saved_tensors
+        return by_onednn(gradient, weight.t()), None, None
+
+
 def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
-    by = linear if torch.is_grad_enabled() or not x.numel() or x.dtype != torch.float32 else by_onednn
-    return by(x, layer.weight, layer.bias)
+    weight, bias = layer.weight, layer.bias
+    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+    if not x.numel() or x.dtype != torch.float32 or (trained and torch.is_grad_enabled()):
+        return linear(x, weight, bias)
+    if x.requires_grad and torch.is_grad_enabled():
+        return cast(Tensor, _Frozen.apply(x, weight, bias))
+    return by_onednn(x, weight, bias)
 
 
 def _is_eligible(weight: Tensor) -> bool:

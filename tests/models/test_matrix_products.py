@@ -91,16 +91,30 @@ def test_where_one_shape_differs_nothing_changes(
     assert "stay with MKL" in caplog.text
 
 
-def test_gradients_and_nothing_at_all_go_as_before(model: LlamaForCausalLM, speed: Callable[[float], None]) -> None:
-    layer = model.model.layers[0].mlp.up_proj
-    x = torch.randn(3, 32, requires_grad=True)
-    (expected,) = torch.autograd.grad(layer(x).square().sum(), x)
+@pytest.mark.parametrize("trained", [True, False])
+def test_gradients_are_the_same_by_either(
+    model: LlamaForCausalLM, speed: Callable[[float], None], trained: bool
+) -> None:
+    model.requires_grad_(trained)
+    embedded = torch.randn(4, 10, 32, requires_grad=True)
+
+    def gradients() -> tuple[Tensor, ...]:
+        loss = model(inputs_embeds=embedded).logits.square().sum()
+        weights = [one for one in model.model.layers.parameters() if one.requires_grad]
+        return torch.autograd.grad(loss, [embedded, *weights])
+
+    expected = gradients()
     speed(2.0)
     use_faster(model)
-    (found,) = torch.autograd.grad(layer(x).square().sum(), x)
-    torch.testing.assert_close(found, expected)
+    assert _taken(model)
+    torch.testing.assert_close(gradients(), expected)
+
+
+def test_of_nothing_comes_nothing(model: LlamaForCausalLM, speed: Callable[[float], None]) -> None:
+    speed(2.0)
+    use_faster(model)
     with torch.inference_mode():
-        assert layer(torch.empty(0, 32)).shape == (0, 48)
+        assert model.model.layers[0].mlp.up_proj(torch.empty(0, 32)).shape == (0, 48)
 
 
 def test_other_layers_types_and_devices_are_left_alone(speed: Callable[[float], None]) -> None:
