@@ -11,7 +11,7 @@ import torch
 
 from rcm.execution.interventions import Intervention, applied
 from rcm.execution.progress import track
-from rcm.execution.self_checks import shared_tokens
+from rcm.execution.self_checks import may_branch, shared_tokens
 from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
 
@@ -63,7 +63,7 @@ def _decoded(
 ) -> list[list[int]]:
     """The likeliest token again and again. Rows that end leave the cache, the mask and the interventions."""
     stops = _stops(model)
-    logits, cache, mask = read(model, asked, interventions, shared)
+    logits, cache, mask = read(model, asked, interventions, shared, branch=may_branch(model))
     replies: list[list[int]] = [[] for _ in asked]
     speaking = list(range(len(asked)))
     while True:

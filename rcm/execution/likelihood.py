@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rcm.execution.interventions import Intervention
 from rcm.execution.progress import track
+from rcm.execution.self_checks import may_branch
 from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
 
@@ -97,7 +98,8 @@ def _predicted(
     """Logits that predict the scored tokens, aligned at the end, and which of them count."""
     most = max(text.scored for text in texts)
     chosen = [intervention.rows(rows) for intervention in interventions]
-    logits = read(model, [text.tokens for text in texts], chosen, shared, keep=most + 1).logits[:, :-1]
+    rows_read = read(model, [text.tokens for text in texts], chosen, shared, keep=most + 1, branch=may_branch(model))
+    logits = rows_read.logits[:, :-1]
     scored = torch.arange(most, 0, -1) <= torch.tensor([text.scored for text in texts])[:, None]
     return logits, scored.to(model.device)
 

@@ -5,6 +5,10 @@ padding lies between the beginning and the rest. That is exact where distances c
 come from places in the cache (ALiBi), nor beyond a local window or a chunk, whatever its config calls them. So the
 shortest and the longest prompt that are asked about are run together and alone: where the two differ, the beginning is
 not shared; where they differ all the same, the model is not measured.
+
+Rows of one prompt under several interventions are one row up to the first of them. That is exact where what a layer is
+given has a place for each prompt, and breaks where it has one for each prompt and head (Bloom's ALiBi): then every row
+is read from the start.
 """
 
 import logging
@@ -14,6 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 
 from rcm.errors import InputError, first_sentence
+from rcm.execution.interventions import Add
 from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
 
@@ -26,6 +31,7 @@ BROKEN = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyEr
 
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
 _CHECKED: WeakKeyDictionary[LoadedModel, tuple[int, int, bool]] = WeakKeyDictionary()  # shortest, longest, may share
+_BRANCHES: WeakKeyDictionary[LoadedModel, bool] = WeakKeyDictionary()
 
 
 def shared_tokens(model: LoadedModel, lengths: Iterable[int]) -> int:
@@ -82,6 +88,34 @@ def _found_out(model: LoadedModel, shortest: int, longest: int) -> bool:
         f"The logits of a prompt depend on what else is in its batch ({errors[-1]}), so nothing measured would be its "
         f"own; choose another model than {model.identity.get('name') or type(model.hf).__name__}."
     )
+
+
+def may_branch(model: LoadedModel) -> bool:
+    """Whether rows of one prompt may be one row up to the layer at which interventions begin."""
+    if model not in _BRANCHES:
+        _BRANCHES[model] = _branches(model)
+    return _BRANCHES[model]
+
+
+@torch.inference_mode()
+def _branches(model: LoadedModel) -> bool:
+    """Two prompts, each under two vectors added halfway: one row each up to there, or two."""
+    short = len(model.template.beginning) + len(model.template.end_of_instruction) + 1
+    rows = [row for length in (short, short + 4) for row in [_row(model, length)] * 2]
+    vectors = torch.linspace(-1, 1, len(rows) * model.d_model).view(len(rows), -1)
+    pushed = [Add(model.n_layers // 2, vectors)]
+    slow = read(model, rows, pushed, 0, branch=False).logits.float()
+    try:
+        off = (read(model, rows, pushed, 0).logits.float() - slow).abs().max().item()
+    except BROKEN as broken:
+        why = f"{type(broken).__name__}: {first_sentence(broken)}"
+    else:
+        scale = slow.abs().max().item()
+        if off <= TOLERANCE[model.hf.dtype] * scale:
+            return True
+        why = f"logits off by {off:.2g} where they reach {scale:.2g}"
+    log.warning("Every row of a prompt is read from the start, since they cannot share what lies before (%s)", why)
+    return False
 
 
 def _row(model: LoadedModel, length: int) -> Tokens:

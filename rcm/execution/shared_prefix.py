@@ -34,12 +34,18 @@ class Read(NamedTuple):
 
 @torch.inference_mode()
 def read(
-    model: LoadedModel, rows: Sequence[Tokens], interventions: Sequence[Intervention], shared: int, keep: int = 1
+    model: LoadedModel,
+    rows: Sequence[Tokens],
+    interventions: Sequence[Intervention],
+    shared: int,
+    keep: int = 1,
+    branch: bool = True,
 ) -> Read:
-    """Logits at the last `keep` tokens of every row. All rows begin with the same `shared` tokens."""
-    prompts = list(dict.fromkeys(rows))
+    """Logits at the last `keep` tokens of every row. All rows begin with the same `shared` tokens. `branch`: whether
+    rows of one prompt are one up to the interventions (`rcm.execution.self_checks.may_branch`)."""
+    prompts = list(dict.fromkeys(rows)) if branch else list(rows)
     number = {prompt: i for i, prompt in enumerate(prompts)}
-    parents = torch.tensor([number[row] for row in rows], device=model.device)
+    parents = torch.tensor([number[row] for row in rows] if branch else range(len(rows)), device=model.device)
     layer = first_layer(model.points, interventions)
     firsts, of_row = distinct(interventions, len(rows))
     shared = shared if len(firsts) < len(rows) else 0  # a beginning for each row would be another pass for nothing

@@ -9,10 +9,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from rcm.errors import InputError
 from rcm.execution import self_checks
+from rcm.execution.decoding import reply_tokens
 from rcm.execution.engine import engine_of
+from rcm.execution.interventions import Add
 from rcm.execution.passes import last_logits, read_residuals
 from rcm.execution.recording import cache_components
-from rcm.execution.self_checks import shared_tokens
+from rcm.execution.self_checks import may_branch, shared_tokens
 from rcm.models import LoadedModel
 from rcm.models.random import byte_tokenizer
 from tests.conftest import CHAT
@@ -28,6 +30,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
     "llama": {**SMALL, "num_key_value_heads": 2},
     "gemma2": {**SMALL, "num_key_value_heads": 2, "sliding_window": 32, "head_dim": 8},
+    "bloom": {"hidden_size": 32, "n_layer": 2, "n_head": 4},
     "gpt_bigcode": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 64, "n_positions": 512},
 }
 
@@ -78,6 +81,23 @@ def test_a_longer_prompt_is_checked_anew_and_a_shorter_one_is_not(monkeypatch: p
     for lengths in ([30, 40], [35], [30, 60], [50, 59], [20]):
         assert self_checks.may_share(model, lengths)
     assert checked == [(30, 40), (30, 60), (20, 60)]
+
+
+@pytest.mark.parametrize("architecture", SHAPES)
+def test_replies_under_many_vectors_are_those_of_each_alone(architecture: str) -> None:
+    model = made(architecture)
+    rows = [prompt for prompt in PROMPTS for _ in range(3)]
+    torch.manual_seed(1)
+    vectors = torch.randn(len(rows), model.d_model)
+    together = reply_tokens(model, rows, 5, [Add(1, vectors)])
+    assert together == [reply_tokens(model, [row], 5, [Add(1, vectors[[i]])])[0] for i, row in enumerate(rows)]
+
+
+def test_what_is_laid_out_by_head_is_read_from_the_start(caplog: pytest.LogCaptureFixture) -> None:
+    assert may_branch(made("llama"))
+    assert not caplog.text
+    assert not may_branch(made("bloom"))
+    assert "read from the start, since they cannot share what lies before (RuntimeError" in caplog.text
 
 
 class Mixing(nn.Module):
