@@ -86,7 +86,7 @@ def _require_shared_attention(model: LoadedModel, base: ComponentCache) -> None:
     shapes: list[tuple[int, ...]] = []
     tokens = base.batch.input_ids.shape[1]
 
-    def listed(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **extra: Any) -> Any:
+    def listed(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **extra: Any) -> Any:
         if sinks := [name for name in ("s_aux", "position_bias") if extra.get(name) is not None]:
             raise CannotShareError(f"its attention adds {sinks[0]} to the scores")
         layers.append(getattr(module, "layer_idx", None))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rcm.execution.components import Kind, Rows, places
 from rcm.execution.interventions import Edit, Site, applied, by_row
-from rcm.execution.recording import ComponentCache, Values
+from rcm.execution.recording import ComponentCache, Values, of_width
 from rcm.models import LoadedModel
 from rcm.models.points import Points
 
@@ -62,8 +62,9 @@ class Patch:
         def edit(x: Tensor) -> Tensor:
             changed = x.clone()  # what the model handed over may still be needed as it is: the residual stream, for one
             token = by_row(changed, len(new))[:, self.position]
-            target = token.unflatten(-1, new.shape[1:]) if kind == "head" else token
-            target[:, chosen] = new[:, chosen]
+            own = of_width(new, token.shape[-1]) if kind == "head" else new
+            target = token.unflatten(-1, own.shape[1:]) if kind == "head" else token
+            target[:, chosen] = own[:, chosen]
             return changed
 
         return edit

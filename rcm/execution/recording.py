@@ -6,9 +6,9 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from rcm.execution.components import COMPONENT_KINDS, Kind, Shape, places
 from rcm.execution.interventions import Edit, Site, applied, by_row
@@ -21,7 +21,8 @@ WORTH_SHARING = 64  # tokens: to save fewer, a pass of its own over the beginnin
 
 
 class Values(NamedTuple):
-    """What every component puts out at one token of each prompt."""
+    """What every component puts out at one token of each prompt. Layers may have heads of different widths (Gemma 4):
+    `d_head` is the widest, behind what narrower ones put out are zeros (`of_width` leaves them away)."""
 
     head: Float[Tensor, "layer prompt head d_head"]
     attention: Float[Tensor, "layer prompt d_model"]
@@ -36,7 +37,7 @@ class ComponentCache:
 
     batch: Batch
     cache: Sequence[tuple[Float[Tensor, "prompt kv_head token _"], Float[Tensor, "prompt kv_head token _"]]]
-    tail: dict[Kind, Float[Tensor, "layer prompt tail width"]]
+    tail: dict[Kind, Float[Tensor, "layer prompt tail *width"]]
     shape: Shape
 
     @property
@@ -54,12 +55,16 @@ class ComponentCache:
 
     def at(self, position: int) -> Values:
         """What the components put out at a token of the tail, -1 being the last."""
-        parts = {kind: tail[:, :, position] for kind, tail in self.tail.items()}
-        return Values(**parts | {"head": parts["head"].unflatten(-1, (self.shape.heads, -1))})
+        return Values(**{kind: tail[:, :, position] for kind, tail in self.tail.items()})
+
+
+def of_width(heads: Float[Tensor, "*prompt head d_head"], width: int) -> Float[Tensor, "*prompt head d_layer"]:
+    """What a layer's heads put out, which is `width` numbers for all of them."""
+    return heads[..., : width // heads.shape[-2]]
 
 
 def shape_of(model: LoadedModel) -> Shape:
-    return Shape(model.n_layers, int(model.hf.config.num_attention_heads))
+    return Shape(model.n_layers, int(model.config.num_attention_heads))
 
 
 @torch.inference_mode()
@@ -69,7 +74,7 @@ def cache_components(model: LoadedModel, prompts: Sequence[Sequence[int]], tail:
     beginning = _beginning(model, prompts, tail)
     batch = model.template.padded(prompts, model.device, beginning)
     keeper = _Keeper(len(prompts), tail, shape)
-    cache = DynamicCache()  # without the config: a layer with a window would forget keys that later rows may see
+    cache = _cache(model)
     if beginning:
         model.hf(input_ids=batch.input_ids[:1, :beginning], past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache.batch_repeat_interleave(len(prompts))
@@ -82,9 +87,7 @@ def cache_components(model: LoadedModel, prompts: Sequence[Sequence[int]], tail:
             use_cache=True,
             logits_to_keep=1,
         )
-    stacked = {
-        kind: torch.stack([keeper.seen[kind, layer] for layer in range(shape.layers)]) for kind in COMPONENT_KINDS
-    }
+    stacked = {kind: _stacked([keeper.seen[kind, layer] for layer in range(shape.layers)]) for kind in COMPONENT_KINDS}
     # A layer that keeps a state instead of keys has nothing to share; rcm.execution.engine notices.
     kept = [
         (layer.keys, layer.values)
@@ -92,6 +95,19 @@ def cache_components(model: LoadedModel, prompts: Sequence[Sequence[int]], tail:
         if isinstance(layer, DynamicLayer) and layer.keys is not None and layer.values is not None
     ]
     return ComponentCache(batch, kept, stacked, shape)
+
+
+def _cache(model: LoadedModel) -> DynamicCache:
+    """As its layers need it, but that none forgets what has left its window: later rows may see it."""
+    cache = DynamicCache(config=model.hf.config)
+    cache.layers = [DynamicLayer() if isinstance(one, DynamicSlidingWindowLayer) else one for one in cache.layers]
+    return cache
+
+
+def _stacked(layers: Sequence[Tensor]) -> Tensor:
+    """Of layers whose last dimension differs, with zeros up to the longest."""
+    widest = max(layer.shape[-1] for layer in layers)
+    return torch.stack([nn.functional.pad(layer, (0, widest - layer.shape[-1])) for layer in layers])
 
 
 def _beginning(model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int) -> int:
@@ -123,7 +139,8 @@ class _Keeper:
 
     def _keep(self, kind: Kind, layer: int) -> Edit:
         def keep(x: Tensor) -> Tensor:
-            self.seen[kind, layer] = by_row(x, self.prompts)[:, -self.tail :].clone()
+            seen = by_row(x, self.prompts)[:, -self.tail :].clone()
+            self.seen[kind, layer] = seen.unflatten(-1, (self.shape.heads, -1)) if kind == "head" else seen
             return x
 
         return keep

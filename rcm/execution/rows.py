@@ -26,7 +26,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rcm.execution.components import Kind, Rows, places
 from rcm.execution.interventions import Edit, Site, applied, by_row
-from rcm.execution.recording import ComponentCache, Values
+from rcm.execution.recording import ComponentCache, Values, of_width
 from rcm.models import LoadedModel
 from rcm.models.points import Points
 
@@ -132,7 +132,7 @@ class _Run:
         query: Float[Tensor, "prompt head token d_head"],
         key: Float[Tensor, "prompt kv_head token d_head"],
         value: Float[Tensor, "prompt kv_head token d_head"],
-        mask: None,
+        attention_mask: None,  # some name it
         scaling: float | None = None,
         softcap: float | None = None,
         sliding_window: int | None = None,
@@ -190,8 +190,9 @@ class _Run:
             if heads is None:
                 tokens[:, rows, 0] = new.to(x)
             else:
-                by_head = tokens.unflatten(-1, new.shape[2:])
-                by_head[:, rows, 0] = torch.where(heads, new.to(x), by_head[:, rows, 0])
+                own = of_width(new.to(x), tokens.shape[-1])
+                by_head = tokens.unflatten(-1, own.shape[2:])
+                by_head[:, rows, 0] = torch.where(heads, own, by_head[:, rows, 0])
             return changed
 
         return edit

@@ -4,18 +4,23 @@ Prompts of a batch are padded on the left, and what the template begins with is 
 padding lies between the beginning and the rest. That is exact where distances come from position ids; not where they
 come from places in the cache (ALiBi), nor beyond a local window or a chunk, whatever its config calls them. So the
 shortest and the longest prompt that are asked about are run together and alone: where the two differ, the beginning is
-not shared; where they differ all the same, the model is not measured.
+not shared; where they differ all the same, the model is not measured. Nor is one that keeps no keys and values, or
+whose logits at a token depend on what comes after it.
 
 Rows of one prompt under several interventions are one row up to the first of them. That is exact where what a layer is
-given has a place for each prompt, and breaks where it has one for each prompt and head (Bloom's ALiBi): then every row
-is read from the start.
+given has a place for each prompt, not where it has one for each head, too (ALiBi in Bloom and MPT): then every row is
+read from the start.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from rcm.errors import InputError, first_sentence
 from rcm.execution.interventions import Add
@@ -31,6 +36,7 @@ BROKEN = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyEr
 
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
 _CHECKED: WeakKeyDictionary[LoadedModel, tuple[int, int, bool]] = WeakKeyDictionary()  # shortest, longest, may share
+FROM_THE_START = "Every row of a prompt is read from the start"
 _BRANCHES: WeakKeyDictionary[LoadedModel, bool] = WeakKeyDictionary()
 
 
@@ -45,8 +51,7 @@ def may_share(model: LoadedModel, lengths: Sequence[int]) -> bool:
     """Whether prompts of these lengths may have what they begin with read once for all; raises InputError where they
     must not even share a batch."""
     shortest, longest = min(lengths), max(lengths)
-    config = model.hf.config.get_text_config()
-    windows = (getattr(config, name, None) for name in WINDOWS)
+    windows = (getattr(model.config, name, None) for name in WINDOWS)
     if any(isinstance(window, int) and 0 < window < longest for window in windows):
         return False
     low, high, may = _CHECKED.get(model, (shortest, longest, None))
@@ -63,6 +68,7 @@ def _found_out(model: LoadedModel, shortest: int, longest: int) -> bool:
     alone = torch.cat(
         [model.hf(input_ids=torch.tensor([row], device=model.device), logits_to_keep=1).logits[:, -1] for row in rows]
     )
+    _require_causal(model, rows[-1], alone[-1])
     errors: list[str] = []
     for shared in (len(model.template.beginning) or 1, 0):  # as rows begin alike, whatever the template
         try:
@@ -71,8 +77,10 @@ def _found_out(model: LoadedModel, shortest: int, longest: int) -> bool:
             errors.append(f"{type(broken).__name__}: {first_sentence(broken)}")
             continue
         if together.cache.get_seq_length() != together.mask.shape[1]:
-            errors.append("it keeps no keys and values")
-            continue
+            raise InputError(
+                f"{_name(model)} keeps no keys and values of what it has read, which replies and patching go on from; "
+                "choose another model."
+            )
         off = (together.logits[:, -1].float() - alone.float()).abs().max().item()
         scale = alone.float().abs().max().item()
         if off <= TOLERANCE[model.hf.dtype] * scale:
@@ -86,8 +94,23 @@ def _found_out(model: LoadedModel, shortest: int, longest: int) -> bool:
         errors.append(f"logits off by {off:.2g} where they reach {scale:.2g}")
     raise InputError(
         f"The logits of a prompt depend on what else is in its batch ({errors[-1]}), so nothing measured would be its "
-        f"own; choose another model than {model.identity.get('name') or type(model.hf).__name__}."
+        f"own; choose another model than {_name(model)}."
     )
+
+
+def _require_causal(model: LoadedModel, row: Tokens, wanted: Float[Tensor, " vocabulary"]) -> None:
+    """Raise InputError where a token's logits, `wanted` of the last one, change with what is read after it."""
+    longer = torch.tensor([[*row, *row[-2:]]], device=model.device)
+    off = (model.hf(input_ids=longer).logits[0, len(row) - 1].float() - wanted.float()).abs().max().item()
+    if not off <= TOLERANCE[model.hf.dtype] * wanted.float().abs().max().item():
+        raise InputError(
+            f"{_name(model)} looks at what comes after a token (logits change by {off:.2g}), so it is no causal "
+            "language model; choose another."
+        )
+
+
+def _name(model: LoadedModel) -> str:
+    return model.identity.get("name") or type(model.hf).__name__
 
 
 def may_branch(model: LoadedModel) -> bool:
@@ -99,12 +122,18 @@ def may_branch(model: LoadedModel) -> bool:
 
 @torch.inference_mode()
 def _branches(model: LoadedModel) -> bool:
-    """Two prompts, each under two vectors added halfway: one row each up to there, or two."""
+    """Some prompts, each under two vectors added halfway: one row each up to there, or two."""
     short = len(model.template.beginning) + len(model.template.end_of_instruction) + 1
-    rows = [row for length in (short, short + 4) for row in [_row(model, length)] * 2]
+    heads = int(model.config.num_attention_heads)
+    prompts = next(n for n in (3, 5) if heads not in (n, 2 * n))  # that a place for each is none for each head
+    rows = [row for i in range(prompts) for row in [_row(model, short + i)] * 2]
     vectors = torch.linspace(-1, 1, len(rows) * model.d_model).view(len(rows), -1)
     pushed = [Add(model.n_layers // 2, vectors)]
-    slow = read(model, rows, pushed, 0, branch=False).logits.float()
+    with _given_to(model.points.layers[0]) as given:
+        slow = read(model, rows, pushed, 0, branch=False).logits.float()
+    if odd := [tuple(one.shape) for one in given if one.ndim > 1 and one.shape[0] not in (1, len(rows))]:
+        log.info("%s, as its layers are given what has no place for each prompt, of shape %s", FROM_THE_START, odd[0])
+        return False
     try:
         off = (read(model, rows, pushed, 0).logits.float() - slow).abs().max().item()
     except BROKEN as broken:
@@ -114,8 +143,25 @@ def _branches(model: LoadedModel) -> bool:
         if off <= TOLERANCE[model.hf.dtype] * scale:
             return True
         why = f"logits off by {off:.2g} where they reach {scale:.2g}"
-    log.warning("Every row of a prompt is read from the start, since they cannot share what lies before (%s)", why)
+    log.warning("%s, since they cannot share what lies before (%s)", FROM_THE_START, why)
     return False
+
+
+@contextmanager
+def _given_to(layer: nn.Module) -> Iterator[list[Tensor]]:
+    """All tensors that a layer gets beside the residual stream."""
+    given: list[Tensor] = []
+
+    def note(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        rest = [*args[1:], *(value for name, value in kwargs.items() if name != "hidden_states")]
+        parts = (part for value in rest for part in (value if isinstance(value, tuple | list) else [value]))
+        given.extend(part for part in parts if torch.is_tensor(part))
+
+    hook = layer.register_forward_pre_hook(note, with_kwargs=True)
+    try:
+        yield given
+    finally:
+        hook.remove()
 
 
 def _row(model: LoadedModel, length: int) -> Tokens:

@@ -48,7 +48,8 @@ def read(
     parents = torch.tensor([number[row] for row in rows] if branch else range(len(rows)), device=model.device)
     layer = first_layer(model.points, interventions)
     firsts, of_row = distinct(interventions, len(rows))
-    shared = shared if len(firsts) < len(rows) else 0  # a beginning for each row would be another pass for nothing
+    # A beginning for each row would be another pass for nothing; rows that share none are read from the start.
+    shared = shared if branch and len(firsts) < len(rows) else 0
     cache = DynamicCache(config=model.hf.config)
     batch = model.template.padded([prompt[shared:] for prompt in prompts], model.device)
     mask, positions = batch.attention_mask, batch.position_ids

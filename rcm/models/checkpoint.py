@@ -9,7 +9,14 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    AutoModelForCausalLM,
+    DynamicCache,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.quantizers.auto import AutoHfQuantizer
 
 from rcm.errors import InputError, first_sentence
@@ -28,6 +35,11 @@ def check_architecture(config: PretrainedConfig, name: str) -> None:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise InputError(f"{name} is of type {config.model_type}, which is no causal language model; choose one.")
     _check_quantisation(config, name)
+    if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in DynamicCache(config=config).layers):
+        raise InputError(
+            f"{name} has layers that keep a state beside or in place of keys and values (type {config.model_type}); "
+            "what they write is neither attention's nor an MLP's, so rcm cannot localise it: choose another model."
+        )
     points_of(skeleton(config))
 
 

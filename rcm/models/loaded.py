@@ -70,8 +70,13 @@ class LoadedModel:
         return len(self.points.layers)
 
     @property
+    def config(self) -> PretrainedConfig:
+        """Of the language model, where the checkpoint has eyes and ears beside it."""
+        return self.hf.config.get_text_config()
+
+    @property
     def d_model(self) -> int:
-        return int(self.hf.config.hidden_size)
+        return int(self.config.hidden_size)
 
     @cached_property
     def points(self) -> Points:
@@ -94,7 +99,7 @@ class LoadedModel:
 
 def longest_prompt(config: PretrainedConfig) -> int:
     """How many tokens a model reads at most; models without positions read any number."""
-    return getattr(config, "max_position_embeddings", None) or sys.maxsize
+    return getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
 
 def _stop_tokens(hf: PreTrainedModel, template: Template) -> set[int]:

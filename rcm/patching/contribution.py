@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from rcm.execution.progress import track
-from rcm.execution.recording import Values, cache_components, shape_of
+from rcm.execution.recording import Values, cache_components, of_width, shape_of
 from rcm.models import LoadedModel
 from rcm.patching.interchange import Pair, batches
 
@@ -39,16 +39,17 @@ def contributions(
     model: LoadedModel, values: Values, direction: Float[Tensor, " d_model"]
 ) -> Float[Tensor, "layer prompt head"]:
     """Inner product of a direction and what each head writes to the residual stream."""
-    scale = getattr(model.hf.config, "residual_multiplier", 1.0)  # Granite's, of all that is written
+    scale = getattr(model.config, "residual_multiplier", 1.0)  # Granite's, of all that is written
     return scale * torch.stack([_of_layer(model, values, direction, layer) for layer in range(model.n_layers)])
 
 
 def _of_layer(
     model: LoadedModel, values: Values, direction: Float[Tensor, " d_model"], layer: int
 ) -> Float[Tensor, "prompt head"]:
-    projection, heads = model.points.head_out[layer], values.head[layer]
+    projection = model.points.head_out[layer]
     weight = cast(Tensor, projection.weight)
     weight = weight if isinstance(projection, nn.Linear) else weight.T  # GPT-2's lies transposed
+    heads = of_width(values.head[layer], weight.shape[1])
     writer = model.points.attention_out[layer]
     read = direction.to(heads).expand(len(heads), -1)
     if projection not in set(writer.modules()):  # but the norm after attention

@@ -1,5 +1,6 @@
 """A prompt's figures depend on the prompt alone, whatever the family; where the fast way is not exact, the slow one."""
 
+import re
 from typing import Any
 
 import pytest
@@ -96,8 +97,30 @@ def test_replies_under_many_vectors_are_those_of_each_alone(architecture: str) -
 def test_what_is_laid_out_by_head_is_read_from_the_start(caplog: pytest.LogCaptureFixture) -> None:
     assert may_branch(made("llama"))
     assert not caplog.text
-    assert not may_branch(made("bloom"))
-    assert "read from the start, since they cannot share what lies before (RuntimeError" in caplog.text
+    for architecture, shape in (("bloom", r"\(24, 1, \d+\)"), ("mpt", r"\(4, 1, \d+\)")):
+        with caplog.at_level("INFO"):
+            assert not may_branch(made(architecture))
+        assert re.search(rf"read from the start, as .* no place for each prompt, of shape {shape}$", caplog.text, re.M)
+
+
+def test_rows_that_break_or_differ_are_read_from_the_start(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    read = self_checks.read
+
+    def off(*given: Any, branch: bool = True) -> Any:
+        found = read(*given, branch=branch)
+        return found._replace(logits=found.logits * 1.1) if branch else found
+
+    def broken(*given: Any, branch: bool = True) -> Any:
+        if branch:
+            raise RuntimeError("Sizes of tensors must match.")
+        return read(*given, branch=branch)
+
+    for wrong, why in ((off, "logits off by"), (broken, "RuntimeError: Sizes of tensors must match")):
+        monkeypatch.setattr(self_checks, "read", wrong)
+        assert not may_branch(made("llama"))
+        assert f"read from the start, since they cannot share what lies before ({why}" in caplog.text
 
 
 class Mixing(nn.Module):
