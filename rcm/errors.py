@@ -5,6 +5,11 @@ class InputError(ValueError):
     """One sentence that names the value, the place and the cure; `launch.py` shows it without a traceback."""
 
 
+def on_one_line(text: object) -> str:
+    """With escapes in place of line breaks and whatever else does not print."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(text))
+
+
 def first_sentence(error: Exception) -> str:
     """The first sentence of a library's message, which may run to a page."""
     return " ".join(str(error).split()).split(". ")[0].rstrip(".")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub.constants
+import hypothesis
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -23,6 +24,10 @@ from tests.wandb_server import KEY, WandbServer
 
 ROOT = Path(__file__).parents[1]
 torch.set_num_threads(1)  # tensors this small gain nothing from threads, and wait long for them on a busy machine
+
+for name, draws in (("hundred", 100), ("thousand", 1000)):  # --hypothesis-profile=thousand
+    hypothesis.settings.register_profile(name, max_examples=draws, derandomize=True, database=None, deadline=None)
+hypothesis.settings.load_profile("hundred")
 
 SIZE = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "max_position_embeddings": 256}
 GATED = {"intermediate_size": 64, "num_key_value_heads": 2}

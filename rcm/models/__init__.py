@@ -85,6 +85,8 @@ class Model(Settings):
         bound.check(prompts, longest_prompt(config), reply)
         if self.adapter_path is not None:
             check_adapter(self.adapter_path, config, self.label)
+        if unsaid := [f"model.{name}=" for name in ("family", "stage") if getattr(self, name) is None]:
+            log.info("%s is compared with no other model; %s would say with which.", self.label, " and ".join(unsaid))
 
     def load(self, device: torch.device, template: Kind | Lent, batch_size: int) -> LoadedModel:
         """Load onto the device, in eval mode and without gradients."""

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import (
     MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoModelForCausalLM,
@@ -26,8 +28,12 @@ from rcm.models.points import points_of
 BUFFERS = re.compile(
     r"(rotary_emb\.inv_freq|rotary_emb\.(cos|sin)_cached|attn\.(masked_)?bias|attention\.(masked_)?bias)$"
 )
-# What a quantiser raises where its library or its device is not there.
-UNUSABLE = (ImportError, ValueError, RuntimeError, AttributeError, TypeError)
+# What transformers and its parts raise for files that are absent, damaged, or of another kind: nearly anything.
+UNREADABLE = (
+    *(OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ArithmeticError, AssertionError),
+    *(ImportError, StrictDataclassError, SafetensorError),
+)
+MOST_LAYERS = 10_000  # no model has as many, and to build them would take for ever
 
 
 def check_architecture(config: PretrainedConfig, name: str) -> None:
@@ -35,12 +41,21 @@ def check_architecture(config: PretrainedConfig, name: str) -> None:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise InputError(f"{name} is of type {config.model_type}, which is no causal language model; choose one.")
     _check_quantisation(config, name)
+    layers: Any = getattr(config.get_text_config(), "num_hidden_layers", None)
+    if isinstance(layers, int) and layers > MOST_LAYERS:
+        raise InputError(f"{name}: its config says {layers} layers, as many as no model has; mend config.json.")
     if any(isinstance(layer, LinearAttentionCacheLayerMixin) for layer in DynamicCache(config=config).layers):
         raise InputError(
             f"{name} has layers that keep a state beside or in place of keys and values (type {config.model_type}); "
             "what they write is neither attention's nor an MLP's, so rcm cannot localise it: choose another model."
         )
-    points_of(skeleton(config))
+    try:
+        built = skeleton(config)
+    except UNREADABLE as error:
+        raise InputError(
+            f"{name}: of its config transformers can build no model ({first_sentence(error)}); mend config.json."
+        ) from error
+    points_of(built)
 
 
 def skeleton(config: PretrainedConfig) -> PreTrainedModel:
@@ -56,7 +71,7 @@ def _check_quantisation(config: PretrainedConfig, name: str) -> None:
     method = quantisation.get("quant_method") if isinstance(quantisation, dict) else type(quantisation).__name__
     try:
         AutoHfQuantizer.from_config(quantisation, pre_quantized=True).validate_environment(dtype=torch.float32)
-    except UNUSABLE as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{name} is quantised ({method}), which cannot be read here: {first_sentence(error)}; install what it "
             "names, or choose a checkpoint that is not quantised."

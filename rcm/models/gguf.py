@@ -16,7 +16,7 @@ import tempfile
 import zipfile
 import zlib
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,6 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, Pretra
 from rcm.errors import InputError, first_sentence
 from rcm.models import Model, Weights
 from rcm.models.checkpoint import whole_model
-from rcm.models.template import Kind, Lent
 from rcm.packaged import located
 from rcm.record.digests import cache_folder, file_digest
 
@@ -82,8 +81,7 @@ class Converted(Model):
 
 
 class Gguf(Converted):
-    """The user's own file at `path`. Architecture, tokenizer and chat template are the file's. Without a `family` and a
-    `stage` it is measured all the same, and compared with no other."""
+    """The user's own file at `path`. Architecture, tokenizer and chat template are the file's."""
 
     path: str
 
@@ -94,12 +92,6 @@ class Gguf(Converted):
     @property
     def digest(self) -> str:
         return file_digest(located(self.path))
-
-    def check(self, prompts: Sequence[str], template: Kind | Lent, reply: int = 0) -> None:
-        super().check(prompts, template, reply)
-        unsaid = [f"model.{name}=" for name in ("family", "stage") if getattr(self, name) is None]
-        if unsaid:
-            log.info("%s is compared with no other model; %s would say with which.", self.label, " and ".join(unsaid))
 
     def _checked(self) -> None:
         if not located(self.path).is_file():

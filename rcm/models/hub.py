@@ -4,17 +4,12 @@ from abc import abstractmethod
 from pathlib import Path
 
 from huggingface_hub import try_to_load_from_cache
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from rcm.errors import InputError, first_sentence
 from rcm.models import Model, Weights
-from rcm.models.checkpoint import whole_model
+from rcm.models.checkpoint import UNREADABLE, whole_model
 from rcm.packaged import located
-
-# What transformers raises for files that are absent, damaged, or of another kind.
-UNREADABLE = (OSError, ValueError, StrictDataclassError, SafetensorError)
 
 
 class Pretrained(Model):
@@ -56,6 +51,7 @@ class Pretrained(Model):
             tokenizer = AutoTokenizer.from_pretrained(
                 self.source, revision=self.wanted_revision or "main", trust_remote_code=False
             )
+            tokenizer("whether it can be called at all")
         except UNREADABLE as error:
             raise self._unreadable(first_sentence(error)) from error
         if len(tokenizer) <= len(tokenizer.all_special_ids):

@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rcm.errors import InputError, first_sentence
 from rcm.models import Model
+from rcm.models.checkpoint import UNREADABLE
 from rcm.models.gguf import Gguf
-from rcm.models.hub import UNREADABLE
 from rcm.models.template import Kind, Lent
 from rcm.packaged import CONF, located
 

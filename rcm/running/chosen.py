@@ -7,9 +7,10 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError
 
-from rcm.errors import InputError
+from rcm.errors import InputError, first_sentence, on_one_line
 from rcm.judges import Judge
 from rcm.judges.named import named
 from rcm.methods import Method
@@ -20,6 +21,9 @@ from rcm.prompts import Dataset
 from rcm.running.order import in_order
 from rcm.settings import Settings
 from rcm.tracking.tracker import Tracker
+
+# How Hydra begins where `_target_` names nothing that can be made.
+NO_TARGET = ("Error locating target", "Expected a callable target", "Error getting")
 
 
 class Chosen(NamedTuple):
@@ -68,16 +72,23 @@ def _part(node: DictConfig | None, group: str, problems: list[str]) -> Any:
     if node is None:
         problems.append(f"{group} was taken away; choose an option with {group}=NAME, as --help lists them")
         return None
-    if missing := sorted(map(str, OmegaConf.missing_keys(node))):  # full names
-        problems += [f"{key} has no value; give it one: {key}=VALUE" for key in missing]
-        return None
     try:
+        if missing := sorted(map(str, OmegaConf.missing_keys(node))):  # full names
+            problems += [f"{key} has no value; give it one: {key}=VALUE" for key in missing]
+            return None
         return instantiate(node, _convert_="all")
+    except OmegaConfBaseException as error:  # a reference to what is not there
+        problems.append(f"{group}: {on_one_line(first_sentence(error))}; write the value itself")
     except InstantiationException as error:
-        if not isinstance(error.__cause__, ValidationError):
+        cause = error.__cause__
+        if isinstance(cause, ValidationError):
+            problems += _sentences(group, cause)
+        elif str(error).startswith(NO_TARGET):
+            why = on_one_line(first_sentence(cause if isinstance(cause, Exception) else error))
+            problems.append(f"{group}._target_={on_one_line(node._target_)} is no class that can be found ({why})")
+        else:
             raise
-        problems += _sentences(group, error.__cause__)
-        return None
+    return None
 
 
 def _methods(node: DictConfig | None, problems: list[str]) -> dict[str, Any]:
@@ -120,8 +131,10 @@ def _judge(node: DictConfig | None, problems: list[str]) -> Any:
 def _sentences(place: str, error: ValidationError) -> list[str]:
     """One for each problem: which value, where, and what would be right."""
     return [
-        f"{'.'.join([place, *map(str, problem['loc'])]).strip('.')}{_given(problem['input'])}: "
-        + problem["msg"].removeprefix("Value error, ")  # pydantic's prefix to what our own validators say
+        on_one_line(
+            f"{'.'.join([place, *map(str, problem['loc'])]).strip('.')}{_given(problem['input'])}: "
+            + problem["msg"].removeprefix("Value error, ")  # pydantic's prefix to what our own validators say
+        )
         for problem in error.errors()
     ]
 

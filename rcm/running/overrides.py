@@ -7,11 +7,16 @@ from hydra.errors import CompactHydraException, MissingConfigException, Override
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from rcm.errors import on_one_line
 from rcm.packaged import CONF
 
 
 def sentence(error: CompactHydraException | ValueError) -> str:
     """The value, the place and the cure, where Hydra tells them apart; else Hydra's words on one line."""
+    return on_one_line(_told(error))
+
+
+def _told(error: CompactHydraException | ValueError) -> str:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: there is no such option; {_cure(option, error.options)}"

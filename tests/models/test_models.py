@@ -425,7 +425,9 @@ def test_layers_without_attention_are_told_before_weights(tmp_path: Path, senten
         shape |= {"num_attention_heads": 4, "num_key_value_heads": 2, "layer_types": ["conv", "full_attention"]}
     AutoConfig.for_model(kind, **shape).save_pretrained(tmp_path)
     byte_tokenizer().save_pretrained(tmp_path)
-    assert "keep a state beside or in place of keys and values" in sentence(lambda: folder(tmp_path).check(PROMPTS, "chat"))
+    assert "keep a state beside or in place of keys and values" in sentence(
+        lambda: folder(tmp_path).check(PROMPTS, "chat")
+    )
 
 
 @pytest.mark.usefixtures("no_weights")
