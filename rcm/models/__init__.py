@@ -14,7 +14,7 @@ import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rcm.errors import InputError
-from rcm.models.adapter import check_adapter, merged, trained_on
+from rcm.models.adapter import brought_template, check_adapter, merged, trained_on
 from rcm.models.checkpoint import check_architecture
 from rcm.models.loaded import LoadedModel, longest_prompt
 from rcm.models.template import Kind, Lent, Template
@@ -76,7 +76,8 @@ class Model(Settings):
         """Raise InputError for what cannot work, before any weights load. `reply`: how many tokens will be said."""
         config = self.config()
         check_architecture(config, self.label)
-        bound = Template.of(self.tokenizer(), template)
+        tokenizer = self.tokenizer()
+        bound = Template.of(tokenizer, template)
         if template == "chat" and bound.kind == "plain":
             log.warning(
                 "%s has no chat template: it is asked in plain text. dataset.template=of:MODEL lends it another's.",
@@ -85,6 +86,11 @@ class Model(Settings):
         bound.check(prompts, longest_prompt(config), reply)
         if self.adapter_path is not None:
             check_adapter(self.adapter_path, config, self.label)
+            if template == "chat" and brought_template(self.adapter_path) not in (None, tokenizer.chat_template):
+                log.warning(
+                    "The adapter %s brings a chat template that is not %s's; dataset.template=of:%s would ask in it.",
+                    *(self.adapter_path, self.label, self.adapter_path),
+                )
         if unsaid := [f"model.{name}=" for name in ("family", "stage") if getattr(self, name) is None]:
             log.info("%s is compared with no other model; %s would say with which.", self.label, " and ".join(unsaid))
 

@@ -155,6 +155,20 @@ def _untie(hf: PreTrainedModel) -> None:
     hf.config.tie_word_embeddings = False
 
 
+def brought_template(path: Path) -> str | None:
+    """The chat template that lies beside the adapter, as trainers leave it there; None where none does."""
+    alone, config = path / "chat_template.jinja", path / "tokenizer_config.json"
+    try:
+        if alone.is_file():
+            return alone.read_text(encoding="utf-8")
+        if config.is_file():
+            template = json.loads(config.read_text(encoding="utf-8")).get("chat_template")
+            return template if isinstance(template, str) else None
+    except (ValueError, AttributeError):  # whatever it is, it is none
+        return None
+    return None
+
+
 def trained_on(path: Path) -> frozenset[str]:
     """Digests of the prompts that the adapter was trained on; empty where its card does not say."""
     card = path / "card.json"

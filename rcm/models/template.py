@@ -27,6 +27,7 @@ from transformers import PreTrainedTokenizerBase
 from rcm.errors import InputError, first_sentence
 
 Kind = Literal["chat", "plain"]
+THINK, THOUGHT = "<think>", "</think>"
 PLAIN = "User: {prompt}\nAssistant:"
 NEXT_TURN = "\nUser:"
 TODAY = date(2024, 7, 26)  # as Llama 3's own template has it where it is not told
@@ -207,10 +208,18 @@ class Template:
 
     def reply(self, tokens: Sequence[int]) -> str:
         """The model's own turn as text: without special tokens, without a last character of which only the first bytes
-        were generated, and cut where a base model writes the next turn."""
+        were generated, and cut where a base model writes the next turn. Thoughts that the template opens stand in it
+        with their opening, so that nobody takes them for the answer."""
         text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
         assert isinstance(text, str)
-        return (text.split(NEXT_TURN)[0] if self.kind == "plain" else text).rstrip("\ufffd").strip()
+        own = (text.split(NEXT_TURN)[0] if self.kind == "plain" else text).rstrip("\ufffd").strip()
+        return f"{THINK}\n{own}" if self._opens_thoughts else own
+
+    @cached_property
+    def _opens_thoughts(self) -> bool:
+        """Whether the model's turn begins inside of thoughts (DeepSeek-R1's does, whatever it is asked)."""
+        after = self.render(PROBES[0]).rpartition(PROBES[0])[2]
+        return after.rfind(THINK) > after.rfind(THOUGHT)
 
 
 def _parts(text: str) -> list[dict[str, str]]:

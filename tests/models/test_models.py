@@ -26,9 +26,11 @@ from rcm.execution.passes import last_logits
 from rcm.models import LoadedModel, Model
 from rcm.models.gguf import Gguf, PackagedGguf
 from rcm.models.hub import Folder, Hub
+from rcm.models.lending import asked
 from rcm.models.loaded import longest_prompt, twin_of
 from rcm.models.points import points_of
 from rcm.models.random import Random, byte_tokenizer
+from rcm.models.template import Kind, Lent, Template
 from tests.conftest import CHAT, commit, save
 
 PROMPTS = ("Hi", "How do I bake bread?")
@@ -301,6 +303,30 @@ def test_a_merged_adapter_is_peft_unmerged(tiny: Tiny, tmp_path: Path, architect
     assert {type(part).__module__.split(".")[0] for part in loaded.hf.modules()} <= {"torch", "transformers"}
     assert loaded.identity["adapter"] == str(tmp_path / "adapter")
     assert loaded.trained_on == {"abc"}
+
+
+@pytest.mark.parametrize("where", ["chat_template.jinja", "tokenizer_config.json"])
+def test_a_template_that_an_adapter_brings_is_told_of(
+    tiny: Tiny, tmp_path: Path, caplog: pytest.LogCaptureFixture, where: str
+):
+    base, beside = tiny(), tmp_path / "adapter"
+    path = save(base, tmp_path / "base")
+    adapter(base, beside)
+
+    def check(template: Kind | Lent = "chat") -> str:
+        caplog.clear()
+        folder(path, adapter=str(beside)).check(PROMPTS, template)
+        return caplog.text
+
+    own = base.template.tokenizer.chat_template
+    for brought, told in ((own, False), (own.replace("[", "<"), True)):
+        (beside / where).write_text(brought if where.endswith("jinja") else json.dumps({"chat_template": brought}))
+        assert (f"dataset.template=of:{beside} would ask in it" in check()) == told
+    base.template.tokenizer.chat_template = own.replace("[", "<")
+    base.template.tokenizer.save_pretrained(beside)
+    lent = asked(f"of:{beside}")
+    assert "would ask in it" not in check(lent)
+    assert Template.of(base.template.tokenizer, lent).render("Hi") == base.template.render("Hi").replace("[", "<")
 
 
 @pytest.mark.parametrize("target", ["lm_head", "embed_tokens"])

@@ -10,6 +10,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+from rcm.judges.base import answer_of
 from rcm.models import LoadedModel
 from rcm.models.random import SPECIAL, byte_tokenizer
 from rcm.models.template import PROBES, Template
@@ -122,6 +123,17 @@ def test_today_is_always_the_same_day(date: str):
 def test_chains_of_thought_stay_closed():
     template = CHAT + "{% if enable_thinking is not defined or enable_thinking %}<think>{% endif %}"
     assert Template.of(tokenizer(template), "chat").render("Hi").endswith("[assistant] ")
+
+
+def test_thoughts_that_the_template_opens_are_no_answer():
+    """DeepSeek-R1's opens them in any case: a reply cut while it thinks would else be judged by its thoughts."""
+    opened = Template.of(tokenizer(CHAT + "<think>\n"), "chat")
+    closed = Template.of(tokenizer(CHAT + "<think>\n\n</think>\n\n"), "chat")
+    thinking, done = "I cannot help with crimes, but", "It is a crime.\n</think>\n\nI cannot help."
+    tokens = {text: opened.tokenizer(text)["input_ids"] for text in (thinking, done)}
+    assert opened.reply(tokens[thinking]) == f"<think>\n{thinking}"
+    assert [answer_of(opened.reply(one)) for one in tokens.values()] == ["", "I cannot help."]
+    assert [answer_of(closed.reply(one)) for one in tokens.values()] == [thinking, "I cannot help."]
 
 
 @pytest.mark.parametrize(
