@@ -66,8 +66,16 @@ def attempt(cfg: DictConfig) -> str | None:
     return None
 
 
+def nameless(overrides: list[str]) -> str | None:
+    """What is wrong with an override that names no setting, at which Hydra's own assertion fails; None if all do."""
+    found = next((one for one in overrides if one.lstrip("+~").startswith("=")), None)
+    return f"{found}: this override names no setting; write KEY=VALUE" if found else None
+
+
 def command() -> None:
     """`main`, with one sentence for every wrong override in place of Hydra's paragraphs."""
+    if unnamed := nameless(sys.argv[1:]):
+        sys.exit(unnamed)
     if "HYDRA_FULL_ERROR" in os.environ:
         main()
         return

@@ -1,5 +1,7 @@
 """What a user did that cannot work, told in one sentence."""
 
+import re
+
 
 class InputError(ValueError):
     """One sentence that names the value, the place and the cure; `launch.py` shows it without a traceback."""
@@ -8,6 +10,11 @@ class InputError(ValueError):
 def on_one_line(text: object) -> str:
     """With escapes in place of line breaks and whatever else does not print."""
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in str(text))
+
+
+def unsigned(text: str) -> str:
+    """Without what stands behind the question mark of an address, which may be a signature that opens it to anybody."""
+    return re.sub(r"""(https?://[^\s?'"]+)\?[^\s'"]+""", r"\1?...", text)
 
 
 def first_sentence(error: Exception) -> str:

@@ -1,6 +1,10 @@
 """The layering of the house holds: lower rooms never import higher ones, and each knows only what it may."""
 
-from tests.architecture import FLOORS, between_files, between_rooms, circle, foreign, upward
+import re
+import sys
+import tomllib
+
+from tests.architecture import FLOORS, ROOT, between_files, between_rooms, circle, foreign, upward
 
 
 def test_every_room_has_a_floor() -> None:
@@ -19,6 +23,18 @@ def test_what_a_room_may_not_know() -> None:
         assert room == "tracking" or "wandb" not in foreign(room), room
         assert room in ("running", "launch") or not foreign(room) & {"hydra", "omegaconf"}, room
     assert not foreign("report") & {"scipy", "sklearn", "torch"}  # nor does the report compute
+
+
+def test_every_package_that_is_imported_is_declared() -> None:
+    """What another package happens to bring along may be gone with its next version."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*declared["dependencies"], *declared["optional-dependencies"]["dashboard"]]
+    names = {re.split(r"[<>=]", one)[0].replace("-", "_").lower() for one in needed}
+    homes = {"sklearn": "scikit_learn", "yaml": "pyyaml", "hydra": "hydra_core"}
+    imported = {package for rooms in FLOORS for room in rooms for package in foreign(room)}
+    own = imported - set(sys.stdlib_module_names) - {"launch"}
+    assert "torch" in own  # or else nothing is looked at
+    assert {homes.get(package, package) for package in own} - names == set()
 
 
 def test_an_arrow_that_runs_up_is_found() -> None:

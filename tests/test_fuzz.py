@@ -254,6 +254,8 @@ def test_overrides(data: DataObject, known: list[str]) -> None:
     given_overrides = ["model=random", "method=map", *data.draw(st.lists(written, min_size=1, max_size=2))]
 
     def taken() -> None:
+        if unnamed := launch.nameless(given_overrides):
+            raise InputError(unnamed)
         try:
             with initialize_config_dir(str(CONF), version_base="1.3"):
                 cfg = compose("config", overrides=given_overrides)

@@ -100,9 +100,8 @@ def test_a_finished_run_runs_again_under_a_sweep_agent(home: Path) -> None:
 
 
 def test_a_killed_run_ends_like_an_undisturbed_one_when_started_again(home: Path, tmp_path: Path) -> None:
-    shutil.copytree(home / "runs", tmp_path / "runs")
-    directory = only_run(tmp_path).directory
-    kill_once(lambda: half_way(directory), tmp_path, command(tmp_path, "rerun=true"))
+    directory = tmp_path / "runs" / only_run(home).id
+    kill_once(lambda: half_way(directory), tmp_path, command(tmp_path))
     assert stored_run(directory).status == "started"
     assert not (directory / "metrics.json").exists()
     with (directory / "results.jsonl").open("a") as stream:
@@ -114,13 +113,31 @@ def test_a_killed_run_ends_like_an_undisturbed_one_when_started_again(home: Path
         assert (directory / name).read_text() == (only_run(home).directory / name).read_text()
 
 
+def test_a_finished_run_is_kept_until_its_successor_has_finished(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "runs", tmp_path / "runs")
+    run = only_run(tmp_path)
+    for wrong in ("device=cuda", "tracker=wandb tracker.mode=online"):
+        before = contents(run.directory)
+        done = launched(tmp_path, "rerun=true", *wrong.split(), CUDA_VISIBLE_DEVICES="", WANDB_API_KEY="")
+        assert done.returncode == 1, done.stdout
+        assert contents(run.directory) == before
+    kill_once(lambda: half_way(run.directory), tmp_path, command(tmp_path, "rerun=true"))
+    assert not (run.directory / "metrics.json").exists()
+    assert (only_run(tmp_path).status, only_run(tmp_path).metrics) == ("finished", run.metrics)
+    assert launched(tmp_path).returncode == 0
+    assert not (run.directory / ".before").exists()
+    assert only_run(tmp_path).metrics == run.metrics
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """Of the record; not of logs."""
+    files = (path for path in directory.rglob("*") if path.is_file() and path.suffix not in (".log", ".yaml"))
+    return {str(path): path.read_bytes() for path in files}
+
+
 def half_way(directory: Path) -> bool:
     """Whether the blocking method has reported all ten results that it reports before it blocks."""
-    try:
-        status = stored_run(directory).status
-    except InputError:  # while the record of before is cleared and the new one not yet written
-        return False
-    return status == "started" and lines_of(directory / "results.jsonl") == 10
+    return not (directory / "metrics.json").exists() and lines_of(directory / "results.jsonl") == 10
 
 
 def kill_once(condition: Callable[[], bool], folder: Path, arguments: list[str]) -> None:
@@ -240,6 +257,7 @@ UNQUOTED = "Hydra does not take this value as it stands; put it in quotes"
         ("metod=map", "metod: there is no such setting; did you mean method?"),
         ("method=3", "Config group override must be a string or a list. Got int; give the name of"),
         ("method.stub.top_k", "method.stub.top_k: this is no override; write KEY=VALUE"),
+        ("+=3", "+=3: this override names no setting; write KEY=VALUE"),
         (
             "model.path=step=10",
             "model.path=step=10: Hydra does not take this value as it stands; put it in quotes: 'mod",

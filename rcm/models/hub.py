@@ -52,7 +52,7 @@ class Pretrained(Model):
                 self.source, revision=self.wanted_revision or "main", trust_remote_code=False
             )
             tokenizer("whether it can be called at all")
-        except UNREADABLE as error:
+        except Exception as error:  # which is what the tokenizers' Rust raises of a file that it cannot read
             raise self._unreadable(first_sentence(error)) from error
         if len(tokenizer) <= len(tokenizer.all_special_ids):
             # What transformers makes of a checkpoint without tokenizer files, instead of an error.

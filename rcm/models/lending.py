@@ -14,7 +14,6 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from rcm.errors import InputError, first_sentence
 from rcm.models import Model
-from rcm.models.checkpoint import UNREADABLE
 from rcm.models.gguf import Gguf
 from rcm.models.template import Kind, Lent
 from rcm.packaged import CONF, located
@@ -54,7 +53,7 @@ def _tokenizer(owner: str) -> PreTrainedTokenizerBase:
         )
     try:
         return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
-    except UNREADABLE as error:
+    except Exception as error:  # tokenizers' own
         raise InputError(
             f"dataset.template={OF}{owner}: cannot read its tokenizer ({first_sentence(error)})."
         ) from error

@@ -20,9 +20,10 @@ from urllib.request import urlopen
 
 from huggingface_hub import cached_assets_path, constants
 
-from rcm.errors import InputError
+from rcm.errors import InputError, unsigned
 
 Row = Mapping[str, object]
+MOST_BYTES = 64 << 20  # of a file that is fetched
 
 
 def rows(source: str, cure: str) -> list[Row]:
@@ -73,12 +74,17 @@ def _fetched(address: str, cure: str) -> Path:
 def _content(address: str, name: str, cure: str) -> bytes:
     advice = f"get the file elsewhere and pass {cure}"
     if constants.HF_HUB_OFFLINE:
-        raise InputError(f"{name} is not cached and HF_HUB_OFFLINE forbids to fetch {address}; {advice}.")
+        raise InputError(f"{name} is not cached and HF_HUB_OFFLINE forbids to fetch {unsigned(address)}; {advice}.")
     try:
         with urlopen(address, timeout=30) as response:
-            return response.read()
+            content: bytes = response.read(MOST_BYTES + 1)
     except (OSError, HTTPException) as error:
-        raise InputError(f"{name} cannot be fetched from {address} ({error}); {advice}.") from error
+        raise InputError(f"{name} cannot be fetched from {unsigned(address)} ({error}); {advice}.") from error
+    if len(content) > MOST_BYTES:
+        raise InputError(f"{name} is larger than {MOST_BYTES >> 20} MiB, which no set of prompts is; {advice}.")
+    if content.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
+        raise InputError(f"What came from {unsigned(address)} is a web page, not {name}: a login, perhaps; {advice}.")
+    return content
 
 
 def _text(file: Path) -> str:

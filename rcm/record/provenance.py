@@ -11,6 +11,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from rcm.errors import unsigned
+
 PACKAGES = ("rcm", "torch", "transformers", "transformer-lens", "hydra-core", "wandb", "scikit-learn", "peft", "numpy")
 SOURCE = Path(__file__).resolve().parents[2]
 
@@ -19,7 +21,7 @@ def provenance() -> dict[str, Any]:
     """Plain values for `run.json`: code, packages, machine, command line and the time of the call (UTC)."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": shlex.join(sys.argv),
+        "command": unsigned(shlex.join(sys.argv)),
         "git": _git(),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),

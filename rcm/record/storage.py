@@ -1,19 +1,23 @@
 """How a run lies on disk: written as its results come, read back by the page and by later runs.
 
-    run.json        what was run: id, choices, settings, provenance; status, seconds, and the error if there was one
+    run.json        what was run: id, choices, settings, provenance; status, seconds, and the error if there was one;
+                    and the format of all this
     results.jsonl   every result in the order it came, one JSON object a line; of tensors, what they are and their file
     metrics.json    the figures and outcomes, flat; written last, so that its presence means that the run finished
     files           tables as CSV, tensors as safetensors, transcripts as JSONL, named after their results:
                     `direction/candidates` is direction_candidates.csv; adapters as peft's folders, after the last part
 
 Every file is written under a temporary name, then renamed; results.jsonl is flushed line by line. So whatever a killed
-run leaves is whole, but for the last line of results.jsonl, which counts only with its newline.
+run leaves is whole, but for the last line of results.jsonl, which counts only with its newline. What finished lies in
+`.before` while it is run anew, and is read from there: it is back when that fails, and gone when that is finished.
 In JSON a NaN is null; an infinity is Python's `Infinity`.
 """
 
 import csv
 import json
+import logging
 import os
+import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +32,8 @@ from torch import Tensor
 
 from rcm.errors import InputError
 from rcm.record.encoding import encoded, file_names, flat, plain
-from rcm.record.identity import METRICS, RECORD
+from rcm.record.identity import BEFORE, FORMAT, METRICS, RECORD
+from rcm.record.permissions import shared
 from rcm.record.results import (
     Adapter,
     Result,
@@ -38,6 +43,8 @@ from rcm.record.results import (
 )
 from rcm.record.run import Run, Status
 
+log = logging.getLogger(__name__)
+
 RESULTS = "results.jsonl"
 PARTIAL = ".partial"
 
@@ -45,7 +52,8 @@ PARTIAL = ".partial"
 class Store:
     """The directory of a run while it is on: `with Store(run) as store: store.save(result)`.
 
-    Entering clears what an earlier attempt left; leaving writes how it ended. Only files that rcm wrote are cleared.
+    Entering clears what an earlier attempt left, and sets aside what had finished; leaving writes how it ended. Only
+    files that rcm wrote are cleared.
     """
 
     def __init__(self, run: Run) -> None:
@@ -55,6 +63,7 @@ class Store:
         self._start = time.monotonic()
 
     def __enter__(self) -> "Store":
+        set_aside(self._run.directory)
         clear(self._run.directory)
         self._record("started", None)
         (self._run.directory / RESULTS).touch()
@@ -65,10 +74,13 @@ class Store:
     ) -> None:
         if error is not None:
             self._record("failed", str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
+            if put_back(self._run.directory):
+                log.warning("The run that had finished in %s is back as it was.", self._run.directory)
             return
         self._record("finished", None)
         with whole(self._run.directory / METRICS) as path:
             path.write_text(json.dumps(self._metrics, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(self._run.directory / BEFORE, ignore_errors=True)
 
     def save(self, result: Result) -> None:
         """Write the result, its files first, so that a line in results.jsonl never promises a missing file."""
@@ -87,7 +99,7 @@ class Store:
 
     def _record(self, status: Status, error: str | None) -> None:
         seconds = round(time.monotonic() - self._start, 1)
-        record = asdict(self._run) | {"status": status, "seconds": seconds, "error": error}
+        record = {"format": FORMAT} | asdict(self._run) | {"status": status, "seconds": seconds, "error": error}
         record.pop("directory")  # it is where the file lies
         with whole(self._run.directory / RECORD) as path:
             path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -95,11 +107,59 @@ class Store:
 
 def clear(directory: Path) -> None:
     """Remove what an earlier attempt left, except its logs."""
-    files = [name for record in records(directory) for name in record.get("files", ())]
-    for name in (METRICS, *files, RESULTS, RECORD):  # metrics.json first: a half-cleared run must not seem finished
+    for name in _names(directory):  # metrics.json first: a half-cleared run must not seem finished
         (directory / name).unlink(missing_ok=True)
     for partial in directory.glob(f"**/*{PARTIAL}"):
         partial.unlink()
+
+
+def set_aside(directory: Path) -> None:
+    """Keep a run that finished in `.before`, whole at any moment, until the one that takes its place has finished."""
+    if (directory / METRICS).exists():
+        _linked(directory, directory / BEFORE)
+
+
+def put_back(directory: Path) -> bool:
+    """Let the run that had finished take its place again; whether there was one."""
+    before = directory / BEFORE
+    if not (before / METRICS).exists():
+        return False
+    clear(directory)
+    for name in reversed(_names(before)):  # metrics.json last
+        _link(before / name, directory / name)
+    shutil.rmtree(before)
+    return True
+
+
+def _linked(directory: Path, target: Path) -> None:
+    """The files of a run a second time, all of them or none."""
+    making = target.with_name(target.name + "-new")
+    for old in (making, target):
+        shutil.rmtree(old, ignore_errors=True)
+    for name in _names(directory):
+        _link(directory / name, making / name)
+    making.rename(target)
+
+
+def _link(file: Path, target: Path) -> None:
+    if not file.exists():
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(file, target)
+    except OSError:  # a file system without links
+        shutil.copy2(file, target)
+
+
+def _names(directory: Path) -> list[str]:
+    """The files of the run in a directory, metrics.json first; none that lies elsewhere, whatever it says."""
+    try:
+        told = [str(name) for record in records(directory) for name in record.get("files", ())]
+    except (ValueError, AttributeError, TypeError):  # a record that is no record names no files
+        told = []
+    home = directory.resolve()
+    own = [name for name in told if (directory / name).resolve().is_relative_to(home) and (directory / name).is_file()]
+    return [METRICS, *own, RESULTS, RECORD]
 
 
 def records(directory: Path) -> list[dict[str, Any]]:
@@ -153,6 +213,7 @@ def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[
     with whole(path) as partial:
         save_file(copies, partial, metadata=dict(metadata))
         _order_metadata(partial)
+        shared(partial)
 
 
 def _order_metadata(path: Path) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from rcm.errors import InputError
 from rcm.record.encoding import decoded
-from rcm.record.identity import METRICS, RECORD
+from rcm.record.identity import BEFORE, FORMAT, METRICS, RECORD
 from rcm.record.results import (
     Adapter,
     Result,
@@ -100,12 +100,19 @@ def readable_runs(folder: Path) -> tuple[list[StoredRun], list[str]]:
 
 
 def stored_run(directory: Path) -> StoredRun:
-    """The run in this directory, finished or not; raises InputError where there is none, or none that can be read."""
+    """The run in this directory, finished or not; raises InputError where there is none, or none that can be read.
+
+    While one that had finished is run anew, and where that was killed, it is the one that had finished.
+    """
+    if not (directory / METRICS).exists() and (directory / BEFORE / METRICS).exists():
+        directory = directory / BEFORE
     if not (directory / RECORD).is_file():
         raise InputError(f"There is no run in {directory}; a run's directory has a {RECORD}.")
     metrics = directory / METRICS
     try:
         record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+        if (written := record.pop("format", 1)) > FORMAT:
+            raise ValueError(f"its format is {written}, and this rcm reads up to {FORMAT}")
         return StoredRun(
             **record | {"status": _status(record["status"], metrics)},
             directory=directory,

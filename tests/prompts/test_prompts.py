@@ -482,6 +482,33 @@ def test_an_address_is_fetched_once(empty_cache: Path, monkeypatch: pytest.Monke
     assert [file.name for file in empty_cache.iterdir()] == ["malicious_instruct.txt"]
 
 
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\n <!DOCTYPE html><title>Sign in</title>", "is a web page, not advbench.csv"),
+        (b"x" * 1001, "larger than 0 MiB"),
+    ],
+)
+def test_what_is_no_set_of_prompts_is_not_kept(
+    empty_cache: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, told: str
+):
+    monkeypatch.setattr(sources, "MOST_BYTES", 1000)
+    monkeypatch.setattr(sources, "urlopen", lambda address, timeout: io.BytesIO(content))
+    must_fail(lambda: load("advbench"), told, "dataset.path=FILE")
+    assert list(empty_cache.iterdir()) == []
+
+
+@pytest.mark.usefixtures("empty_cache")
+def test_a_signature_is_not_told_on(monkeypatch: pytest.MonkeyPatch):
+    def fail(*_: object, **__: object) -> None:
+        raise URLError("no route")
+
+    monkeypatch.setattr(sources, "urlopen", fail)
+    signed = "https://x.org/advbench.csv?X-Sig=secret&e=1"
+    with pytest.raises(InputError, match=r"fetched from https://x.org/advbench.csv\?\.\.\. \("):
+        load("advbench", path=signed)
+
+
 # CSV as people write it
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+from collections.abc import Callable
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, get_args
@@ -147,6 +149,77 @@ def test_only_what_rcm_wrote_is_cleared(tmp_path: Path) -> None:
     assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()} == mine
 
 
+def test_nothing_outside_of_the_run_is_cleared(tmp_path: Path) -> None:
+    run, mine = tmp_path / "run", tmp_path / "mine.csv"
+    stored(run, *stubs.one_of_each())
+    mine.write_text("mine")
+    (run / "link").symlink_to(tmp_path)
+    with (run / "results.jsonl").open("a") as stream:
+        for name in ("../mine.csv", str(mine), "link/mine.csv"):
+            stream.write(json.dumps({"kind": "table", "name": "x", "files": [name]}) + "\n")
+    clear(run)
+    assert mine.read_text() == "mine"
+    assert {path.name for path in run.iterdir()} == {"adapter", "link"}
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_what_had_finished_is_back_when_its_successor_fails(
+    tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not links:
+        monkeypatch.setattr(os, "link", raising(OSError("Operation not permitted")))
+    stored(tmp_path, *stubs.one_of_each())
+    before = contents(tmp_path)
+    with contextlib.suppress(RuntimeError), Store(a_run(tmp_path)) as store:
+        store.save(Scalar("x", 1.0))
+        while_on = stored_run(tmp_path)
+        assert (while_on.status, while_on.metrics) == ("finished", json.loads(before["metrics.json"]))
+        raise RuntimeError("The disk is full.")
+    assert contents(tmp_path) == before
+
+
+def test_what_had_finished_is_gone_when_its_successor_has(tmp_path: Path) -> None:
+    stored(tmp_path, *stubs.one_of_each())
+    stored(tmp_path, Scalar("x", 1.0))
+    assert stored_run(tmp_path).metrics == {"x": 1.0}
+    assert set(contents(tmp_path)) == {"run.json", "results.jsonl", "metrics.json"}
+
+
+def test_what_had_finished_outlives_a_kill_and_one_that_is_killed_again(tmp_path: Path) -> None:
+    stored(tmp_path, *stubs.one_of_each())
+    whole = stored_run(tmp_path).metrics
+    for _ in range(2):
+        killed = Store(a_run(tmp_path))
+        killed.__enter__()
+        killed.save(Scalar("x", 1.0))  # and here it is killed
+        assert stored_run(tmp_path).metrics == whole
+    stored(tmp_path, Scalar("x", 1.0))
+    assert stored_run(tmp_path).metrics == {"x": 1.0}
+    assert not (tmp_path / ".before").exists()
+
+
+def test_a_group_may_read_what_the_umask_lets_it(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        stored(tmp_path / "run", *stubs.one_of_each())
+    finally:
+        os.umask(before)
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "run").rglob("*")}
+    assert {mode for name, mode in modes.items() if "." in name} == {"0o640"}
+    assert modes["adapter"] == "0o750"
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def instead(*_: Any) -> None:
+        raise error
+
+    return instead
+
+
 def test_runs_are_found_in_the_order_of_their_start(tmp_path: Path) -> None:
     for name, started in (("aa", "2026-01-02T00:00:00+00:00"), ("bb", "2026-01-01T00:00:00+00:00")):
         with Store(a_run(tmp_path / name, name, started)):
@@ -163,15 +236,19 @@ def test_runs_are_found_in_the_order_of_their_start(tmp_path: Path) -> None:
         ("run.json", "[]", "TypeError"),
         ("run.json", "{", "JSONDecodeError"),
         ("metrics.json", "", "JSONDecodeError"),
-        ("run.json", None, "later"),
+        ("run.json", {"later": 1}, "later"),
+        ("run.json", {"format": 2}, "its format is 2, and this rcm reads up to 1"),
+        ("run.json", {"format": "?"}, "TypeError"),
     ],
 )
-def test_an_odd_run_is_told_beside_the_others(tmp_path: Path, name: str, content: str | None, what: str) -> None:
+def test_an_odd_run_is_told_beside_the_others(
+    tmp_path: Path, name: str, content: str | dict[str, Any], what: str
+) -> None:
     for id in ("good", "odd"):
         with Store(a_run(tmp_path / id, id, "2026-01-01T00:00:00+00:00")):
             pass
-    if content is None:  # a field more
-        content = json.dumps(json.loads((tmp_path / "odd" / name).read_text()) | {"later": 1})
+    if isinstance(content, dict):  # a field more, or another
+        content = json.dumps(json.loads((tmp_path / "odd" / name).read_text()) | content)
     (tmp_path / "odd" / name).write_text(content)
     runs, (why,) = readable_runs(tmp_path)
     assert [run.id for run in runs] == ["good"]

@@ -264,7 +264,9 @@ def test_runs_of_one_process_do_not_mix(run: Run) -> None:
 
 def test_a_sweep_keeps_its_id_and_does_not_lose_the_config(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = run.directory / "config-sweep.yaml"
-    parameters.write_text("wandb_version: 1\nmodel:\n  value: tiny-chat\n")
+    parameters.write_text(
+        "wandb_version: 1\nmodel:\n  value: tiny-chat\nseed:\n  value: 3\nmethod.depth.max:\n  value: [1, 2]\n"
+    )
     monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
     monkeypatch.setenv("WANDB_RUN_ID", "chosenbyagent")
     monkeypatch.setenv("WANDB_PROJECT", "ofthesweep")
@@ -273,6 +275,8 @@ def test_a_sweep_keeps_its_id_and_does_not_lose_the_config(run: Run, monkeypatch
     found = recorded(run)
     assert (found.id, found.project) == ("chosenbyagent", "ofthesweep")
     assert found.config["config"] == run.config
+    assert (found.config["seed"], found.config["method.depth.max"]) == (3, [1, 2])  # where W&B's search looks
+    assert found.config["model"] == run.choices["model"]
 
 
 def test_what_was_read_of_an_earlier_run_is_recorded(run: Run) -> None:
