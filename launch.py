@@ -82,12 +82,23 @@ def command() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra raise what it would print
     try:
         main()
+    except OSError as error:  # of Hydra's, which makes the folder: whatever a run itself raises is caught in there
+        sys.exit(_unwritable(error))
     except (CompactHydraException, ValueError) as error:
+        if isinstance(error.__cause__, OSError):  # of the run's log
+            sys.exit(_unwritable(error.__cause__))
         if not isinstance(error, CompactHydraException) and not str(error).startswith(HYDRAS):
             raise  # those are Hydra's, of model=3 and of -m with --cfg; any other is a bug
         from rcm.running.overrides import sentence
 
         sys.exit(sentence(error))
+
+
+def _unwritable(error: OSError) -> str:
+    return (
+        f"The run's folder cannot be written: {error.filename} ({error.strerror}); choose another with "
+        "hydra.run.dir=FOLDER, with -m hydra.sweep.dir=FOLDER"
+    )
 
 
 if __name__ == "__main__":

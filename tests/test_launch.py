@@ -1,6 +1,7 @@
 """The life of a run, in processes of its own: what is on the disk and on the screen, and with which exit code."""
 
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -111,6 +112,18 @@ def test_a_killed_run_ends_like_an_undisturbed_one_when_started_again(home: Path
     assert launched(tmp_path).returncode == 0
     for name in ("metrics.json", "results.jsonl"):
         assert (directory / name).read_text() == (only_run(home).directory / name).read_text()
+
+
+@pytest.mark.parametrize("multirun", [False, True])
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, multirun: bool) -> None:
+    (tmp_path / "runs").touch()  # as read-only ones do, it refuses, and root as well
+    done = launched(tmp_path, *["-m"] * multirun)
+    assert done.returncode == 1
+    assert re.fullmatch(
+        r"The run's folder cannot be written: runs(/\w+)? \([A-Z][a-z ]+\); choose another with "
+        r"hydra\.run\.dir=FOLDER, with -m hydra\.sweep\.dir=FOLDER\n",
+        done.stderr,
+    )
 
 
 def test_a_finished_run_is_kept_until_its_successor_has_finished(home: Path, tmp_path: Path) -> None:

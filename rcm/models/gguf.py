@@ -190,8 +190,13 @@ class PackagedGguf(Converted):
 @contextmanager
 def _whole_folder(goal: Path) -> Iterator[Path]:
     """A scratch folder beside `goal` that becomes `goal` when the block ends well, and vanishes otherwise."""
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=f".{goal.name}-", dir=goal.parent))
+    try:
+        goal.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{goal.name}-", dir=goal.parent))
+    except OSError as error:
+        raise InputError(
+            f"Nothing can be kept in the cache {goal.parent} ({error.strerror}); choose another with RCM_CACHE=FOLDER."
+        ) from error
     try:
         yield scratch
         shared(scratch)

@@ -62,12 +62,18 @@ def local(source: str, cure: str) -> Path:
 
 def _fetched(address: str, cure: str) -> Path:
     name = Path(urlsplit(address).path).name
-    file = cached_assets_path("rcm", "prompts", hashlib.sha256(address.encode()).hexdigest()[:16]) / name
-    if not file.exists():
-        # Renamed when complete, so that a broken download is never read and processes do not disturb one another.
-        partial = file.with_name(f"{name}.{os.getpid()}")
-        partial.write_bytes(_content(address, name, cure))
-        partial.replace(file)
+    try:
+        file = cached_assets_path("rcm", "prompts", hashlib.sha256(address.encode()).hexdigest()[:16]) / name
+        if not file.exists():
+            # Renamed when complete, so that a broken download is never read and processes do not disturb one another.
+            partial = file.with_name(f"{name}.{os.getpid()}")
+            partial.write_bytes(_content(address, name, cure))
+            partial.replace(file)
+    except OSError as error:
+        raise InputError(
+            f"{name} cannot be kept in {constants.HF_ASSETS_CACHE} ({error.strerror}); choose another folder with "
+            f"HF_ASSETS_CACHE=FOLDER, or get the file elsewhere and pass {cure}."
+        ) from error
     return file
 
 

@@ -653,6 +653,16 @@ def test_an_installed_package_is_read_where_it_lies(
         pip.calls.clear()
 
 
+def test_a_cache_that_cannot_be_written_is_told(
+    pip: Pip, gguf_file: Path, tmp_path: Path, sentence: Sentence, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RCM_CACHE", str(tmp_path / "file"))
+    told = sentence(lambda: packaged(gguf_file).check(PROMPTS, "chat"))
+    assert told.startswith(f"Nothing can be kept in the cache {tmp_path / 'file'}")
+    assert "RCM_CACHE=FOLDER" in told
+
+
 def test_without_pip_the_cure_is_another(
     pip: Pip, cache: Path, gguf_file: Path, sentence: Sentence, monkeypatch: pytest.MonkeyPatch
 ):

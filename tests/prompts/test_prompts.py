@@ -498,6 +498,14 @@ def test_what_is_no_set_of_prompts_is_not_kept(
     assert list(empty_cache.iterdir()) == []
 
 
+def test_a_cache_that_cannot_be_written_names_the_cure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sources.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(sources.constants, "HF_ASSETS_CACHE", str(tmp_path / "file"))
+    monkeypatch.setattr(sources, "cached_assets_path", lambda *parts: (tmp_path / "file/assets").mkdir())
+    must_fail(lambda: load("advbench"), "advbench.csv cannot be kept in", "HF_ASSETS_CACHE=FOLDER", "dataset.path=FILE")
+
+
 @pytest.mark.usefixtures("empty_cache")
 def test_a_signature_is_not_told_on(monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object, **__: object) -> None:
