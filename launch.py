@@ -82,8 +82,6 @@ def command() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra raise what it would print
     try:
         main()
-    except OSError as error:  # of Hydra's, which makes the folder: whatever a run itself raises is caught in there
-        sys.exit(_unwritable(error))
     except (CompactHydraException, ValueError) as error:
         if isinstance(error.__cause__, OSError):  # of the run's log
             sys.exit(_unwritable(error.__cause__))
@@ -92,6 +90,8 @@ def command() -> None:
         from rcm.running.overrides import sentence
 
         sys.exit(sentence(error))
+    except OSError as error:  # of Hydra's, which makes the folder: whatever a run itself raises is caught in there
+        sys.exit(_unwritable(error))
 
 
 def _unwritable(error: OSError) -> str:
