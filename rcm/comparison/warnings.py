@@ -17,11 +17,20 @@ def warnings(families: Sequence[Family]) -> list[str]:
     return [
         *_difference("commit", [(reading, commit_of(reading.run.provenance)) for reading in compared]),
         *_seeds(compared),
-        *(sentence for name, values in differing(compared).items() for sentence in _difference(name, values)),
+        *_settings(compared),
         *_templates(families),
         *_unclean(compared),
         *_seen(compared),
     ]
+
+
+def _settings(readings: Sequence[Reading]) -> Iterator[str]:
+    """Where two data sets or judges stand side by side, that each has settings of its own goes without saying."""
+    found = differing(readings)
+    for name, values in found.items():
+        group, _, setting = name.partition(".")
+        if not (setting and group in ("dataset", "judge") and group in found):
+            yield from _difference(name, values)
 
 
 def _seeds(readings: Sequence[Reading]) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Reasons to be careful, each in one sentence."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -89,3 +90,12 @@ def test_long_values_are_cut(tmp_path: Path) -> None:
     given = [made(tmp_path, name, "base", dataset={"prefix": name * 100}) for name in ("a", "b")]
     (warning,) = warned(*given)
     assert f"{'a' * 59}… in a (a)" in warning
+
+
+def test_of_two_data_sets_the_settings_go_without_saying(tmp_path: Path) -> None:
+    one, two = made(tmp_path, "one", "base"), made(tmp_path, "two", "chat", dataset={"test": 72, "path": "there"})
+    told = [sentence.split(":")[0].rpartition(" ")[2] for sentence in warned(one, two)]
+    assert told == ["dataset.test", "dataset.path"]
+    other = replace(two, run=replace(two.run, choices={**two.run.choices, "dataset": "arditi"}))
+    (warning,) = warned(one, other)
+    assert warning == "The compared runs differ in dataset: pairs in one (one); arditi in two (two)."
