@@ -3,6 +3,7 @@
 BEHAVIOUR, DIRECTION, TRANSPLANT = "behaviour", "direction", "transplant"
 MEASURING = (BEHAVIOUR, DIRECTION)  # a run of one of these methods measured a model, and may stand beside others
 SUMMARY = "summary"  # what the run itself adds after its methods
+SELF_CHECKS = "summary/self_checks"
 
 BEHAVIOUR_OUTCOME, REFUSES = "behaviour/outcome", "refusal"
 REPLIES = "behaviour/transcripts"

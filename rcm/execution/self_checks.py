@@ -15,7 +15,7 @@ read from the start.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -26,18 +26,56 @@ from rcm.errors import InputError, first_sentence
 from rcm.execution.interventions import Add
 from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
+from rcm.models.matrix_products import library_of
+from rcm.record.results import SUMMARY, Column, Table
 
 log = logging.getLogger(__name__)
 
 # Largest error of a logit, as a share of the largest one: rounding stays well below.
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 BROKEN = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError)  # what a way raises that is none
-
-
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
-_CHECKED: WeakKeyDictionary[LoadedModel, tuple[int, int, bool]] = WeakKeyDictionary()  # shortest, longest, may share
 FROM_THE_START = "Every row of a prompt is read from the start"
-_BRANCHES: WeakKeyDictionary[LoadedModel, bool] = WeakKeyDictionary()
+
+
+class Checked(NamedTuple):
+    """Whether the fast way may be gone, and why not; `error`: of a logit, as a share of the largest, where it was."""
+
+    may: bool
+    error: float | None = None
+    why_not: str = ""
+
+
+_SHARING: WeakKeyDictionary[LoadedModel, tuple[int, int, Checked]] = WeakKeyDictionary()  # shortest, longest prompt
+_BRANCHING: WeakKeyDictionary[LoadedModel, Checked] = WeakKeyDictionary()
+
+
+def self_checks(model: LoadedModel, lengths: Sequence[int]) -> Table:
+    """All of them, for prompts of these lengths with what is to be said; raises InputError where they fail."""
+    sharing, branching = _sharing(model, min(lengths), max(lengths)), _branching(model)
+    library = library_of(model.hf)
+    rows = [
+        (
+            "prompts of a batch give what each gives alone",
+            "what they begin with is read once" if sharing.may else f"each is read from its start ({sharing.why_not})",
+            sharing.error,
+        ),
+        (
+            "rows of one prompt under several vectors give what each gives alone",
+            "one row up to the vectors" if branching.may else f"each is read from its start ({branching.why_not})",
+            branching.error,
+        ),
+        ("linear layers", library, None),
+    ]
+    return Table(
+        f"{SUMMARY}/self_checks",
+        ("what", "way", "off_by"),
+        rows,
+        "self-checks",
+        "Made on this model before it was measured, on the shortest and the longest prompt. Off by: the largest error "
+        "of a logit, as a share of the largest one.",
+        [Column("what", "what"), Column("way", "how it goes"), Column("off_by", "off by")],
+    )
 
 
 def shared_tokens(model: LoadedModel, lengths: Iterable[int]) -> int:
@@ -50,20 +88,28 @@ def shared_tokens(model: LoadedModel, lengths: Iterable[int]) -> int:
 def may_share(model: LoadedModel, lengths: Sequence[int]) -> bool:
     """Whether prompts of these lengths may have what they begin with read once for all; raises InputError where they
     must not even share a batch."""
-    shortest, longest = min(lengths), max(lengths)
+    return _sharing(model, min(lengths), max(lengths)).may
+
+
+def may_branch(model: LoadedModel) -> bool:
+    """Whether rows of one prompt may be one row up to the layer at which interventions begin."""
+    return _branching(model).may
+
+
+def _sharing(model: LoadedModel, shortest: int, longest: int) -> Checked:
     windows = (getattr(model.config, name, None) for name in WINDOWS)
     if any(isinstance(window, int) and 0 < window < longest for window in windows):
-        return False
-    low, high, may = _CHECKED.get(model, (shortest, longest, None))
-    if may is None or shortest < low or longest > high:
+        return Checked(False, None, f"a window is shorter than {longest} tokens")
+    low, high, found = _SHARING.get(model, (shortest, longest, None))
+    if found is None or shortest < low or longest > high:
         low, high = min(low, shortest), max(high, longest)
-        may = _found_out(model, low, high)
-        _CHECKED[model] = low, high, may
-    return may
+        found = _found_out(model, low, high)
+        _SHARING[model] = low, high, found
+    return found
 
 
 @torch.inference_mode()
-def _found_out(model: LoadedModel, shortest: int, longest: int) -> bool:
+def _found_out(model: LoadedModel, shortest: int, longest: int) -> Checked:
     rows = list(dict.fromkeys(_row(model, length) for length in (shortest, longest)))
     alone = torch.cat(
         [model.hf(input_ids=torch.tensor([row], device=model.device), logits_to_keep=1).logits[:, -1] for row in rows]
@@ -90,7 +136,7 @@ def _found_out(model: LoadedModel, shortest: int, longest: int) -> bool:
                     "follows (%s)",
                     errors[0],
                 )
-            return bool(shared)
+            return Checked(bool(shared), off / scale, "".join(errors))
         errors.append(f"logits off by {off:.2g} where they reach {scale:.2g}")
     raise InputError(
         f"The logits of a prompt depend on what else is in its batch ({errors[-1]}), so nothing measured would be its "
@@ -113,15 +159,16 @@ def _name(model: LoadedModel) -> str:
     return model.identity.get("name") or type(model.hf).__name__
 
 
-def may_branch(model: LoadedModel) -> bool:
-    """Whether rows of one prompt may be one row up to the layer at which interventions begin."""
-    if model not in _BRANCHES:
-        _BRANCHES[model] = _branches(model)
-    return _BRANCHES[model]
+def _branching(model: LoadedModel) -> Checked:
+    if model not in _BRANCHING:
+        _BRANCHING[model] = found = _branches(model)
+        if not found.may:
+            log.warning("%s, since rows cannot share what lies before (%s)", FROM_THE_START, found.why_not)
+    return _BRANCHING[model]
 
 
 @torch.inference_mode()
-def _branches(model: LoadedModel) -> bool:
+def _branches(model: LoadedModel) -> Checked:
     """Some prompts, each under two vectors added halfway: one row each up to there, or two."""
     short = len(model.template.beginning) + len(model.template.end_of_instruction) + 1
     heads = int(model.config.num_attention_heads)
@@ -132,19 +179,15 @@ def _branches(model: LoadedModel) -> bool:
     with _given_to(model.points.layers[0]) as given:
         slow = read(model, rows, pushed, 0, branch=False).logits.float()
     if odd := [tuple(one.shape) for one in given if one.ndim > 1 and one.shape[0] not in (1, len(rows))]:
-        log.info("%s, as its layers are given what has no place for each prompt, of shape %s", FROM_THE_START, odd[0])
-        return False
+        return Checked(False, None, f"layers are given what has no place for each prompt, of shape {odd[0]}")
     try:
         off = (read(model, rows, pushed, 0).logits.float() - slow).abs().max().item()
     except BROKEN as broken:
-        why = f"{type(broken).__name__}: {first_sentence(broken)}"
-    else:
-        scale = slow.abs().max().item()
-        if off <= TOLERANCE[model.hf.dtype] * scale:
-            return True
-        why = f"logits off by {off:.2g} where they reach {scale:.2g}"
-    log.warning("%s, since they cannot share what lies before (%s)", FROM_THE_START, why)
-    return False
+        return Checked(False, None, f"{type(broken).__name__}: {first_sentence(broken)}")
+    scale = slow.abs().max().item()
+    if off <= TOLERANCE[model.hf.dtype] * scale:
+        return Checked(True, off / scale)
+    return Checked(False, None, f"logits off by {off:.2g} where they reach {scale:.2g}")
 
 
 @contextmanager

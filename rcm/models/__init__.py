@@ -16,7 +16,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from rcm.errors import InputError
 from rcm.models.adapter import brought_template, check_adapter, merged, trained_on
 from rcm.models.checkpoint import check_architecture
-from rcm.models.loaded import LoadedModel, longest_prompt
+from rcm.models.loaded import LoadedModel, longest_prompt, vocabulary
 from rcm.models.template import Kind, Lent, Template
 from rcm.packaged import located
 from rcm.record.run import Stage
@@ -83,7 +83,13 @@ class Model(Settings):
                 "%s has no chat template: it is asked in plain text. dataset.template=of:MODEL lends it another's.",
                 self.label,
             )
-        bound.check(prompts, longest_prompt(config), reply)
+        bound.check(prompts, longest_prompt(config), reply, vocabulary(config))
+        for token in self._refusal_tokens(tokenizer) or ():
+            if not 0 <= token < vocabulary(config):
+                raise InputError(
+                    f"model.refusal_tokens has the token {token}, and {self.label} has {vocabulary(config)}, from 0 "
+                    "on; name another."
+                )
         if self.adapter_path is not None:
             check_adapter(self.adapter_path, config, self.label)
             if template == "chat" and brought_template(self.adapter_path) not in (None, tokenizer.chat_template):

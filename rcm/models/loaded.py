@@ -102,6 +102,11 @@ def longest_prompt(config: PretrainedConfig) -> int:
     return getattr(config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
 
 
+def vocabulary(config: PretrainedConfig) -> int:
+    """How many tokens a model has embeddings of."""
+    return getattr(config.get_text_config(), "vocab_size", None) or sys.maxsize
+
+
 def _stop_tokens(hf: PreTrainedModel, template: Template) -> set[int]:
     """Every token that ends the model's turn: the checkpoint's, the tokenizer's, and the template's.
 

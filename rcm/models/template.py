@@ -11,6 +11,7 @@ They are found by comparing rendered prompts, not listed.
 
 import hashlib
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -187,9 +188,9 @@ class Template:
         text = self.render("{prompt}") + repr((self.beginning, self.end_of_instruction))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
-    def check(self, prompts: Sequence[str], longest: int, reply: int = 0) -> None:
-        """Raise InputError for a prompt that with a reply of so many tokens is longer than `longest`, or whose end of
-        instruction is another."""
+    def check(self, prompts: Sequence[str], longest: int, reply: int = 0, vocabulary: int = sys.maxsize) -> None:
+        """Raise InputError for a prompt that with a reply of so many tokens is longer than `longest`, whose end of
+        instruction is another, or which has tokens that a model of this `vocabulary` has no embedding for."""
         self._check_text()
         for index, prompt in enumerate(prompts):
             tokens = self.tokens(prompt)
@@ -198,6 +199,12 @@ class Template:
                 raise InputError(
                     f"Prompt {index} ({prompt[:40]!r}...) has {len(tokens)} tokens{more}, and the model reads "
                     f"{longest}; shorten or drop it{', or ask for less with max_new_tokens' if reply else ''}."
+                )
+            if (strange := max(tokens)) >= vocabulary:
+                raise InputError(
+                    f"Prompt {index} ({prompt[:40]!r}...) has the token {strange} "
+                    f"({self.tokenizer.decode([strange])!r}), and the model has embeddings of {vocabulary}; give the "
+                    "tokenizer that belongs to it."
                 )
             begins = tuple(tokens[: len(self.beginning)]) == self.beginning
             if not begins or tuple(tokens[-len(self.end_of_instruction) :]) != self.end_of_instruction:

@@ -5,9 +5,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rcm.comparison.names import SELF_CHECKS
 from rcm.comparison.reading import Reading
 from rcm.record.provenance import commit_of
 from rcm.record.stored import StoredRun
+from rcm.record.units import known
 from rcm.report.formatting import cut, duration
 
 UNKNOWN, NOT_RUN = "unknown", "not run"
@@ -47,9 +49,21 @@ def _facts(reading: Reading, methods: Sequence[str]) -> dict[str, str]:
         "machine": machine(run.provenance),
         "started (UTC)": run.started,
         "wall time": duration(run.seconds),
+        "self-checks": self_checks(reading),
         "command": str(run.provenance.get("command", UNKNOWN)),
         "tensors and adapters": "; ".join(f"{label}: {file}" for label, file in run.labelled_files()) or "none",
     }
+
+
+def self_checks(reading: Reading) -> str:
+    """What the model was checked for before it was measured, and which way that left."""
+    told = [_check(row) for row in reading.rows(SELF_CHECKS)]
+    return "; ".join(told) or "none"
+
+
+def _check(row: Mapping[str, Any]) -> str:
+    off = f", off by {row['off_by']:.0e}" if known(row["off_by"]) else ""
+    return f"{row['what']} ({row['way']}{off})"
 
 
 def unfinished(run: StoredRun) -> list[str]:

@@ -17,7 +17,9 @@ from omegaconf import DictConfig
 
 from rcm.errors import InputError, unsigned
 from rcm.execution.seeding import seed_everything
+from rcm.execution.self_checks import self_checks
 from rcm.methods import Method, Study, run_in_turn
+from rcm.models import LoadedModel
 from rcm.models.lending import asked
 from rcm.models.template import Kind, Lent
 from rcm.packaged import CONF
@@ -61,10 +63,13 @@ def _checked(chosen: Chosen) -> tuple[Split, Kind | Lent]:
     for method in chosen.methods.values():
         method.check()
     prompts = chosen.dataset.load()
-    reply = max((getattr(method, "max_new_tokens", 0) for method in chosen.methods.values()), default=0)
     template = asked(prompts.template)
-    chosen.model.check(prompts.everything, template, reply)
+    chosen.model.check(prompts.everything, template, _longest_reply(chosen.methods))
     return prompts, template
+
+
+def _longest_reply(methods: Mapping[str, Method]) -> int:
+    return max((getattr(method, "max_new_tokens", 0) for method in methods.values()), default=0)
 
 
 def run(cfg: DictConfig) -> None:
@@ -156,7 +161,11 @@ def _failure_recorded(run: Run) -> Generator[None, None, None]:
 
 
 def _results(methods: Mapping[str, Method], study: Study, scalars: list[Scalar]) -> Iterator[Result]:
-    """What the methods report, then what it comes to; adds every figure to `scalars`."""
+    """How the model was checked, what the methods report, then what it comes to; adds every figure to `scalars`."""
+    if isinstance(study.model, LoadedModel):
+        reply = _longest_reply(methods)
+        prompts = study.prompts.everything
+        yield self_checks(study.model, [len(study.model.template.tokens(one)) + reply for one in prompts])
     for result in run_in_turn(methods, study):
         if isinstance(result, Scalar):
             scalars.append(result)

@@ -15,7 +15,7 @@ from rcm.execution.engine import engine_of
 from rcm.execution.interventions import Add
 from rcm.execution.passes import last_logits, read_residuals
 from rcm.execution.recording import cache_components
-from rcm.execution.self_checks import may_branch, shared_tokens
+from rcm.execution.self_checks import Checked, may_branch, shared_tokens
 from rcm.models import LoadedModel
 from rcm.models.random import byte_tokenizer
 from tests.conftest import CHAT
@@ -74,9 +74,9 @@ def test_alibi_shares_no_beginning(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_longer_prompt_is_checked_anew_and_a_shorter_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     model, checked = made("llama"), list[tuple[int, int]]()
 
-    def found_out(_: LoadedModel, shortest: int, longest: int) -> bool:
+    def found_out(_: LoadedModel, shortest: int, longest: int) -> Checked:
         checked.append((shortest, longest))
-        return True
+        return Checked(True)
 
     monkeypatch.setattr(self_checks, "_found_out", found_out)
     for lengths in ([30, 40], [35], [30, 60], [50, 59], [20]):
@@ -98,9 +98,10 @@ def test_what_is_laid_out_by_head_is_read_from_the_start(caplog: pytest.LogCaptu
     assert may_branch(made("llama"))
     assert not caplog.text
     for architecture, shape in (("bloom", r"\(24, 1, \d+\)"), ("mpt", r"\(4, 1, \d+\)")):
-        with caplog.at_level("INFO"):
-            assert not may_branch(made(architecture))
-        assert re.search(rf"read from the start, as .* no place for each prompt, of shape {shape}$", caplog.text, re.M)
+        assert not may_branch(made(architecture))
+        assert re.search(
+            rf"read from the start, since .* no place for each prompt, of shape {shape}\)$", caplog.text, re.M
+        )
 
 
 def test_rows_that_break_or_differ_are_read_from_the_start(
@@ -120,7 +121,26 @@ def test_rows_that_break_or_differ_are_read_from_the_start(
     for wrong, why in ((off, "logits off by"), (broken, "RuntimeError: Sizes of tensors must match")):
         monkeypatch.setattr(self_checks, "read", wrong)
         assert not may_branch(made("llama"))
-        assert f"read from the start, since they cannot share what lies before ({why}" in caplog.text
+        assert f"read from the start, since rows cannot share what lies before ({why}" in caplog.text
+
+
+def test_the_checks_are_told_with_the_run() -> None:
+    rows = {name: self_checks.self_checks(made(name), [30, 60]).rows for name in ("llama", "mpt", "gemma2")}
+    ways = {name: [(row[1], row[2] is not None) for row in some[:2]] for name, some in rows.items()}
+    assert ways["llama"] == [("what they begin with is read once", True), ("one row up to the vectors", True)]
+    assert all(row[2] < 1e-5 for row in rows["llama"][:2])
+    (beginning, measured), (branches, _) = ways["mpt"]
+    assert beginning.startswith("each is read from its start (logits off by ")
+    assert measured
+    assert branches.startswith("each is read from its start (layers are given what has no place for each prompt")
+    assert ways["gemma2"][0] == ("each is read from its start (a window is shorter than 60 tokens)", False)
+
+
+def test_the_check_refuses_before_anything_is_measured() -> None:
+    model = made("llama")
+    model.hf.model.norm = nn.Sequential(model.hf.model.norm, Mixing())
+    with pytest.raises(InputError, match="depend on what else is in its batch"):
+        self_checks.self_checks(model, [30, 60])
 
 
 class Mixing(nn.Module):

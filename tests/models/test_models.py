@@ -4,6 +4,7 @@ import gc
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -272,6 +273,17 @@ def test_prompts_are_checked_before_weights(tiny: Tiny, tmp_path: Path, sentence
     model = folder(save(tiny("gpt_neox", max_position_embeddings=64), tmp_path))
     model.check(PROMPTS, "chat")
     assert "Prompt 1" in sentence(lambda: model.check(["Hi", "x" * 50], "chat"))
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_tokens_that_the_model_does_not_have_are_told_before_weights(tiny: Tiny, tmp_path: Path, sentence: Sentence):
+    path = save(tiny(vocab_size=100), tmp_path)  # of 259 of the tokenizer's
+    told = sentence(lambda: folder(path).check(["Hi"], "plain"))
+    assert re.match(r"Prompt 0 \('Hi'...\) has the token \d+ \('.'\), and the model has embeddings of 100; give", told)
+    whole = save(tiny(), tmp_path / "whole")
+    for token in (-1, 259):
+        told = sentence(lambda token=token: folder(whole, refusal_tokens=(40, token)).check(["Hi"], "chat"))
+        assert f"model.refusal_tokens has the token {token}, and {whole} has 259, from 0 on" in told
 
 
 # Adapters

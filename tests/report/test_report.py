@@ -18,8 +18,10 @@ from rcm.record.stored import stored_runs
 from rcm.report import write
 from rcm.report.__main__ import main
 from rcm.report.changes import sheets
+from rcm.report.provenance import facts
 from rcm.report.sections import conclusions, sections
 from rcm.report.tables import tables
+from tests.comparison.made import a_run as reading_of
 from tests.report.samples import (
     BIDI,
     NAN,
@@ -662,3 +664,11 @@ def test_a_folder_of_unfinished_runs_makes_a_page(tmp_path: Path) -> None:
     for path in (page, twin):
         assert "nothing to compare yet" in path.read_text()
         assert "There is no such file." in path.read_text()
+
+
+def test_provenance_tells_how_the_model_was_checked(tmp_path: Path) -> None:
+    rows = (("prompts of a batch", "read once", 3e-7), ("linear layers", "oneDNN", None))
+    checked = Table("summary/self_checks", ("what", "way", "off_by"), rows)
+    readings = [reading_of(tmp_path, "one", "base", [checked]), reading_of(tmp_path, "two", "chat")]
+    told = ["prompts of a batch (read once, off by 3e-07); linear layers (oneDNN)", "none"]
+    assert facts(readings)["self-checks"] == told
