@@ -136,7 +136,7 @@ def _found_out(model: LoadedModel, shortest: int, longest: int) -> Checked:
                     "follows (%s)",
                     errors[0],
                 )
-            return Checked(bool(shared), off / scale, "".join(errors))
+            return Checked(bool(shared), off / (scale or 1.0), "".join(errors))
         errors.append(f"logits off by {off:.2g} where they reach {scale:.2g}")
     raise InputError(
         f"The logits of a prompt depend on what else is in its batch ({errors[-1]}), so nothing measured would be its "
@@ -186,7 +186,7 @@ def _branches(model: LoadedModel) -> Checked:
         return Checked(False, None, f"{type(broken).__name__}: {first_sentence(broken)}")
     scale = slow.abs().max().item()
     if off <= TOLERANCE[model.hf.dtype] * scale:
-        return Checked(True, off / scale)
+        return Checked(True, off / (scale or 1.0))  # a model may have nothing to say
     return Checked(False, None, f"logits off by {off:.2g} where they reach {scale:.2g}")
 
 
