@@ -15,7 +15,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rcm.errors import InputError
+from rcm.errors import InputError, on_one_line
 from rcm.record import identity
 from rcm.running.identity import id_of  # importing it registers ${rcm.run_id:}, the name of the run directory
 
@@ -69,7 +69,7 @@ def attempt(cfg: DictConfig) -> str | None:
 def nameless(overrides: list[str]) -> str | None:
     """What is wrong with an override that names no setting, at which Hydra's own assertion fails; None if all do."""
     found = next((one for one in overrides if one.lstrip("+~").startswith("=")), None)
-    return f"{found}: this override names no setting; write KEY=VALUE" if found else None
+    return f"{on_one_line(found)}: this override names no setting; write KEY=VALUE" if found else None
 
 
 def command() -> None:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from benchmarks.shared import interleaved, medians, model_of, prompts_of, settings
 from rcm.execution import rows
@@ -21,7 +22,7 @@ from rcm.execution.interventions import Ablate, Add
 from rcm.execution.passes import last_logits, read_residuals
 from rcm.execution.recording import cache_components
 from rcm.models import LoadedModel
-from rcm.models.matrix_products import onednn_speed, use_faster
+from rcm.models.matrix_products import OneDnnLinear, onednn_speed, use_faster
 from rcm.prompts import texts
 
 TOKENS, DIRECTIONS, PAIRS = 16, 8, 4
@@ -49,7 +50,8 @@ def main() -> None:
 def by(model: LoadedModel, library: str, work: Callable[[], Any]) -> Any:
     """What the work returns, with linear layers by this library."""
     for layer in model.hf.modules():
-        layer.__dict__.pop("forward", None)
+        if isinstance(layer, OneDnnLinear):
+            layer.__class__ = nn.Linear
     if library == "oneDNN":
         use_faster(model.hf)
     return work()

@@ -19,4 +19,6 @@ def unsigned(text: str) -> str:
 
 def first_sentence(error: Exception) -> str:
     """The first sentence of a library's message, which may run to a page."""
-    return " ".join(str(error).split()).split(". ")[0].rstrip(".")
+    text = " ".join(str(error).split()).split(". ")[0].rstrip(".")
+    # Of a KeyError the text is the key alone, and an assertion may have none.
+    return f"{type(error).__name__} {text}".strip() if isinstance(error, KeyError) or not text else text

@@ -19,7 +19,6 @@ from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from rcm.errors import InputError, first_sentence
@@ -35,6 +34,7 @@ log = logging.getLogger(__name__)
 TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 BROKEN = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError)  # what a way raises that is none
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
+AFTER = 2  # tokens that are read after the one that must not see them
 FROM_THE_START = "Every row of a prompt is read from the start"
 
 
@@ -46,7 +46,9 @@ class Checked(NamedTuple):
     why_not: str = ""
 
 
-_SHARING: WeakKeyDictionary[LoadedModel, tuple[int, int, Checked]] = WeakKeyDictionary()  # shortest, longest prompt
+Lengths = WeakKeyDictionary[LoadedModel, tuple[int, int, Checked]]  # of the shortest and of the longest prompt
+_SHARING: Lengths = WeakKeyDictionary()
+_WINDOWED: Lengths = WeakKeyDictionary()  # where a window is shorter than the longest prompt
 _BRANCHING: WeakKeyDictionary[LoadedModel, Checked] = WeakKeyDictionary()
 
 
@@ -98,25 +100,26 @@ def may_branch(model: LoadedModel) -> bool:
 
 def _sharing(model: LoadedModel, shortest: int, longest: int) -> Checked:
     windows = (getattr(model.config, name, None) for name in WINDOWS)
-    if any(isinstance(window, int) and 0 < window < longest for window in windows):
-        return Checked(False, None, f"a window is shorter than {longest} tokens")
-    low, high, found = _SHARING.get(model, (shortest, longest, None))
+    windowed = any(isinstance(window, int) and 0 < window < longest for window in windows)
+    known = _WINDOWED if windowed else _SHARING
+    low, high, found = known.get(model, (shortest, longest, None))
     if found is None or shortest < low or longest > high:
         low, high = min(low, shortest), max(high, longest)
-        found = _found_out(model, low, high)
-        _SHARING[model] = low, high, found
+        found = _found_out(model, low, high, windowed)
+        known[model] = low, high, found
     return found
 
 
 @torch.inference_mode()
-def _found_out(model: LoadedModel, shortest: int, longest: int) -> Checked:
+def _found_out(model: LoadedModel, shortest: int, longest: int, windowed: bool) -> Checked:
     rows = list(dict.fromkeys(_row(model, length) for length in (shortest, longest)))
     alone = torch.cat(
         [model.hf(input_ids=torch.tensor([row], device=model.device), logits_to_keep=1).logits[:, -1] for row in rows]
     )
-    _require_causal(model, rows[-1], alone[-1])
-    errors: list[str] = []
-    for shared in (len(model.template.beginning) or 1, 0):  # as rows begin alike, whatever the template
+    _require_causal(model, rows[-1])
+    errors: list[str] = [f"a window is shorter than {longest} tokens"] if windowed else []
+    # As rows begin alike, whatever the template; behind padding, a window would end elsewhere.
+    for shared in (0,) if windowed else (len(model.template.beginning) or 1, 0):
         try:
             together = read(model, rows, [], shared)
         except BROKEN as broken:
@@ -130,7 +133,7 @@ def _found_out(model: LoadedModel, shortest: int, longest: int) -> Checked:
         off = (together.logits[:, -1].float() - alone.float()).abs().max().item()
         scale = alone.float().abs().max().item()
         if off <= TOLERANCE[model.hf.dtype] * scale:
-            if errors:
+            if errors and not windowed:
                 log.warning(
                     "What every prompt begins with is read anew for each, since read once for all it changes what "
                     "follows (%s)",
@@ -144,11 +147,12 @@ def _found_out(model: LoadedModel, shortest: int, longest: int) -> Checked:
     )
 
 
-def _require_causal(model: LoadedModel, row: Tokens, wanted: Float[Tensor, " vocabulary"]) -> None:
-    """Raise InputError where a token's logits, `wanted` of the last one, change with what is read after it."""
-    longer = torch.tensor([[*row, *row[-2:]]], device=model.device)
-    off = (model.hf(input_ids=longer).logits[0, len(row) - 1].float() - wanted.float()).abs().max().item()
-    if not off <= TOLERANCE[model.hf.dtype] * wanted.float().abs().max().item():
+def _require_causal(model: LoadedModel, row: Tokens) -> None:
+    """Raise InputError where a token's logits change with what is read after it."""
+    whole = model.hf(input_ids=torch.tensor([row], device=model.device), logits_to_keep=AFTER + 1).logits[0, -1 - AFTER]
+    cut = model.hf(input_ids=torch.tensor([row[:-AFTER]], device=model.device), logits_to_keep=1).logits[0, -1]
+    off = (whole.float() - cut.float()).abs().max().item()
+    if not off <= TOLERANCE[model.hf.dtype] * cut.float().abs().max().item():
         raise InputError(
             f"{_name(model)} looks at what comes after a token (logits change by {off:.2g}), so it is no causal "
             "language model; choose another."

@@ -4,8 +4,9 @@ transformers draws a tensor that a checkpoint lacks at random, leaves out one th
 so in a table on stderr. A measuring instrument must not go on from there.
 """
 
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -23,6 +24,8 @@ from transformers.quantizers.auto import AutoHfQuantizer
 
 from rcm.errors import InputError, first_sentence
 from rcm.models.points import points_of
+
+log = logging.getLogger(__name__)
 
 # Buffers that older versions of transformers stored beside the weights; the model makes its own.
 BUFFERS = re.compile(
@@ -78,16 +81,23 @@ def _check_quantisation(config: PretrainedConfig, name: str) -> None:
         ) from error
 
 
-def whole_model(source: str, name: str, dtype: str, **where: Any) -> PreTrainedModel:
-    """The model that `from_pretrained` reads from the source; raises InputError where it is not the checkpoint's."""
-    read: Any = AutoModelForCausalLM.from_pretrained(
-        source,
-        dtype=getattr(torch, dtype),
-        trust_remote_code=False,
-        output_loading_info=True,
-        ignore_mismatched_sizes=True,  # to be told of them in a sentence of ours
-        **where,
-    )
+def whole_model(
+    source: str, name: str, dtype: str, unreadable: Callable[[str], InputError], **where: Any
+) -> PreTrainedModel:
+    """The model that `from_pretrained` reads from the source; raises InputError where it is not the checkpoint's, the
+    `unreadable` one with the reason where nothing can be read."""
+    try:
+        read: Any = AutoModelForCausalLM.from_pretrained(
+            source,
+            dtype=getattr(torch, dtype),
+            trust_remote_code=False,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # to be told of them in a sentence of ours
+            **where,
+        )
+    except UNREADABLE as error:
+        log.debug("Reading %s", source, exc_info=True)
+        raise unreadable(first_sentence(error)) from error
     hf, found = read
     check_loading(found, name)
     check_numbers(hf, name)

@@ -73,7 +73,13 @@ class Converted(Model):
 
     def weights(self) -> Weights:
         self._prepare()
-        return Weights(whole_model(str(self.checkpoint), self.label, self.dtype), self.digest[:12])
+
+        def unreadable(why: str) -> InputError:
+            return InputError(
+                f"What was read of {self.label} into {self.checkpoint} is damaged ({why}); delete that folder."
+            )
+
+        return Weights(whole_model(str(self.checkpoint), self.label, self.dtype, unreadable), self.digest[:12])
 
     def _prepare(self) -> None:
         self._checked()  # even when the cache has the weights: a broken file must not seem to work

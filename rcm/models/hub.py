@@ -61,12 +61,7 @@ class Pretrained(Model):
 
     def weights(self) -> Weights:
         revision = self.wanted_revision or "main"
-        try:
-            hf = whole_model(self.source, self.label, self.dtype, revision=revision)
-        except InputError:
-            raise
-        except UNREADABLE as error:
-            raise self._unreadable(first_sentence(error)) from error
+        hf = whole_model(self.source, self.label, self.dtype, self._unreadable, revision=revision)
         return Weights(hf, self.commit)
 
     def _unreadable(self, reason: str) -> InputError:

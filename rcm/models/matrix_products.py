@@ -3,19 +3,20 @@
 PyTorch multiplies float32 matrices by MKL, which on processors that Intel did not make takes AVX2 where they have
 AVX-512, too; oneDNN, which PyTorch brings along and takes for bfloat16, then does twice as much. Which of them is
 faster is measured once in a process, and whether both agree on a layer of each shape of the model; where oneDNN is not
-clearly faster, or differs by more than rounding, everything stays with MKL.
+clearly faster, or differs by more than rounding, everything stays with MKL. The weights stay as they are; oneDNN keeps
+plans for each number of rows, and takes some hundred megabytes more where batches have many lengths.
 """
 
 import logging
 import time
 from collections.abc import Callable
 from functools import cache
-from types import MethodType
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,12 @@ TOLERANCE = 1e-5  # of the largest output
 
 def use_faster(hf: nn.Module) -> None:
     """Let the model's linear layers go by oneDNN where that is faster and agrees."""
-    layers = [layer for layer in hf.modules() if type(layer) is nn.Linear and _is_eligible(layer.weight)]
+    # One whose forward was replaced (accelerate does so, to fetch weights) is left alone.
+    layers = [
+        layer
+        for layer in hf.modules()
+        if type(layer) is nn.Linear and _is_eligible(layer.weight) and "forward" not in layer.__dict__
+    ]
     if not layers or not onednn_speed() > CLEARLY:
         return
     one_of_each = {(layer.weight.shape, layer.bias is None): layer for layer in layers}
@@ -37,14 +43,13 @@ def use_faster(hf: nn.Module) -> None:
         log.warning("Matrix products stay with MKL: oneDNN's differ by %.1g of the largest.", np.max(errors))
         return
     for layer in layers:
-        layer.__dict__["forward"] = MethodType(_forward, layer)
+        layer.__class__ = OneDnnLinear
     log.info("Matrix products by oneDNN, here %.1f times as fast as MKL", onednn_speed())
 
 
 def library_of(hf: nn.Module) -> str:
     """Which library multiplies, for people."""
-    taken = any("forward" in layer.__dict__ for layer in hf.modules() if type(layer) is nn.Linear)
-    return f"oneDNN, {onednn_speed():.1f} times as fast as MKL" if taken else "PyTorch's own choice"
+    return "oneDNN" if any(isinstance(layer, OneDnnLinear) for layer in hf.modules()) else "PyTorch's own choice"
 
 
 @cache
@@ -75,23 +80,28 @@ class _Frozen(torch.autograd.Function):
         return by_onednn(x, weight, bias)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (weight,) = ctx.saved_tensors
         return by_onednn(gradient, weight.t()), None, None
 
 
-def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
-    weight, bias = layer.weight, layer.bias
-    trained = weight.requires_grad or (bias is not None and bias.requires_grad)
-    if not x.numel() or x.dtype != torch.float32 or (trained and torch.is_grad_enabled()):
-        return linear(x, weight, bias)
-    if x.requires_grad and torch.is_grad_enabled():
-        return cast(Tensor, _Frozen.apply(x, weight, bias))
-    return by_onednn(x, weight, bias)
+class OneDnnLinear(nn.Linear):
+    """What a linear layer becomes; where its weights are trained, or have moved on, it does what any does."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        weight, bias = self.weight, self.bias
+        trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+        eligible = input.numel() and _is_eligible(input) and _is_eligible(weight)
+        if not eligible or (trained and torch.is_grad_enabled()):
+            return linear(input, weight, bias)
+        if input.requires_grad and torch.is_grad_enabled():
+            return cast(Tensor, _Frozen.apply(input, weight, bias))
+        return by_onednn(input, weight, bias)
 
 
-def _is_eligible(weight: Tensor) -> bool:
-    return weight.dtype == torch.float32 and weight.device.type == "cpu"
+def _is_eligible(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
 
 
 @torch.inference_mode()

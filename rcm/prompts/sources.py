@@ -96,6 +96,8 @@ def _content(address: str, name: str, cure: str) -> bytes:
 def _text(file: Path) -> str:
     try:
         return file.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(f"{file} cannot be read ({error.strerror}); mend its permissions, or copy it.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{file} is not UTF-8 at byte {error.start}; convert it.") from error
 

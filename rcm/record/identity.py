@@ -83,17 +83,22 @@ def _by_content(value: Any, key: str = "") -> Any:
         return f"sha256:{content_digest(located(value))}"
     is_path = names_a_path(key) or key == SOURCE_KEY or (key == TEMPLATE_KEY and value.startswith("of:"))
     path = located(value.removeprefix("of:"))
-    if not is_path or value in NO_PATHS or not path.exists():
+    try:
+        if not is_path or value in NO_PATHS or not path.exists():
+            return value
+        if key == SOURCE_KEY and path.is_dir() and not is_published(path):
+            return _runs_with_directions(path)
+        return f"sha256:{content_digest(path)}"
+    except OSError:  # what cannot be read is told by those who read it
         return value
-    if key == SOURCE_KEY and path.is_dir() and not is_published(path):
-        return _runs_with_directions(path)
-    return f"sha256:{content_digest(path)}"
 
 
 def _runs_with_directions(place: Path) -> list[str]:
     """The names of those finished runs among this one, or those right below, that looked for a direction."""
-    metrics = [path for path in (place / METRICS, *place.glob(f"*/{METRICS}")) if path.exists()]
-    return sorted(path.resolve().parent.name for path in metrics if _has_direction(path))
+    runs = [place, *(path for path in place.glob("*") if not path.name.startswith("."))]
+    return sorted(
+        run.resolve().name for run in runs if any(map(_has_direction, (run / METRICS, run / BEFORE / METRICS)))
+    )
 
 
 def _has_direction(metrics: Path) -> bool:

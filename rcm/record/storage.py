@@ -63,10 +63,14 @@ class Store:
         self._start = time.monotonic()
 
     def __enter__(self) -> "Store":
-        set_aside(self._run.directory)
-        clear(self._run.directory)
-        self._record("started", None)
-        (self._run.directory / RESULTS).touch()
+        try:
+            set_aside(self._run.directory)
+            clear(self._run.directory)
+            self._record("started", None)
+            (self._run.directory / RESULTS).touch()
+        except BaseException:  # a full disk: what had finished must not be lost by an attempt that never began
+            put_back(self._run.directory)
+            raise
         return self
 
     def __exit__(
@@ -122,7 +126,7 @@ def set_aside(directory: Path) -> None:
 def put_back(directory: Path) -> bool:
     """Let the run that had finished take its place again; whether there was one."""
     before = directory / BEFORE
-    if not (before / METRICS).exists():
+    if (directory / METRICS).exists() or not (before / METRICS).exists():
         return False
     clear(directory)
     for name in reversed(_names(before)):  # metrics.json last
@@ -148,7 +152,8 @@ def _link(file: Path, target: Path) -> None:
     try:
         os.link(file, target)
     except OSError:  # a file system without links
-        shutil.copy2(file, target)
+        with whole(target) as partial:
+            shutil.copy2(file, partial)
 
 
 def _names(directory: Path) -> list[str]:

@@ -36,16 +36,27 @@ class StoredRun(Run):
 
     def results(self) -> list[Result]:
         """What the run reported, in order, but for tensors and adapters: those are read one at a time."""
-        return [decoded(record) for record in records(self.directory) if record["kind"] not in ("tensors", "adapter")]
+        return [decoded(record) for record in self._records() if record["kind"] not in ("tensors", "adapter")]
+
+    def _records(self) -> list[dict[str, Any]]:
+        """All that it reported; raises InputError where another run has taken its place since it was opened."""
+        found = records(self.directory)
+        try:
+            told = json.loads((self.directory / RECORD).read_text(encoding="utf-8"))["provenance"]["started"]
+        except (OSError, ValueError, KeyError, TypeError):
+            told = None
+        if told != self.started:
+            raise InputError(f"The run in {self.directory} was run anew while it was read; read it again.")
+        return found
 
     def files(self) -> dict[str, tuple[str, tuple[str, ...]]]:
         """Kind and files of the tensors and adapters that the run reported, by name."""
-        kept = [record for record in records(self.directory) if record["kind"] in ("tensors", "adapter")]
+        kept = [record for record in self._records() if record["kind"] in ("tensors", "adapter")]
         return {record["name"]: (record["kind"], tuple(record["files"])) for record in kept}
 
     def labelled_files(self) -> list[tuple[str, str]]:
         """What those tensors and adapters are, and the first file of each."""
-        kept = [record for record in records(self.directory) if record["kind"] in ("tensors", "adapter")]
+        kept = [record for record in self._records() if record["kind"] in ("tensors", "adapter")]
         return [(record.get("label") or record["name"], record["files"][0]) for record in kept]
 
     def tensors(self, name: str) -> Tensors:
@@ -65,7 +76,7 @@ class StoredRun(Run):
         return Adapter(name, weights, record["config"], record["card"], record.get("label", ""))
 
     def _record_of(self, name: str, kind: str) -> dict[str, Any]:
-        named = {record["name"]: record for record in records(self.directory) if record["kind"] == kind}
+        named = {record["name"]: record for record in self._records() if record["kind"] == kind}
         if name not in named:
             has = ", ".join(named) or "none"
             raise InputError(f"The run in {self.directory} has no {kind} called {name}; it has: {has}.")
@@ -91,12 +102,17 @@ def readable_runs(folder: Path) -> tuple[list[StoredRun], list[str]]:
     if not folder.is_dir():
         raise InputError(f"There is no folder {folder}; give the one that holds the runs, such as runs/.")
     runs, unreadable = list[StoredRun](), list[str]()
-    for path in sorted(folder.glob(f"*/{RECORD}")):
+    for path in sorted(path for path in folder.glob("*") if _is_run(path)):
         try:
-            runs.append(stored_run(path.parent))
+            runs.append(stored_run(path))
         except InputError as error:
             unreadable.append(str(error))
     return sorted(runs, key=lambda run: (run.started, run.id)), unreadable
+
+
+def _is_run(path: Path) -> bool:
+    own = (path / RECORD).is_file() or (path / BEFORE / METRICS).is_file()
+    return own and not path.name.startswith(".")
 
 
 def stored_run(directory: Path) -> StoredRun:

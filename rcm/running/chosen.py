@@ -22,6 +22,15 @@ from rcm.running.order import in_order
 from rcm.settings import Settings
 from rcm.tracking.tracker import Tracker
 
+# What an object of each group must be able to do.
+DOES = {
+    "model": ("check", "load"),
+    "dataset": ("load",),
+    "method": ("check", "run"),
+    "judge": ("verdicts",),
+    "device": ("resolve",),
+    "tracker": ("open",),
+}
 # How Hydra begins where `_target_` names nothing that can be made.
 NO_TARGET = ("Error locating target", "Expected a callable target", "Error getting")
 
@@ -64,7 +73,9 @@ def _seed(cfg: DictConfig, problems: list[str]) -> int:
         return Whole(seed=cfg.get("seed"), rerun=cfg.get("rerun")).seed
     except ValidationError as error:
         problems += _sentences("", error)
-        return 0
+    except OmegaConfBaseException as error:
+        problems.append(_unresolved("seed", error))
+    return 0
 
 
 def _part(node: DictConfig | None, group: str, problems: list[str]) -> Any:
@@ -76,9 +87,12 @@ def _part(node: DictConfig | None, group: str, problems: list[str]) -> Any:
         if missing := sorted(map(str, OmegaConf.missing_keys(node))):  # full names
             problems += [f"{key} has no value; give it one: {key}=VALUE" for key in missing]
             return None
-        return instantiate(node, _convert_="all")
-    except OmegaConfBaseException as error:  # a reference to what is not there
-        problems.append(f"{group}: {on_one_line(first_sentence(error))}; write the value itself")
+        made = instantiate(node, _convert_="all")
+        if lacking := [name for name in DOES[group.partition(".")[0]] if not callable(getattr(made, name, None))]:
+            problems.append(f"{group}._target_ makes no {group}: it cannot {' nor '.join(lacking)}")
+        return made
+    except OmegaConfBaseException as error:
+        problems.append(_unresolved(group, error))
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, ValidationError):
@@ -89,6 +103,11 @@ def _part(node: DictConfig | None, group: str, problems: list[str]) -> Any:
         else:
             raise
     return None
+
+
+def _unresolved(group: str, error: OmegaConfBaseException) -> str:
+    """Of a reference to what is not there."""
+    return f"{group}: {on_one_line(first_sentence(error))}; write the value itself"
 
 
 def _methods(node: DictConfig | None, problems: list[str]) -> dict[str, Any]:
@@ -117,7 +136,11 @@ def _options() -> list[str]:
 
 def _judge(node: DictConfig | None, problems: list[str]) -> Any:
     """The judge, and the second one that it names by its option."""
-    second = node.get("second") if node is not None else None
+    try:
+        second = node.get("second") if node is not None else None
+    except OmegaConfBaseException as error:
+        problems.append(_unresolved("judge.second", error))
+        return None
     if node is None or not isinstance(second, str):
         return _part(node, "judge", problems)
     judge = _part(cast(DictConfig, OmegaConf.merge(node, {"second": None})), "judge", problems)

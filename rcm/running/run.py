@@ -29,7 +29,7 @@ from rcm.record.identity import data_digest, finished, sweep_agent, weights_dige
 from rcm.record.provenance import provenance
 from rcm.record.results import Outcome, Result, Scalar
 from rcm.record.run import Run
-from rcm.record.storage import Store
+from rcm.record.storage import Store, put_back
 from rcm.running.chosen import Chosen, chosen_settings
 from rcm.running.identity import id_of, plain_settings
 from rcm.running.summary import as_text, in_brackets, summary
@@ -76,6 +76,7 @@ def run(cfg: DictConfig) -> None:
     """Run it, in the directory that Hydra made; raises InputError for what the user can mend."""
     directory = Path(HydraConfig.get().runtime.output_dir)
     with alone_in(directory):
+        put_back(directory)  # what had finished, where a rerun of it was killed
         if finished(directory) and not cfg.get("rerun") and not sweep_agent():  # while this one waited for PyTorch
             log.info("Finished already: %s (rerun=true runs it again)", directory)
             return

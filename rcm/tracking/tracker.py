@@ -68,19 +68,20 @@ class Wandb(Settings):
         live = self._started(run, swept_values)
         from rcm.tracking.views import shown
 
-        exit_code = 1
+        exit_code, took_place = 1, False
         try:
             with self._published(live, run):
                 try:  # not `with live`, which would print a traceback of its own
                     with shown(live, run) as track:
                         yield track
+                        took_place = True  # the run is on the disk by now, and what had finished before is gone
                     exit_code = 0
                 finally:
                     live.finish(exit_code=exit_code)
-        finally:  # all have one id, and the one that is kept is the one whose results are: never both
-            own = Path(live.dir).parent
-            for attempt in [own] if exit_code and had_finished else earlier - {own}:
-                shutil.rmtree(attempt)
+        finally:  # of attempts with this id the record that stays is that of the results that do
+            own = {Path(live.dir).parent} & _attempts(run)
+            for attempt in own if had_finished and not took_place else earlier - own:
+                shutil.rmtree(attempt, ignore_errors=True)
 
     def _tell_unheard(self) -> None:
         """W&B's own variables that settings of ours take the place of; under a sweep agent some are followed."""

@@ -74,7 +74,8 @@ def test_alibi_shares_no_beginning(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_longer_prompt_is_checked_anew_and_a_shorter_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     model, checked = made("llama"), list[tuple[int, int]]()
 
-    def found_out(_: LoadedModel, shortest: int, longest: int) -> Checked:
+    def found_out(_: LoadedModel, shortest: int, longest: int, windowed: bool) -> Checked:
+        assert not windowed
         checked.append((shortest, longest))
         return Checked(True)
 
@@ -133,7 +134,22 @@ def test_the_checks_are_told_with_the_run() -> None:
     assert beginning.startswith("each is read from its start (logits off by ")
     assert measured
     assert branches.startswith("each is read from its start (layers are given what has no place for each prompt")
-    assert ways["gemma2"][0] == ("each is read from its start (a window is shorter than 60 tokens)", False)
+    assert ways["gemma2"][0] == ("each is read from its start (a window is shorter than 60 tokens)", True)
+
+
+def test_a_prompt_as_long_as_the_model_reads_is_checked() -> None:
+    model = made("gpt_bigcode")  # which has 512 positions, and no more
+    assert self_checks.self_checks(model, [30, 512]).rows[0][2] < 1e-5
+
+
+def test_what_looks_ahead_is_refused_behind_a_window_too() -> None:
+    fields = {**USUAL, **SHAPES["gemma2"], "use_bidirectional_attention": True}
+    hf = AutoModelForCausalLM.from_config(AutoConfig.for_model("gemma3_text", **fields))
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = CHAT
+    model = LoadedModel.of(hf, tokenizer, "chat", batch_size=3)
+    with pytest.raises(InputError, match="looks at what comes after a token"):
+        self_checks.self_checks(model, [30, 60])
 
 
 def test_the_check_refuses_before_anything_is_measured() -> None:

@@ -1,5 +1,9 @@
 """Both libraries' products agree; the faster is taken where it agrees, and is not where it does not."""
 
+import copy
+import gc
+import pickle
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +13,7 @@ from torch.nn.functional import linear
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rcm.models import matrix_products
-from rcm.models.matrix_products import by_onednn, onednn_speed, use_faster
+from rcm.models.matrix_products import OneDnnLinear, by_onednn, onednn_speed, use_faster
 
 pytestmark = pytest.mark.skipif(not onednn_speed(), reason="this PyTorch has no oneDNN")
 
@@ -38,7 +42,7 @@ def _logits(model: LlamaForCausalLM) -> Tensor:
 
 
 def _taken(model: nn.Module) -> int:
-    return sum("forward" in layer.__dict__ for layer in model.modules())
+    return sum(isinstance(layer, OneDnnLinear) for layer in model.modules())
 
 
 @pytest.fixture
@@ -115,6 +119,35 @@ def test_of_nothing_comes_nothing(model: LlamaForCausalLM, speed: Callable[[floa
     use_faster(model)
     with torch.inference_mode():
         assert model.model.layers[0].mlp.up_proj(torch.empty(0, 32)).shape == (0, 48)
+
+
+def test_a_model_that_is_dropped_is_gone(model: LlamaForCausalLM, speed: Callable[[float], None]) -> None:
+    """As without: jobs of a multirun follow each other, and must not lie in memory together."""
+    speed(2.0)
+    use_faster(model)
+    small = nn.Sequential(nn.Linear(4, 4))
+    use_faster(small)
+    gone = weakref.ref(small[0])
+    gc.disable()
+    try:
+        del small
+        assert gone() is None
+    finally:
+        gc.enable()
+
+
+def test_copies_and_pickles_are_of_their_own_weights(model: LlamaForCausalLM, speed: Callable[[float], None]) -> None:
+    speed(2.0)
+    use_faster(model)
+    before = _logits(model)
+    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        copied.lm_head.weight.data.mul_(2)
+        torch.testing.assert_close(_logits(copied), 2 * before)
+    torch.testing.assert_close(_logits(model), before)
+    hooked = nn.Sequential(nn.Linear(4, 4))
+    hooked[0].__dict__["forward"] = lambda x: x + 1  # as accelerate's hooks do
+    use_faster(hooked)
+    assert torch.equal(hooked(torch.zeros(4)), torch.ones(4))
 
 
 def test_other_layers_types_and_devices_are_left_alone(speed: Callable[[float], None]) -> None:

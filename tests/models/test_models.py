@@ -312,7 +312,7 @@ def test_a_merged_adapter_is_peft_unmerged(tiny: Tiny, tmp_path: Path, architect
     scale = wanted.abs().max()
     assert (last_logits(loaded, PROMPTS) - wanted).abs().max() < 1e-5 * scale
     assert (wanted - before).abs().max() > 0.01 * scale
-    assert {type(part).__module__.split(".")[0] for part in loaded.hf.modules()} <= {"torch", "transformers"}
+    assert {type(part).__module__.split(".")[0] for part in loaded.hf.modules()} <= {"torch", "transformers", "rcm"}
     assert loaded.identity["adapter"] == str(tmp_path / "adapter")
     assert loaded.trained_on == {"abc"}
 

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from rcm.errors import InputError
+from rcm.record import storage
 from rcm.record.encoding import flat
 from rcm.record.results import SHUFFLED_LABELS, Adapter, Heatmap, Null, Result, Scalar, Table, Tensors, Transcripts
 from rcm.record.run import Run
@@ -200,6 +201,37 @@ def test_what_had_finished_outlives_a_kill_and_one_that_is_killed_again(tmp_path
     stored(tmp_path, Scalar("x", 1.0))
     assert stored_run(tmp_path).metrics == {"x": 1.0}
     assert not (tmp_path / ".before").exists()
+
+
+def test_what_had_finished_is_seen_while_its_successor_cannot_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stored(tmp_path / "one", *stubs.one_of_each())
+    before = contents(tmp_path / "one")
+    monkeypatch.setattr(Store, "_record", raising(OSError("No space left on device")))
+    with pytest.raises(OSError, match="No space"):
+        Store(a_run(tmp_path / "one")).__enter__()
+    assert contents(tmp_path / "one") == before
+    storage.set_aside(tmp_path / "one")
+    clear(tmp_path / "one")  # and here it is killed: there is no run.json
+    (run,), unreadable = readable_runs(tmp_path)
+    assert (run.status, unreadable) == ("finished", [])
+    assert readable_runs(tmp_path / "one") == ([], [])  # what is set aside is no run of its own
+    assert storage.put_back(tmp_path / "one")
+    assert contents(tmp_path / "one") == before
+
+
+def test_a_reader_sees_one_run_or_is_told(tmp_path: Path) -> None:
+    stored(tmp_path, Scalar("x", 1.0))
+    opened = stored_run(tmp_path)
+    with Store(a_run(tmp_path, started="2027-01-01T00:00:00+00:00")) as store:
+        store.save(Scalar("x", 2.0))
+        aside = stored_run(tmp_path)
+        assert aside.results() == [Scalar("x", 1.0)]
+        with pytest.raises(InputError, match="was run anew while it was read; read it again"):
+            opened.results()
+    with pytest.raises(InputError, match="was run anew while it was read; read it again"):
+        aside.results()
 
 
 def test_a_group_may_read_what_the_umask_lets_it(tmp_path: Path) -> None:
