@@ -15,7 +15,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rcm.errors import InputError, on_one_line
+from rcm.errors import InputError, first_sentence, on_one_line
 from rcm.record import identity
 from rcm.running.identity import id_of  # importing it registers ${rcm.run_id:}, the name of the run directory
 
@@ -86,12 +86,24 @@ def command() -> None:
         if isinstance(error.__cause__, OSError):  # of the run's log
             sys.exit(_unwritable(error.__cause__))
         if not isinstance(error, CompactHydraException) and not str(error).startswith(HYDRAS):
-            raise  # those are Hydra's, of model=3 and of -m with --cfg; any other is a bug
+            if HydraConfig.initialized():
+                raise  # those are Hydra's, of model=3 and of -m with --cfg; any other is a bug
+            sys.exit(uncomposed(error))
         from rcm.running.overrides import sentence
 
         sys.exit(sentence(error))
     except OSError as error:  # of Hydra's, which makes the folder: whatever a run itself raises is caught in there
         sys.exit(_unwritable(error))
+    except Exception as error:
+        if HydraConfig.initialized():
+            raise
+        sys.exit(uncomposed(error))  # before there was a config: Hydra's own, of what it did not expect
+
+
+def uncomposed(error: Exception) -> str:
+    """Of whatever Hydra stumbles over while it composes, such as dataset=[null]."""
+    why = on_one_line(f"{type(error).__name__}: {first_sentence(error)}")
+    return f"Hydra cannot compose these overrides ({why}); write KEY=VALUE, a group as NAME or [NAME,NAME]"
 
 
 def _unwritable(error: OSError) -> str:

@@ -261,8 +261,10 @@ def test_overrides(data: DataObject, known: list[str]) -> None:
                 cfg = compose("config", overrides=given_overrides)
         except (CompactHydraException, ValueError) as error:
             if not isinstance(error, CompactHydraException) and not str(error).startswith(launch.HYDRAS):
-                raise
+                raise InputError(launch.uncomposed(error)) from error
             raise InputError(sentence(error)) from error
+        except Exception as error:
+            raise InputError(launch.uncomposed(error)) from error
         chosen_settings(cfg)
 
     told(taken, LINES)

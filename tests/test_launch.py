@@ -270,6 +270,7 @@ UNQUOTED = "Hydra does not take this value as it stands; put it in quotes"
         ("metod=map", "metod: there is no such setting; did you mean method?"),
         ("method=3", "Config group override must be a string or a list. Got int; give the name of"),
         ("method.stub.top_k", "method.stub.top_k: this is no override; write KEY=VALUE"),
+        ("dataset=[null]", "Hydra cannot compose these overrides (TypeError: argument of type 'NoneType'"),
         ("+=3", "+=3: this override names no setting; write KEY=VALUE"),
         (
             "model.path=step=10",
