@@ -59,6 +59,7 @@ def test_a_run_leaves_its_figures_its_files_and_its_circumstances(home: Path) ->
     run = only_run(home)
     assert (run.status, run.error, run.family) == ("finished", None, "stub")
     assert run.directory == home / "runs" / run.id
+    assert not list(run.directory.glob(".*"))  # Hydra's copies would hold signed addresses
     assert run.choices == {"model": "stub", "dataset": "stub", "method": "stub", "judge": "xstest"}
     assert run.provenance["packages"]["torch"] == torch.__version__
     assert {"stub/alive": 1.0, "stub/nothing": None, "stub/verdict": "circuit_found"}.items() <= run.metrics.items()
