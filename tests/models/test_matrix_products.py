@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import pickle
 import weakref
 from collections.abc import Callable
 
@@ -136,13 +135,13 @@ def test_a_model_that_is_dropped_is_gone(model: LlamaForCausalLM, speed: Callabl
         gc.enable()
 
 
-def test_copies_and_pickles_are_of_their_own_weights(model: LlamaForCausalLM, speed: Callable[[float], None]) -> None:
+def test_copies_are_of_their_own_weights(model: LlamaForCausalLM, speed: Callable[[float], None]) -> None:
     speed(2.0)
     use_faster(model)
     before = _logits(model)
-    for copied in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-        copied.lm_head.weight.data.mul_(2)
-        torch.testing.assert_close(_logits(copied), 2 * before)
+    copied = copy.deepcopy(model)
+    copied.lm_head.weight.data.mul_(2)
+    torch.testing.assert_close(_logits(copied), 2 * before)
     torch.testing.assert_close(_logits(model), before)
     hooked = nn.Sequential(nn.Linear(4, 4))
     hooked[0].__dict__["forward"] = lambda x: x + 1  # as accelerate's hooks do
