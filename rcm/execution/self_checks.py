@@ -35,7 +35,6 @@ TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 BROKEN = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError)  # what a way raises that is none
 WINDOWS = ("sliding_window", "window_size", "attention_chunk_size")
 AFTER = 2  # tokens that are read after the one that must not see them
-FROM_THE_START = "Every row of a prompt is read from the start"
 
 
 class Checked(NamedTuple):
@@ -55,7 +54,6 @@ _BRANCHING: WeakKeyDictionary[LoadedModel, Checked] = WeakKeyDictionary()
 def self_checks(model: LoadedModel, lengths: Sequence[int]) -> Table:
     """All of them, for prompts of these lengths with what is to be said; raises InputError where they fail."""
     sharing, branching = _sharing(model, min(lengths), max(lengths)), _branching(model)
-    library = library_of(model.hf)
     rows = [
         (
             "prompts of a batch give what each gives alone",
@@ -67,7 +65,7 @@ def self_checks(model: LoadedModel, lengths: Sequence[int]) -> Table:
             "one row up to the vectors" if branching.may else f"each is read from its start ({branching.why_not})",
             branching.error,
         ),
-        ("linear layers", library, None),
+        ("linear layers", library_of(model.hf), None),
     ]
     return Table(
         f"{SUMMARY}/self_checks",
@@ -167,7 +165,10 @@ def _branching(model: LoadedModel) -> Checked:
     if model not in _BRANCHING:
         _BRANCHING[model] = found = _branches(model)
         if not found.may:
-            log.warning("%s, since rows cannot share what lies before (%s)", FROM_THE_START, found.why_not)
+            log.warning(
+                "Every row of a prompt is read from the start, since rows cannot share what lies before (%s)",
+                found.why_not,
+            )
     return _BRANCHING[model]
 
 

@@ -131,9 +131,8 @@ class Wandb(Settings):
 def _prepare(run: Run) -> None:
     """What the client reads from the environment, and room for this attempt."""
     client.without_reports()
-    os.environ["WANDB_DATA_DIR"] = str(
-        run.directory / "wandb" / "data"
-    )  # staged artifacts; the default is the user's home
+    # For staged artifacts, which else go to the user's home.
+    os.environ["WANDB_DATA_DIR"] = str(run.directory / "wandb" / "data")
     # A sweep agent's parameters would be locked over the config: `model` would be a name, and its settings lost.
     os.environ.pop("WANDB_SWEEP_PARAM_PATH", None)
 
