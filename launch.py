@@ -17,7 +17,10 @@ from omegaconf import DictConfig
 
 from rcm.errors import InputError, first_sentence, on_one_line
 from rcm.record import identity
-from rcm.running.identity import id_of  # importing it registers ${rcm.run_id:}, the name of the run directory
+from rcm.running.identity import (  # importing it registers ${rcm.run_id:}, the name of the run directory
+    finished_already,
+    id_of,
+)
 
 log = logging.getLogger("rcm")
 HYDRAS = ("Config group override", "Only one of")  # how ValueErrors of Hydra's begin
@@ -34,8 +37,8 @@ def main(cfg: DictConfig) -> None:
         another = f"{directory} holds run {other}, of other settings; choose another hydra.run.dir, or move it away."
         log.error("%s", another)
         ended(another, directory)
-    if identity.finished(directory) and not cfg.get("rerun") and not identity.sweep_agent():
-        log.info("Finished already: %s (rerun=true runs it again)", directory)
+    if already := finished_already(cfg, directory):
+        log.info("%s", already)
         return
     failure = attempt(cfg)
     if failure is not None:

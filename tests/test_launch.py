@@ -1,5 +1,6 @@
 """The life of a run, in processes of its own: what is on the disk and on the screen, and with which exit code."""
 
+import json
 import os
 import re
 import resource
@@ -87,6 +88,23 @@ def test_a_finished_run_is_skipped_without_importing_torch(home: Path) -> None:
     assert (only_run(home).directory / "results.jsonl").stat().st_mtime_ns == before
 
 
+def test_a_run_that_other_code_made_says_so_and_how_to_run_it_by_this(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home / "runs", tmp_path / "runs")
+    record = only_run(tmp_path).directory / "run.json"
+    told = json.loads(record.read_text())
+    told["provenance"]["git"] = {"commit": "0123456789abcdef", "dirty": False}
+    record.write_text(json.dumps(told | {"sources": "0" * 16}))
+    done = launched(tmp_path)
+    assert done.returncode == 0
+    said = re.search(
+        r"Finished already, by other code \(0123456789ab; this is .*\): (\S+) \(rerun=true runs", done.stdout
+    )
+    assert said is not None, done.stdout
+    assert said[1] == str(record.parent)
+    assert launched(tmp_path, "rerun=true").returncode == 0
+    assert only_run(tmp_path).sources == only_run(home).sources != "0" * 16
+
+
 def imports_torch(done: Done) -> bool:
     modules = [line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")]
     assert "hydra" in modules  # or else the measurement does not work
@@ -135,7 +153,7 @@ def test_a_finished_run_is_kept_until_its_successor_has_finished(home: Path, tmp
         done = launched(tmp_path, "rerun=true", *wrong.split(), CUDA_VISIBLE_DEVICES="", WANDB_API_KEY="")
         assert done.returncode == 1, done.stdout
         assert contents(run.directory) == before
-    kill_once(lambda: half_way(run.directory), tmp_path, command(tmp_path, "rerun=true"))
+    kill_once(lambda: half_way(run.directory), tmp_path, command(tmp_path, "rerun=true", "reuse=false"))
     assert not (run.directory / "metrics.json").exists()
     assert (only_run(tmp_path).status, only_run(tmp_path).metrics) == ("finished", run.metrics)
     assert launched(tmp_path).returncode == 0

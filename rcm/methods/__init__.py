@@ -5,13 +5,13 @@ it uses where they are there, and which it gives; several methods in one run are
 """
 
 from abc import abstractmethod
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, TypeVar, cast, get_args
 
 from rcm.errors import InputError
 from rcm.execution.seeding import seed_generators
-from rcm.judges import Judge
+from rcm.judges import Judge, Verdict
 from rcm.models import LoadedModel
 from rcm.prompts import Split
 from rcm.record.results import SUMMARY, Result
@@ -39,18 +39,21 @@ class Study:
         """A finding that the method uses; None where no method of the run gives it."""
         return cast(Finding | None, self.findings.get(kind))
 
-    def having(self, kind: type[Finding], finding: Finding) -> "Study":
-        """The same with one more finding."""
-        return replace(self, findings={**self.findings, kind: finding})
+    def given(self, findings: Mapping[type, Any]) -> "Study":
+        """The same with these findings."""
+        return replace(self, findings=findings)
 
 
 class Method(Settings):
     """`needs`: the types of findings without which it cannot run; `uses`: those that it takes where they are there;
-    `gives`: the type of what it returns, or None."""
+    `gives`: the type of what it returns, or None; `judged`: whether it asks the judge. It is given what it names here,
+    and nothing else: what it finds is kept under what it was given (`rcm.running.reuse`). So what it returns is a
+    dataclass, or another type, of plain values, results, tensors and arrays; else it is found anew by each run."""
 
     needs: ClassVar[tuple[type, ...]] = ()
     uses: ClassVar[tuple[type, ...]] = ()
     gives: ClassVar[type | None] = None
+    judged: ClassVar[bool] = True
 
     def check(self) -> None:
         """Raise InputError where something that the method needs is not there; called before weights load."""
@@ -61,22 +64,39 @@ class Method(Settings):
 
 
 def run_in_turn(methods: Mapping[str, Method], study: Study) -> Generator[Result, None, Study]:
-    """Every result of every method; each finds in the study what those before it found. Return the study at the end.
-
-    Each begins with the same seed, so that its figures do not depend on who drew before it. Raises InputError where a
-    method yields what is no result, or does not return the finding that it says it gives.
-    """
+    """Every result of every method; each finds in the study what those before it found. Return the study at the end."""
     for name, method in methods.items():
-        seed_generators(study.seed)
-        found = yield from _only_results(name, method.run(study))
+        found = yield from run_method(name, method, study)
         if method.gives is not None:
-            if not isinstance(found, method.gives):
-                raise InputError(
-                    f"The method {name} says that it gives a {method.gives.__name__}, and returns a "
-                    f"{type(found).__name__}; return one, also where nothing was found."
-                )
-            study = study.having(method.gives, found)
+            study = study.given({**study.findings, method.gives: found})
     return study
+
+
+def run_method(name: str, method: Method, study: Study) -> Generator[Result, None, Any]:
+    """Every result of a method; return what it found.
+
+    Each begins with the same seed, so that its figures do not depend on who drew before it. Raises InputError where it
+    yields what is no result, does not return the finding that it says it gives, or takes what it does not say it takes.
+    """
+    seed_generators(study.seed)
+    taken = {kind: study.findings[kind] for kind in (*method.needs, *method.uses) if kind in study.findings}
+    judge = study.judge if method.judged else NotAsked(kappa=None, second=None, method=name)
+    found = yield from _only_results(name, method.run(replace(study, findings=taken, judge=judge)))
+    if method.gives is not None and not isinstance(found, method.gives):
+        raise InputError(
+            f"The method {name} says that it gives a {method.gives.__name__}, and returns a "
+            f"{type(found).__name__}; return one, also where nothing was found."
+        )
+    return found
+
+
+class NotAsked(Judge):
+    """In place of the judge, for a method that says it asks none."""
+
+    method: str
+
+    def judge(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:
+        raise InputError(f"The method {self.method} asks the judge, and says judged = False; leave that away.")
 
 
 def _only_results(name: str, step: Generator[Any, None, Returned]) -> Generator[Result, None, Returned]:

@@ -93,6 +93,7 @@ class Direction(Method):
 
     uses: ClassVar = (RefusalBehaviour,)
     gives: ClassVar = RefusalDirection
+    judged: ClassVar = False
 
     positions: tuple[int, ...] | None
     filter: bool

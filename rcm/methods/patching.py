@@ -95,6 +95,7 @@ class Patching(Method):
 
     needs: ClassVar = (RefusalDirection,)
     uses: ClassVar = (RefusalBehaviour,)
+    judged: ClassVar = False
 
     def run(self, study: Study) -> Generator[Result, None, None]:
         """Maps, rankings and the critical components; nothing is patched in a model that does not refuse."""

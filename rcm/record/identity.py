@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from rcm.packaged import PACKAGED, located
-from rcm.record.digests import content_digest
+from rcm.record.digests import content_digest, file_digest
 
 IDENTITY = ("model", "dataset", "method", "judge", "seed")
 PATH_KEYS = ("path", "adapter", "harmful", "harmless")
 SOURCE_KEY, TEMPLATE_KEY = "source", "template"
 VECTOR = "direction.pt"  # in a folder of the published reference's, whose content counts
 RECORD, METRICS = "run.json", "metrics.json"  # written last: that it exists means that the run finished
-FORMAT = 1  # of a run's files: one more whenever an earlier rcm could no longer read them rightly
+FORMAT = 2  # of a run's files: one more whenever an earlier rcm could no longer read them rightly
 BEFORE = ".before"  # where a finished run lies while it is run anew
 NOT_WEIGHTS = ("family", "stage", "refusal_tokens")  # of a model's settings
 NO_PATHS = ("pairs",)  # words that a path's key also takes, whatever lies in the working directory
@@ -48,7 +48,7 @@ def data_digest(dataset: Mapping[str, Any]) -> str:
 
 
 def _digest(settings: Any) -> str:
-    text = json.dumps(_by_content(settings), sort_keys=True)
+    text = json.dumps(by_content(settings), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
@@ -71,12 +71,13 @@ def sweep_agent() -> bool:
     return "WANDB_SWEEP_ID" in os.environ
 
 
-def _by_content(value: Any, key: str = "") -> Any:
-    """The settings, with every path under a path's key replaced by the digest of what lies there."""
+def by_content(value: Any, key: str = "", *, whole: bool = False) -> Any:
+    """The settings, with every path under a path's key replaced by the digest of what lies there. `whole`: of earlier
+    runs, too, rather than their names."""
     if isinstance(value, dict):
-        return {name: _by_content(part, str(name)) for name, part in value.items()}
+        return {name: by_content(part, str(name), whole=whole) for name, part in value.items()}
     if isinstance(value, list):
-        return [_by_content(part, key) for part in value]
+        return [by_content(part, key, whole=whole) for part in value]
     if not isinstance(value, str):
         return value
     if value.startswith(PACKAGED):
@@ -87,18 +88,30 @@ def _by_content(value: Any, key: str = "") -> Any:
         if not is_path or value in NO_PATHS or not path.exists():
             return value
         if key == SOURCE_KEY and path.is_dir() and not is_published(path):
-            return _runs_with_directions(path)
+            return _contents_of_runs(path) if whole else [run.name for run in _runs_with_directions(path)]
         return f"sha256:{content_digest(path)}"
-    except OSError:  # what cannot be read is told by those who read it
+    except (OSError, ValueError):  # what cannot be read is told by those who read it
         return value
 
 
-def _runs_with_directions(place: Path) -> list[str]:
-    """The names of those finished runs among this one, or those right below, that looked for a direction."""
+def _runs_with_directions(place: Path) -> list[Path]:
+    """Those finished runs among this one, or those right below, that looked for a direction."""
     runs = [place, *(path for path in place.glob("*") if not path.name.startswith("."))]
-    return sorted(
-        run.resolve().name for run in runs if any(map(_has_direction, (run / METRICS, run / BEFORE / METRICS)))
-    )
+    found = [run.resolve() for run in runs if any(map(_has_direction, (run / METRICS, run / BEFORE / METRICS)))]
+    return sorted(found, key=lambda run: run.name)
+
+
+def _contents_of_runs(place: Path) -> list[list[str]]:
+    """Of each what it is called, what it is of, and what it found; not when, where and by which command."""
+    contents = []
+    for run in _runs_with_directions(place):
+        own = run if (run / METRICS).exists() else run / BEFORE
+        record = json.loads((own / RECORD).read_text(encoding="utf-8"))
+        of = hashlib.sha256(json.dumps([record.get("choices"), record.get("config")], sort_keys=True).encode())
+        files = sorted(path for path in own.glob("*") if path.suffix in (".json", ".jsonl", ".safetensors"))
+        told = (f"{path.name} {file_digest(path)}" for path in files if path.name != RECORD)
+        contents.append([run.name, of.hexdigest(), *told])
+    return contents
 
 
 def _has_direction(metrics: Path) -> bool:

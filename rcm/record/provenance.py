@@ -22,7 +22,7 @@ def provenance() -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": unsigned(shlex.join(sys.argv)),
-        "git": _git(),
+        "git": git(),
         "packages": {name: _version(name) for name in PACKAGES},
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -39,7 +39,7 @@ def commit_of(recorded: Mapping[str, Any]) -> str:
     return f"{git['commit'][:12]}{' with changes that are not committed' if git['dirty'] else ''}"
 
 
-def _git() -> dict[str, str | bool] | None:
+def git() -> dict[str, str | bool] | None:
     """Commit and dirty flag of the source tree; None where it is not one, as in an installed package."""
     if _git_says("rev-parse", "--show-toplevel") != str(SOURCE):  # also when it merely lies inside another tree
         return None

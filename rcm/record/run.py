@@ -1,7 +1,7 @@
 """A run in plain values: what was asked for."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -19,7 +19,8 @@ STAGES: tuple[Stage, ...] = get_args(Stage)  # as training goes
 class Run:
     """What was asked for. `choices`: the option of each group, and of `method` all, with commas. `config`: the whole
     composed config, as plain values. `weights`, `data`: digests of what was measured, and on which prompts
-    (`rcm.record.identity`)."""
+    (`rcm.record.identity`). `sources`: the digest of the code that measured (`rcm.record.sources`). `findings`: by
+    method, the key under which what it finds is kept; none where nothing is."""
 
     id: str
     directory: Path
@@ -28,6 +29,8 @@ class Run:
     provenance: Mapping[str, Any]
     weights: str = ""
     data: str = ""
+    sources: str = ""
+    findings: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def methods(self) -> tuple[str, ...]:

@@ -27,11 +27,11 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rcm.errors import InputError
-from rcm.record.encoding import encoded, file_names, flat, plain
+from rcm.record.encoding import decoded, encoded, file_names, flat, plain
 from rcm.record.identity import BEFORE, FORMAT, METRICS, RECORD
 from rcm.record.permissions import shared
 from rcm.record.results import (
@@ -60,6 +60,7 @@ class Store:
         self._run = run
         self._metrics: dict[str, float | str | None] = {}
         self._taken = {RESULTS: "the record of results"}
+        self._reused: dict[str, str] = {}
         self._start = time.monotonic()
 
     def __enter__(self) -> "Store":
@@ -86,6 +87,10 @@ class Store:
             path.write_text(json.dumps(self._metrics, indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(self._run.directory / BEFORE, ignore_errors=True)
 
+    def reused(self, method: str, run: str) -> None:
+        """Note that what a method found was kept since that run."""
+        self._reused[method] = run
+
     def save(self, result: Result) -> None:
         """Write the result, its files first, so that a line in results.jsonl never promises a missing file."""
         self._claim(result)
@@ -104,6 +109,7 @@ class Store:
     def _record(self, status: Status, error: str | None) -> None:
         seconds = round(time.monotonic() - self._start, 1)
         record = {"format": FORMAT} | asdict(self._run) | {"status": status, "seconds": seconds, "error": error}
+        record["reused"] = self._reused
         record.pop("directory")  # it is where the file lies
         with whole(self._run.directory / RECORD) as path:
             path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
@@ -130,7 +136,7 @@ def put_back(directory: Path) -> bool:
         return False
     clear(directory)
     for name in reversed(_names(before)):  # metrics.json last
-        _link(before / name, directory / name)
+        link(before / name, directory / name)
     shutil.rmtree(before)
     return True
 
@@ -141,18 +147,19 @@ def _linked(directory: Path, target: Path) -> None:
     for old in (making, target):
         shutil.rmtree(old, ignore_errors=True)
     for name in _names(directory):
-        _link(directory / name, making / name)
+        link(directory / name, making / name)
     making.rename(target)
 
 
-def _link(file: Path, target: Path) -> None:
+def link(file: Path, target: Path) -> None:
+    """Let the file lie in a second place, too, taking no room there where the file system has links."""
     if not file.exists():
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        os.link(file, target)
-    except OSError:  # a file system without links
-        with whole(target) as partial:
+    with whole(target) as partial:
+        partial.unlink(missing_ok=True)
+        try:
+            os.link(file, partial)
+        except OSError:
             shutil.copy2(file, partial)
 
 
@@ -168,9 +175,21 @@ def _names(directory: Path) -> list[str]:
 
 
 def records(directory: Path) -> list[dict[str, Any]]:
+    """The lines of results.jsonl; none where there is no such file."""
     path = directory / RESULTS
     lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
     return [json.loads(line) for line in lines[:-1]]  # what follows the last newline was cut off by a kill
+
+
+def loaded(record: Mapping[str, Any], directory: Path) -> Result:
+    """The result of a line, with its tensors."""
+    if record["kind"] not in ("tensors", "adapter"):
+        return decoded(record)
+    name, label, stored = record["name"], record.get("label", ""), load_file(directory / record["files"][0])
+    tensors = {key: stored[key] for key in record["shapes"]}  # in the order in which they came
+    if record["kind"] == "adapter":
+        return Adapter(name, tensors, record["config"], record["card"], label)
+    return Tensors(name, tensors, record["metadata"], label)
 
 
 @contextmanager
@@ -190,12 +209,12 @@ def _write_files(result: Result, directory: Path) -> None:
         case Transcripts(rows=rows):
             _write_text(paths[0], "".join(json.dumps(plain(dict(row)), ensure_ascii=False) + "\n" for row in rows))
         case Tensors(tensors=tensors, metadata=metadata):
-            _write_tensors(paths[0], tensors, metadata)
+            write_tensors(paths[0], tensors, metadata)
         case Adapter(tensors=tensors, config=config, card=card):
             weights, configuration, story = paths
             _write_text(configuration, json.dumps(config, indent=1) + "\n")
             _write_text(story, json.dumps(card, indent=1) + "\n")
-            _write_tensors(weights, tensors, {"format": "pt"})
+            write_tensors(weights, tensors, {"format": "pt"})
         case _:
             pass
 
@@ -210,7 +229,7 @@ def _write_csv(path: Path, columns: Sequence[str], rows: Sequence[Sequence[Any]]
         csv.writer(stream).writerows([columns, *plain(rows)])  # None, which stands for NaN too, is an empty cell
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     # Copies: safetensors takes neither views that share memory nor tensors that are not contiguous.
     copies = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()

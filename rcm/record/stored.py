@@ -3,12 +3,9 @@
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from safetensors import safe_open
-from safetensors.torch import load_file
+from typing import Any, cast
 
 from rcm.errors import InputError
 from rcm.record.encoding import decoded
@@ -19,20 +16,22 @@ from rcm.record.results import (
     Tensors,
 )
 from rcm.record.run import Run, Status
-from rcm.record.storage import records
+from rcm.record.storage import loaded, records
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredRun(Run):
-    """A run read back. `metrics` is empty unless it finished; `started` is an ISO time (UTC)."""
+    """A run read back. `metrics` is empty unless it finished; `started` is an ISO time (UTC).
+    `reused`: the methods whose findings were kept, and the run that made each."""
 
     status: Status
     metrics: Mapping[str, int | float | str | None]
     started: str
     seconds: float
     error: str | None
+    reused: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def results(self) -> list[Result]:
         """What the run reported, in order, but for tensors and adapters: those are read one at a time."""
@@ -61,9 +60,7 @@ class StoredRun(Run):
 
     def tensors(self, name: str) -> Tensors:
         """The tensors that the run reported under this name; raises InputError where it reported none."""
-        record = self._record_of(name, "tensors")
-        path = self.directory / record["files"][0]
-        return Tensors(name, load_file(path), _metadata(path), record.get("label", ""))
+        return cast(Tensors, loaded(self._record_of(name, "tensors"), self.directory))
 
     def metadata(self, name: str) -> dict[str, str]:
         """What stands beside those tensors, without reading them."""
@@ -71,9 +68,7 @@ class StoredRun(Run):
 
     def adapter(self, name: str) -> Adapter:
         """The adapter that the run reported under this name; raises InputError where it reported none."""
-        record = self._record_of(name, "adapter")
-        weights = load_file(self.directory / record["files"][0])
-        return Adapter(name, weights, record["config"], record["card"], record.get("label", ""))
+        return cast(Adapter, loaded(self._record_of(name, "adapter"), self.directory))
 
     def _record_of(self, name: str, kind: str) -> dict[str, Any]:
         named = {record["name"]: record for record in self._records() if record["kind"] == kind}
@@ -81,11 +76,6 @@ class StoredRun(Run):
             has = ", ".join(named) or "none"
             raise InputError(f"The run in {self.directory} has no {kind} called {name}; it has: {has}.")
         return named[name]
-
-
-def _metadata(path: Path) -> dict[str, str]:
-    with safe_open(path, "pt") as file:
-        return file.metadata() or {}
 
 
 def stored_runs(folder: Path) -> list[StoredRun]:

@@ -44,6 +44,8 @@ def _facts(reading: Reading, methods: Sequence[str]) -> dict[str, str]:
         "second judge": str(reading.setting("judge", "second") or "none"),
         "seed": str(config.get("seed", UNKNOWN)),
         "code": commit_of(run.provenance),
+        "sources": run.sources or UNKNOWN,
+        "found before": found_before(run),
         "packages": packages(run.provenance),
         "Python": str(run.provenance.get("python", UNKNOWN)),
         "machine": machine(run.provenance),
@@ -64,6 +66,11 @@ def self_checks(reading: Reading) -> str:
 def _check(row: Mapping[str, Any]) -> str:
     off = f", off by {row['off_by']:.0e}" if known(row["off_by"]) else ""
     return f"{row['what']} ({row['way']}{off})"
+
+
+def found_before(run: StoredRun) -> str:
+    """The steps that were not run, since what they find was kept, and the run that made each."""
+    return ", ".join(f"{step} (run {by})" for step, by in run.reused.items()) or "nothing"
 
 
 def unfinished(run: StoredRun) -> list[str]:

@@ -36,7 +36,7 @@ NO_TARGET = ("Error locating target", "Expected a callable target", "Error getti
 
 
 class Chosen(NamedTuple):
-    """The settings of each group, checked, and the seed."""
+    """The settings of each group, checked, the seed, and whether what is kept is used."""
 
     model: Model
     dataset: Dataset
@@ -45,6 +45,7 @@ class Chosen(NamedTuple):
     device: Device
     tracker: Tracker
     seed: int
+    reuse: bool
 
 
 class Whole(Settings):
@@ -52,30 +53,32 @@ class Whole(Settings):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     rerun: bool
+    reuse: bool
 
 
 def chosen_settings(cfg: DictConfig) -> Chosen:
     """The settings of all groups; raises one InputError that names everything that is wrong in any of them."""
     problems: list[str] = []
-    seed = _seed(cfg, problems)
-    single = [group for group in Chosen._fields if group not in ("methods", "judge", "seed")]
+    whole = _whole(cfg, problems)
+    single = [group for group in DOES if group not in ("method", "judge")]
     groups = {group: _part(cfg.get(group), group, problems) for group in single}
     groups["judge"] = _judge(cfg.get("judge"), problems)
     methods = _methods(cfg.get("method"), problems)
     if problems:
         several = f"{len(problems)} settings cannot work:\n  " if len(problems) > 1 else ""
         raise InputError(several + "\n  ".join(problems))
-    return Chosen(**groups, methods=in_order(methods), seed=seed)
+    assert whole is not None  # else there was a problem
+    return Chosen(**groups, methods=in_order(methods), seed=whole.seed, reuse=whole.reuse)
 
 
-def _seed(cfg: DictConfig, problems: list[str]) -> int:
+def _whole(cfg: DictConfig, problems: list[str]) -> Whole | None:
     try:
-        return Whole(seed=cfg.get("seed"), rerun=cfg.get("rerun")).seed
+        return Whole(**{name: cfg.get(name) for name in Whole.model_fields})
     except ValidationError as error:
         problems += _sentences("", error)
     except OmegaConfBaseException as error:
         problems.append(_unresolved("seed", error))
-    return 0
+    return None
 
 
 def _part(node: DictConfig | None, group: str, problems: list[str]) -> Any:

@@ -7,6 +7,8 @@ methods yield it.
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,21 +19,20 @@ from omegaconf import DictConfig
 
 from rcm.errors import InputError, unsigned
 from rcm.execution.seeding import seed_everything
-from rcm.execution.self_checks import self_checks
-from rcm.methods import Method, Study, run_in_turn
-from rcm.models import LoadedModel
+from rcm.methods import Method, Study
 from rcm.models.lending import asked
 from rcm.models.template import Kind, Lent
 from rcm.packaged import CONF
 from rcm.prompts import Split
 from rcm.record.encoding import file_names
-from rcm.record.identity import data_digest, finished, sweep_agent, weights_digest
+from rcm.record.identity import data_digest, finished, weights_digest
 from rcm.record.provenance import provenance
 from rcm.record.results import Outcome, Result, Scalar
 from rcm.record.run import Run
 from rcm.record.storage import Store, put_back
 from rcm.running.chosen import Chosen, chosen_settings
-from rcm.running.identity import id_of, plain_settings
+from rcm.running.identity import code_of, finished_already, id_of, plain_settings
+from rcm.running.reuse import Circumstances, results, steps_of
 from rcm.running.summary import as_text, in_brackets, summary
 
 log = logging.getLogger(__name__)
@@ -77,8 +78,8 @@ def run(cfg: DictConfig) -> None:
     directory = Path(HydraConfig.get().runtime.output_dir)
     with alone_in(directory):
         put_back(directory)  # what had finished, where a rerun of it was killed
-        if finished(directory) and not cfg.get("rerun") and not sweep_agent():  # while this one waited for PyTorch
-            log.info("Finished already: %s (rerun=true runs it again)", directory)
+        if already := finished_already(cfg, directory):  # while this one waited for PyTorch
+            log.info("%s", already)
             return
         chosen = chosen_settings(cfg)
         perform(chosen, run_of(cfg, directory, list(chosen.methods)))
@@ -113,6 +114,7 @@ def run_of(cfg: DictConfig, directory: Path, methods: Sequence[str]) -> Run:
         provenance=provenance(),
         weights=weights_digest(config["model"]),
         data=data_digest(config["dataset"]),
+        sources=code_of(config),
     )
 
 
@@ -138,11 +140,20 @@ def perform(chosen: Chosen, run: Run) -> None:
             device, reason = chosen.device.resolve()
             log.info("Run %s in %s, on %s: %s", run.id, run.directory, device, reason)
             prompts, template = _checked(chosen)
+            now = Circumstances(
+                run.config, prompts, template, chosen.judge, chosen.seed, device, _longest_reply(chosen.methods)
+            )
+            steps = steps_of(chosen.methods, now)
+            run = replace(run, findings={step.name: step.key for step in steps} if chosen.reuse else {})
             track = stack.enter_context(chosen.tracker.open(run))
         store = stack.enter_context(Store(run))
-        model = chosen.model.load(device, template, chosen.device.batch_size)
-        study = Study(model, prompts, chosen.judge, chosen.seed)
-        for result in _results(chosen.methods, study, scalars):
+
+        @cache
+        def study() -> Study:
+            model = chosen.model.load(device, template, chosen.device.batch_size)
+            return Study(model, prompts, chosen.judge, chosen.seed)
+
+        for result in _summed_up(results(steps, study, run, chosen.reuse, store.reused), scalars):
             store.save(result)
             track(result)
             log.info("%s", described(result))
@@ -161,13 +172,9 @@ def _failure_recorded(run: Run) -> Generator[None, None, None]:
         raise
 
 
-def _results(methods: Mapping[str, Method], study: Study, scalars: list[Scalar]) -> Iterator[Result]:
-    """How the model was checked, what the methods report, then what it comes to; adds every figure to `scalars`."""
-    if isinstance(study.model, LoadedModel):
-        reply = _longest_reply(methods)
-        prompts = study.prompts.everything
-        yield self_checks(study.model, [len(study.model.template.tokens(one)) + reply for one in prompts])
-    for result in run_in_turn(methods, study):
+def _summed_up(reported: Iterator[Result], scalars: list[Scalar]) -> Iterator[Result]:
+    """What is reported, then what it comes to; adds every figure to `scalars`."""
+    for result in reported:
         if isinstance(result, Scalar):
             scalars.append(result)
         yield result

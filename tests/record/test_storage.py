@@ -269,7 +269,7 @@ def test_runs_are_found_in_the_order_of_their_start(tmp_path: Path) -> None:
         ("run.json", "{", "JSONDecodeError"),
         ("metrics.json", "", "JSONDecodeError"),
         ("run.json", {"later": 1}, "later"),
-        ("run.json", {"format": 2}, "its format is 2, and this rcm reads up to 1"),
+        ("run.json", {"format": 9}, "its format is 9, and this rcm reads up to 2"),
         ("run.json", {"format": "?"}, "TypeError"),
     ],
 )
