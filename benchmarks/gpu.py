@@ -59,7 +59,7 @@ from rcm.errors import InputError, first_sentence
 from rcm.execution.components import COMPONENT_KINDS, Rows
 from rcm.execution.engine import Engine, engine_of
 from rcm.execution.metric import LogOdds
-from rcm.execution.passes import last_logits
+from rcm.execution.passes import mean_probabilities
 from rcm.execution.recording import cache_components, shape_of
 from rcm.execution.self_checks import TOLERANCE
 from rcm.models import LoadedModel
@@ -373,7 +373,7 @@ def noise(plan: Plan, clock: Clock) -> Figures:
 
 def discovered(model: LoadedModel, training: Part) -> tuple[int, ...]:
     """The tokens that open a refusal."""
-    harmful, harmless = (last_logits(model, texts(side[:TRAINING])) for side in training)
+    harmful, harmless = (mean_probabilities(model, texts(side[:TRAINING]), "tokens") for side in training)
     return tuple(opening.token for opening in refusal_openings(harmful, harmless))
 
 

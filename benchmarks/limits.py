@@ -28,11 +28,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.shared import settings
-from rcm.directions.recorded import Recorded, mean_differences
 from rcm.directions.refusal_tokens import refusal_openings
-from rcm.execution.shared_layers import ablated, added
+from rcm.execution.first_token import ablated, added
+from rcm.execution.passes import last_logits, mean_probabilities, read_residuals
 from rcm.models import LoadedModel
-from rcm.prompts import Split
+from rcm.prompts import Part, texts
 from rcm.running.chosen import chosen_settings
 from rcm.running.run import prepared
 from rcm.stats.metrics import kl_divergence, refusal_log_odds
@@ -49,33 +49,51 @@ class Asked:
     """A data set as the model takes it; `tokens` open its refusals."""
 
     name: str
-    train: Recorded
-    validation: Recorded
-
-    @classmethod
-    def of(cls, model: LoadedModel, name: str, prompts: Split) -> "Asked":
-        parts = (Recorded.of(model, part, [-1], name) for part in (prompts.train, prompts.validation))
-        return cls(name, *parts)
+    model: LoadedModel
+    train: Part
+    validation: Part
 
     @cached_property
     def tokens(self) -> tuple[int, ...]:
-        found = refusal_openings(self.train.harmful.logits, self.train.harmless.logits)
+        found = refusal_openings(*(mean_probabilities(self.model, texts(side), self.name) for side in self.train))
         return tuple(one.token for one in found)
+
+    @cached_property
+    def logits(self) -> tuple[Tensor, Tensor]:
+        """Of harmful and harmless validation prompts."""
+        harmful, harmless = (last_logits(self.model, texts(side)) for side in self.validation)
+        return harmful, harmless
 
     @cached_property
     def odds(self) -> Float[np.ndarray, " prompt"]:
         """Of refusing harmless validation prompts."""
-        return refusal_log_odds(self.validation.harmless.logits, self.tokens).numpy()
+        return refusal_log_odds(self.logits[1], self.tokens).numpy()
 
     @property
     def kept(self) -> tuple[np.ndarray, np.ndarray]:
         """Which validation prompts are treated as labelled, harmful and harmless."""
-        return refusal_log_odds(self.validation.harmful.logits, self.tokens).numpy() > 0, self.odds < 0
+        return refusal_log_odds(self.logits[0], self.tokens).numpy() > 0, self.odds < 0
+
+    @cached_property
+    def means(self) -> dict[str, Float[Tensor, "layer d_model"]]:
+        """Mean differences of the training prompts, of the kept ones and of all."""
+
+        def odds(logits: Tensor, _: Sequence[int]) -> Tensor:
+            return refusal_log_odds(logits, self.tokens)
+
+        sides = [read_residuals(self.model, texts(side), [-1], self.name, figure=odds) for side in self.train]
+        found = {}
+        for name in ("kept", "all"):
+            means = []
+            for side, sign in zip(sides, (1, -1), strict=True):
+                chosen = side.residuals[sign * side.figures > 0] if name == "kept" else side.residuals
+                means.append(chosen[:, 0].mean(0, dtype=torch.float64))
+            found[name] = means[0] - means[1]
+        return found
 
     def directions(self, layers: Sequence[int]) -> Iterator[tuple[tuple[str, str, int], Tensor]]:
-        for name, part in (("kept", self.train.as_labelled(self.tokens)), ("all", self.train)):
-            found = torch.from_numpy(mean_differences(part)[0]).float()
-            yield from (((self.name, name, layer), found[layer]) for layer in layers)
+        for name, found in self.means.items():
+            yield from (((self.name, name, layer), found[layer].float()) for layer in layers)
 
 
 @dataclass(frozen=True)
@@ -90,8 +108,8 @@ class Scored:
 def scored(
     model: LoadedModel, asked: Asked, vectors: Tensor, layers: Sequence[int], tokens: Mapping[str, tuple[int, ...]]
 ) -> Scored:
-    units, validation = torch.nn.functional.normalize(vectors, dim=-1), asked.validation
-    before = validation.harmless.logits
+    units, before = torch.nn.functional.normalize(vectors, dim=-1), asked.logits[1]
+    harmful, harmless = (texts(side) for side in asked.validation)
 
     def odds(logits: Tensor, index: Sequence[int]) -> Tensor:
         return refusal_log_odds(logits, asked.tokens)
@@ -100,16 +118,13 @@ def scored(
         return kl_divergence(before[index], logits)
 
     def by(some: tuple[int, ...]) -> Figures:
-        figure = ablated(model, validation.harmful.prompts, units, lambda logits, _: refusal_log_odds(logits, some))
+        figure = ablated(model, harmful, units, lambda logits, _: refusal_log_odds(logits, some))
         return torch.stack(list(figure)).numpy()
 
     return Scored(
         {name: by(some) for name, some in tokens.items()},
-        torch.stack(list(ablated(model, validation.harmless.prompts, units, kl))).numpy(),
-        {
-            length: added(model, validation.harmless.prompts, vectors * length, layers, odds, asked.name).numpy()
-            for length in LENGTHS
-        },
+        torch.stack(list(ablated(model, harmless, units, kl))).numpy(),
+        {length: added(model, harmless, vectors * length, layers, odds, asked.name).numpy() for length in LENGTHS},
     )
 
 
@@ -155,7 +170,7 @@ def main() -> None:
     model = study.model
     splits = [study.prompts, *(chosen_settings(settings(*options.model, *data)).dataset.load() for data in others)]
     names_of = [data[0].partition("=")[2] for data in options.data]
-    every = [Asked.of(model, name, split) for name, split in zip(names_of, splits, strict=True)]
+    every = [Asked(name, model, split.train, split.validation) for name, split in zip(names_of, splits, strict=True)]
     named = [pair for one in every for pair in one.directions(options.layers)]
     names, vectors = [name for name, _ in named], torch.stack([vector for _, vector in named])
     paper = tuple(_single(model, token) for token in options.tokens)

@@ -24,9 +24,9 @@ from benchmarks.shared import model_of, prompts_of, settings, timed
 from rcm.directions.causal import Cell, Scorer, Scores, Search
 from rcm.directions.refusal_tokens import refusal_openings
 from rcm.directions.selection import select
-from rcm.execution.passes import Residuals, read_residuals
+from rcm.execution.passes import first_token, last_logits, mean_probabilities, read_residuals
 from rcm.models import LoadedModel
-from rcm.prompts import Part, Split, texts
+from rcm.prompts import Split, texts
 from rcm.stats.metrics import kl_divergence, refusal_log_odds
 
 FIGURES = ("bypass", "induce", "kl")
@@ -70,7 +70,7 @@ def main() -> None:
 def plain(scorer: Scorer, vectors: Tensor, cells: Sequence[Cell], scores: Scores) -> None:
     """Bypass, induce and KL of some candidates."""
     model, tokens, blocks = scorer.model, scorer.refusal_tokens, scorer.model.hf.model.layers
-    before = scorer.harmless.logits.to(model.device)
+    before = last_logits(model, scorer.harmless).to(model.device)
     for cell in cells:
         vector = vectors[cell].to(model.device, model.hf.dtype)
         unit = vector / (vector.norm() + 1e-8)
@@ -82,10 +82,10 @@ def plain(scorer: Scorer, vectors: Tensor, cells: Sequence[Cell], scores: Scores
             return x + vector
 
         ablation = [hook for block in blocks for hook in everywhere(block, ablated)]
-        scores.bypass[cell] = refusal_log_odds(sweep(model, scorer.harmful.prompts, ablation), tokens).mean()
+        scores.bypass[cell] = refusal_log_odds(sweep(model, scorer.harmful, ablation), tokens).mean()
         addition = [(blocks[cell[1]], "input", added)]
-        scores.induce[cell] = refusal_log_odds(sweep(model, scorer.harmless.prompts, addition), tokens).mean()
-        scores.kl[cell] = kl_divergence(before, sweep(model, scorer.harmless.prompts, ablation)).mean()
+        scores.induce[cell] = refusal_log_odds(sweep(model, scorer.harmless, addition), tokens).mean()
+        scores.kl[cell] = kl_divergence(before, sweep(model, scorer.harmless, ablation)).mean()
 
 
 def everywhere(block: nn.Module, edit: Callable[[Tensor], Tensor]) -> list[tuple[nn.Module, str, Any]]:
@@ -118,17 +118,16 @@ def candidates(model: LoadedModel, prompts: Split, options: argparse.Namespace) 
     available = len(model.template.end_of_instruction)
     positions = list(range(-min(options.positions or available, available), 0))
 
-    def recorded(part: Part, most: int | None) -> list[Residuals]:
-        return [read_residuals(model, texts(side)[:most], positions, "prompts") for side in part]
-
-    harmful, harmless = recorded(prompts.train, None)
-    vectors = harmful.residuals.double().mean(0) - harmless.residuals.double().mean(0)
+    harmful, harmless = (read_residuals(model, texts(side), positions, "prompts").residuals for side in prompts.train)
+    vectors = harmful.double().mean(0) - harmless.double().mean(0)
     vectors[vectors.norm(dim=-1) < 1e-6] = 0  # the template's own embeddings, but for rounding
-    tokens = tuple(opening.token for opening in refusal_openings(harmful.logits, harmless.logits))
+    openings = refusal_openings(*(mean_probabilities(model, texts(side), "tokens") for side in prompts.train))
+    tokens = tuple(opening.token for opening in openings)
     agreeing = []
-    for side, sign in zip(recorded(prompts.validation, 2 * options.prompts), (1, -1), strict=True):
-        kept = side.where(sign * refusal_log_odds(side.logits, tokens) > 0)
-        agreeing.append(kept.where(torch.arange(len(kept.prompts)) < options.prompts))
+    for side, sign in zip(prompts.validation, (1, -1), strict=True):
+        asked = texts(side)[: 2 * options.prompts]
+        odds = first_token(model, asked, lambda logits, _: refusal_log_odds(logits, tokens))
+        agreeing.append([one for one, of in zip(asked, sign * odds, strict=True) if of > 0][: options.prompts])
     return Scorer(model, *agreeing, tokens), vectors.float()
 
 

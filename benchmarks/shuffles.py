@@ -21,8 +21,8 @@ import rcm.running.identity  # noqa: F401 (registers the resolver that the confi
 from rcm.directions.confounds import Readers
 from rcm.directions.fit import correct, mean_difference, probe
 from rcm.directions.held_out import Place, clusters, held_out_auroc, held_out_separation, probe_accuracies_of_null
-from rcm.directions.recorded import Recorded
-from rcm.prompts import Part
+from rcm.execution.passes import read_residuals
+from rcm.prompts import Part, texts
 from rcm.record.results import SHUFFLED_LABELS, Null
 from rcm.stats import wilson
 from rcm.stats.separability import separation
@@ -38,8 +38,8 @@ def recorded(name: str) -> tuple[list[Part], list[Sides]]:
     split = instantiate(cfg.dataset, _convert_="all").load()
     model = instantiate(cfg.model, _convert_="all").load(torch.device("cpu"), split.template, 32)
     parts = [split.train, split.validation, split.test]
-    seen = [Recorded.of(model, part, [-1], "activations") for part in parts]
-    return parts, [(one.harmful.residuals[:, 0].numpy(), one.harmless.residuals[:, 0].numpy()) for one in seen]
+    seen = [[read_residuals(model, texts(side), [-1], "activations") for side in part] for part in parts]
+    return parts, [(harmful.residuals[:, 0].numpy(), harmless.residuals[:, 0].numpy()) for harmful, harmless in seen]
 
 
 def shuffled(part: Part, sides: Sides, draw: np.random.Generator) -> tuple[Part, Sides]:

@@ -11,7 +11,7 @@ from rcm.execution.decoding import replies
 from rcm.execution.engine import engine_of
 from rcm.execution.interventions import Ablate, Add
 from rcm.execution.metric import LogOdds
-from rcm.execution.passes import last_logits
+from rcm.execution.passes import mean_probabilities
 from rcm.execution.recording import cache_components
 from rcm.methods import collected
 from rcm.patching import interchange
@@ -40,7 +40,8 @@ harmful, harmless = texts(prompts.test.harmful), texts(prompts.test.harmless)
 # strong ones that are not, why.
 
 # %%
-tokens = [one.token for one in refusal_openings(last_logits(model, harmful), last_logits(model, harmless))]
+openings = refusal_openings(*(mean_probabilities(model, side, "refusal tokens") for side in (harmful, harmless)))
+tokens = [one.token for one in openings]
 pairs = [(model.template.tokens(a), model.template.tokens(b)) for a, b in zip(harmful, harmless, strict=True)]
 engine = engine_of(
     model, cache_components(model, [pairs[0][0]], tail=2), cache_components(model, [pairs[0][1]], tail=2), seed

@@ -18,9 +18,9 @@ from torch import Tensor
 
 from rcm.directions.fit import random_directions
 from rcm.directions.selection import Grid, excess
-from rcm.execution.passes import Residuals
+from rcm.execution.first_token import ablated, added
+from rcm.execution.passes import last_logits
 from rcm.execution.progress import track
-from rcm.execution.shared_layers import ablated, added
 from rcm.models import LoadedModel
 from rcm.record.results import RANDOM_DIRECTIONS, Good, Null
 from rcm.stats import Interval, mean_interval
@@ -41,27 +41,32 @@ class Scorer:
     """
 
     model: LoadedModel
-    harmful: Residuals
-    harmless: Residuals
+    harmful: Sequence[str]
+    harmless: Sequence[str]
     refusal_tokens: tuple[int, ...]
 
     def bypass(self, directions: Directions) -> Iterator[OfPrompts]:
         """Refusal log-odds on harmful prompts with each direction (of any length) ablated everywhere."""
-        return ablated(self.model, self.harmful.prompts, _unit(directions), self._odds)
+        return ablated(self.model, self.harmful, _unit(directions), self._odds)
 
     def induce(self, vectors: Directions, layers: Sequence[int]) -> Iterator[OfPrompts]:
         """Refusal log-odds on harmless prompts with each vector added, at its own length, at a block's input."""
         label = "direction: induce"
-        return iter(added(self.model, self.harmless.prompts, vectors, layers, self._odds, label))
+        return iter(added(self.model, self.harmless, vectors, layers, self._odds, label))
 
     def kl(self, directions: Directions) -> Iterator[OfPrompts]:
         """KL in nats on harmless prompts, unablated against ablated, of the reply's first token."""
-        before = self.harmless.logits.to(self.model.device)
+        before = self._before
 
         def kl(logits: Logits, index: Sequence[int]) -> OfPrompts:
             return kl_divergence(before[index], logits)
 
-        return ablated(self.model, self.harmless.prompts, _unit(directions), kl)
+        return ablated(self.model, self.harmless, _unit(directions), kl)
+
+    @cached_property
+    def _before(self) -> Logits:
+        """Of the harmless prompts, where nothing intervenes."""
+        return last_logits(self.model, self.harmless).to(self.model.device)
 
     def _odds(self, logits: Logits, index: Sequence[int]) -> OfPrompts:
         return refusal_log_odds(logits, self.refusal_tokens)
@@ -89,7 +94,7 @@ def beside_random(
     them."""
     random = random_directions(draws, len(vector), seed) * np.linalg.norm(vector)
     vectors = torch.from_numpy(np.concatenate([vector[None], random])).float()
-    figures: dict[str, tuple[Iterator[OfPrompts], Good, Residuals]] = {
+    figures: dict[str, tuple[Iterator[OfPrompts], Good, Sequence[str]]] = {
         "bypass": (scorer.bypass(vectors), "low", scorer.harmful),
         "induce": (scorer.induce(vectors, [layer] * len(vectors)), "high", scorer.harmless),
         "kl": (scorer.kl(vectors), "high", scorer.harmless),
@@ -99,7 +104,7 @@ def beside_random(
         ours, *others = of_prompts
         value = ours.mean().item()
         null = Null.of_draws(np.array([other.mean().item() for other in others]), RANDOM_DIRECTIONS, good, value)
-        clusters = [categories.get(prompt, "") for prompt in prompts.prompts]
+        clusters = [categories.get(prompt, "") for prompt in prompts]
         effects[name] = Effect(value, mean_interval(ours.double().numpy(), clusters), null, len(ours))
     return effects
 

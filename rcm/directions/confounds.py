@@ -27,7 +27,7 @@ from sklearn.naive_bayes import MultinomialNB
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from rcm.directions.fit import probe_model
+from rcm.directions.fit import on_one_thread, probe_model
 from rcm.directions.held_out import Place
 from rcm.directions.refusal_direction import TOO_FEW
 from rcm.prompts import Part, texts
@@ -111,7 +111,8 @@ class Readers(NamedTuple):
         categories = [np.array([one.category for side in part for one in side], dtype=object) for part in (train, test)]
         readers = [(name, reader, activations) for name, reader in OF_ACTIVATIONS.items()]
         readers += [(name, reader, asked) for name, reader in OF_TEXTS.items()]
-        reads = [_read(name, reader, inputs, labels, categories) for name, reader, inputs in readers]
+        with on_one_thread():
+            reads = [_read(name, reader, inputs, labels, categories) for name, reader, inputs in readers]
         return cls(reads, len(labels[0]), labels[1], clusters)
 
     @property

@@ -65,7 +65,8 @@ def probe_accuracies_of_null(place: Place, draws: int, seed: int) -> Float[np.nd
     difference, so there are no more than a percentile needs."""
     random = np.random.default_rng(seed)
     drawn = (place.shuffled(random) for _ in range(min(draws, FEWEST_DRAWS)))
-    return np.array([fit.correct(fit.probe(*one.train), *one.test).mean() for one in drawn])
+    with fit.on_one_thread():
+        return np.array([fit.correct(fit.probe(*one.train), *one.test).mean() for one in drawn])
 
 
 def indexed(statistic: Statistic, harmful: Samples, harmless: Samples) -> Callable[[Int[np.ndarray, " _"]], float]:

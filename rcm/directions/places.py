@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from rcm.directions.causal import Scores
-from rcm.directions.readability import Fits, Readability, readability, separability
-from rcm.directions.recorded import Recorded
+from rcm.directions.readability import Readability
 from rcm.models import LoadedModel
 from rcm.record.results import Column, Curve, Heatmap, Line, Scatter, Table
+from rcm.stats import Estimate
 
 CAUSAL: Mapping[str, Mapping[str, Any]] = {
     "bypass": {"label": "bypass", "unit": "log-odds", "hint": "of refusing harmful prompts, ablated", "good": "low"},
@@ -135,12 +135,11 @@ def other_limits(positions: Sequence[int], scores: Scores, max_depth: float, min
     )
 
 
-def separability_table(positions: Sequence[int], fits: Fits, test: Recorded, clusters: Sequence[str]) -> Table:
+def separability_table(
+    positions: Sequence[int], separability: Mapping[tuple[int, int], Estimate], prompts: int
+) -> Table:
     """What a sentence about everywhere rests on ("it tells them apart nowhere by more than so much")."""
-    rows = [
-        (positions[row], layer, *estimate, len(test.harmful.prompts) + len(test.harmless.prompts))
-        for row, layer, estimate in separability(fits, test, clusters)
-    ]
+    rows = [(positions[row], layer, *estimate, prompts) for (row, layer), estimate in sorted(separability.items())]
     shown = [
         Column("position", "position", "index"),
         Column("layer", "layer", "index"),
@@ -157,10 +156,9 @@ def separability_table(positions: Sequence[int], fits: Fits, test: Recorded, clu
     )
 
 
-def by_layer(fits: Fits, test: Recorded, row: int) -> Curve:
+def by_layer(read: Readability, row: int) -> Curve:
     """Probe accuracy and AUROC of the mean difference on the test prompts, layer by layer, at the chosen position."""
-    layers = range(fits.mean_difference.shape[1])
-    read = readability(fits, test)
+    layers = range(read.auroc.shape[1])
     lines = [Line("probe accuracy", read.probe_accuracy[row].tolist()), Line("AUROC", read.auroc[row].tolist())]
     return Curve(
         "direction/by_layer",

@@ -4,46 +4,63 @@ All prompts of a part count, whatever the model does with them, so that two mode
 same as causal: what separates best often lies layers behind what decides (`rcm.directions.causal`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from sklearn.pipeline import Pipeline
+from torch import Tensor
 
 from rcm.directions import fit as fit
+from rcm.directions.fit import Activations, Vector
 from rcm.directions.held_out import indexed
-from rcm.directions.recorded import Recorded, mean_differences
 from rcm.directions.selection import Grid
+from rcm.directions.streams import Streams
 from rcm.execution.progress import track
 from rcm.stats import FEWEST, Estimate, by_cluster
 from rcm.stats.separability import auroc, separation
 
+DRAWN = 20  # mean differences of shuffled labels at every place: the null of cosines between models
+Classes = tuple[Activations, Activations]
+Masks = tuple[Bool[Tensor, " _"], Bool[Tensor, " _"]]
+
+
+@dataclass(frozen=True)
+class Means:
+    """Of the activations of both classes at every position and layer, in float64."""
+
+    harmful: Float[np.ndarray, "position layer d_model"]
+    harmless: Float[np.ndarray, "position layer d_model"]
+
+    @property
+    def difference(self) -> Float[np.ndarray, "position layer d_model"]:
+        return self.harmful - self.harmless
+
 
 @dataclass(frozen=True)
 class Fits:
-    """Three directions at every position and layer, fitted to training prompts."""
+    """What was fitted to training prompts at every position and layer. `means`: of all of them; `kept`: of those that
+    the model treats as labelled."""
 
-    mean_difference: Float[np.ndarray, "position layer d_model"]
+    means: Means
+    kept: Means
     principal: Float[np.ndarray, "position layer d_model"]
-    probes: list[list[Pipeline]]
+    shuffled: Float[np.ndarray, "position layer draw d_model"]
+    probes: dict[tuple[int, int], Pipeline]
 
-    @classmethod
-    def of(cls, train: Recorded) -> "Fits":
-        _, n_positions, n_layers, d_model = train.harmful.residuals.shape
-        principal = np.zeros((n_positions, n_layers, d_model))
-        probes: list[list[Pipeline]] = [[] for _ in range(n_positions)]
-        for row, layer in track(list(np.ndindex(n_positions, n_layers)), "direction: probes"):
-            harmful, harmless = train.at(row, layer)
-            principal[row, layer] = fit.principal_direction(harmful, harmless)
-            probes[row].append(fit.probe(harmful, harmless))
-        return cls(mean_differences(train), principal, probes)
+    @property
+    def mean_difference(self) -> Float[np.ndarray, "position layer d_model"]:
+        return self.means.difference
 
     @property
     def probe_directions(self) -> Float[np.ndarray, "position layer d_model"]:
-        return np.stack([[fit.probe_direction(probe) for probe in row] for row in self.probes])
+        found = np.zeros_like(self.principal)
+        for cell, probe in self.probes.items():
+            found[cell] = fit.probe_direction(probe)
+        return found
 
 
 class Readability(NamedTuple):
@@ -54,33 +71,67 @@ class Readability(NamedTuple):
     probe_accuracy: Grid
 
 
-def readability(fits: Fits, part: Recorded) -> Readability:
+class Everywhere(NamedTuple):
+    """Everything that is wanted of every place. `separability`: on test prompts, with its interval."""
+
+    fits: Fits
+    validation: Readability
+    test: Readability
+    separability: dict[tuple[int, int], Estimate]
+
+
+def everywhere(streams: Streams, labelled: Callable[[], Masks], clusters: Sequence[str], seed: int) -> Everywhere:
+    """Fit to the training prompts and measure on the others, some layers at a time. `labelled`: which training prompts
+    the model treats as labelled, once they have been read. `clusters`: of test prompts."""
+    rows, layers, width = streams.shape
+    means, kept = (Means(*(np.zeros((rows, layers, width)) for _ in range(2))) for _ in range(2))
+    fits = Fits(means, kept, np.zeros((rows, layers, width)), np.zeros((rows, layers, DRAWN, width), np.float32), {})
+    validation, test = (Readability(*(np.zeros((rows, layers)) for _ in range(3))) for _ in range(2))
+    separable: dict[tuple[int, int], Estimate] = {}
+    for some in streams.layers():
+        cells = [(row, layer) for row in range(rows) for layer in some]
+        read = streams.read("training", some)
+        masks = labelled()
+        with fit.on_one_thread():
+            for cell in track(cells, "direction: probes"):
+                _fit(fits, cell, read.at(*cell), masks, seed)
+        for part, maps in (("validation", validation), ("test", test)):
+            read = streams.read(part, some)
+            for cell in cells:
+                _measure(maps, fits, cell, read.at(*cell))
+                if part == "test":
+                    separable[cell] = separability(read.at(*cell), fits.mean_difference[cell], clusters)
+    return Everywhere(fits, validation, test, separable)
+
+
+def _fit(fits: Fits, cell: tuple[int, int], classes: Classes, masks: Masks, seed: int) -> None:
+    for name, side, mask in zip(("harmful", "harmless"), classes, masks, strict=True):
+        getattr(fits.means, name)[cell] = side.mean(0, dtype=np.float64)
+        if mask.any():
+            getattr(fits.kept, name)[cell] = side[mask.numpy()].mean(0, dtype=np.float64)
+    fits.principal[cell] = fit.principal_direction(*classes)
+    fits.shuffled[cell] = fit.shuffled_differences(*classes, DRAWN, seed)  # the same labels everywhere
+    fits.probes[cell] = fit.probe(*classes)
+
+
+def _measure(maps: Readability, fits: Fits, cell: tuple[int, int], classes: Classes) -> None:
     """Of the mean difference: separation in sigma and AUROC. Of the probe: accuracy."""
-    maps = Readability(*(np.zeros(fits.mean_difference.shape[:2]) for _ in range(3)))
-    for row, layer in np.ndindex(*maps.separation.shape):
-        harmful, harmless = part.at(row, layer)
-        projected = harmful @ fits.mean_difference[row, layer], harmless @ fits.mean_difference[row, layer]
-        maps.separation[row, layer] = separation(*projected)
-        maps.auroc[row, layer] = auroc(*projected)
-        maps.probe_accuracy[row, layer] = fit.correct(fits.probes[row][layer], harmful, harmless).mean()
-    return maps
+    projected = tuple(side @ fits.mean_difference[cell] for side in classes)
+    maps.separation[cell] = separation(*projected)
+    maps.auroc[cell] = auroc(*projected)
+    maps.probe_accuracy[cell] = fit.correct(fits.probes[cell], *classes).mean()
 
 
-def separability(fits: Fits, test: Recorded, clusters: Sequence[str]) -> list[tuple[int, int, Estimate]]:
-    """Row, layer, and the separation along the mean difference with its interval; NaN where there are too few prompts.
+def separability(classes: Classes, direction: Vector, clusters: Sequence[str]) -> Estimate:
+    """The separation along a direction with its interval; NaN where there are too few prompts.
 
     A jackknife by category (`rcm.stats.by_cluster`); without categories the large-sample standard error of a
     standardised difference of n and m prompts, sqrt((n + m) / (n m) + d^2 / (2 (n + m))) (Hedges and Olkin 1985).
     """
-    n, m = (len(side.prompts) for side in test)
-    found = []
-    for row, layer in np.ndindex(*fits.mean_difference.shape[:2]):
-        if min(n, m) < FEWEST:
-            found.append((row, layer, Estimate(float("nan"), float("nan"), float("nan"))))
-            continue
-        harmful, harmless = (side @ fits.mean_difference[row, layer] for side in test.at(row, layer))
-        d = separation(harmful, harmless)
-        half = 1.96 * sqrt((n + m) / (n * m) + d**2 / (2 * (n + m)))
-        ends = by_cluster(indexed(separation, harmful, harmless), clusters) or (d - half, d + half)
-        found.append((row, layer, Estimate(d, *ends)))
-    return found
+    n, m = map(len, classes)
+    if min(n, m) < FEWEST:
+        return Estimate(float("nan"), float("nan"), float("nan"))
+    harmful, harmless = (side @ direction for side in classes)
+    d = separation(harmful, harmless)
+    half = 1.96 * sqrt((n + m) / (n * m) + d**2 / (2 * (n + m)))
+    return Estimate(d, *(by_cluster(indexed(separation, harmful, harmless), clusters) or (d - half, d + half)))

@@ -24,12 +24,12 @@ LEAST_SURPLUS = 0.02  # of probability mass; below it lies what mere chance betw
 MOST_TOKENS = 8
 
 
-def refusal_openings(harmful: Float[Tensor, "_ vocabulary"], harmless: Float[Tensor, "_ vocabulary"]) -> list[Opening]:
-    """The tokens that open refusals, from logits at the last token of the prompt; the most telling first."""
-    on_harmful, on_harmless = harmful.softmax(-1).mean(0), harmless.softmax(-1).mean(0)
-    surplus, tokens = torch.topk(on_harmful - on_harmless, min(MOST_TOKENS, harmful.shape[-1]))
+def refusal_openings(harmful: Float[Tensor, " vocabulary"], harmless: Float[Tensor, " vocabulary"]) -> list[Opening]:
+    """The tokens that open refusals, from the mean probabilities of each as the first of a reply
+    (`rcm.execution.passes.mean_probabilities`); the most telling first."""
+    surplus, tokens = torch.topk(harmful - harmless, min(MOST_TOKENS, len(harmful)))
     return [
-        Opening(int(token), float(on_harmful[token]), float(on_harmless[token]))
+        Opening(int(token), float(harmful[token]), float(harmless[token]))
         for gain, token in zip(surplus, tokens, strict=True)
         if gain >= LEAST_SURPLUS
     ]

@@ -3,40 +3,32 @@
 import json
 from collections.abc import Sequence
 
-import numpy as np
 import torch
-from jaxtyping import Float
 
-from rcm.directions.fit import shuffled_differences
-from rcm.directions.readability import Fits
-from rcm.directions.recorded import Recorded
-from rcm.execution.passes import Residuals
+from rcm.directions.fit import Activations
+from rcm.directions.readability import Fits, Means
 from rcm.models import LoadedModel
 from rcm.record.identity import prompt_digest
 from rcm.record.results import Tensors
-
-DRAWN = 20  # mean differences of shuffled labels that are kept for every place
 
 
 def directions(
     model: LoadedModel,
     positions: Sequence[int],
-    every: Recorded,
-    kept: Recorded,
-    mean_difference: Float[np.ndarray, "position layer d_model"],
+    scored: Means,
     fits: Fits,
-    seed: int,
 ) -> Tensors:
-    """`kept`: the training prompts that `mean_difference` is of; `fits` are to `every` one of them."""
-    means = {f"{name}_mean": side.residuals.mean(0, dtype=torch.float64) for name, side in kept._asdict().items()}
+    """`scored`: of the training prompts that directions are intervened with of; `fits` are to every one of them."""
     arrays = {
-        "mean_difference": mean_difference,
+        "mean_difference": scored.difference,
         "mean_difference_all": fits.mean_difference,
         "principal": fits.principal,
         "probe": fits.probe_directions,
-        "shuffled": _shuffled(every, seed),
+        "shuffled": fits.shuffled,
+        "harmful_mean": scored.harmful,
+        "harmless_mean": scored.harmless,
     }
-    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()} | means
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     metadata = {
         "shape": "position, layer, d_model; shuffled: position, layer, draw, d_model",
         "prompts": (
@@ -59,22 +51,16 @@ def directions(
     )
 
 
-def _shuffled(train: Recorded, seed: int) -> Float[np.ndarray, "position layer draw d_model"]:
-    """Mean differences of labels that tell nothing, the same labels everywhere: the null of cosines between models."""
-    rows, layers = train.harmful.residuals.shape[1:3]
-    return np.stack(
-        [[shuffled_differences(*train.at(row, layer), DRAWN, seed) for layer in range(layers)] for row in range(rows)]
-    )
-
-
-def harmless_activations(model: LoadedModel, harmless: Residuals, row: int, position: int, layer: int) -> Tensors:
+def harmless_activations(
+    model: LoadedModel, prompts: Sequence[str], activations: Activations, position: int, layer: int
+) -> Tensors:
     """Activations on harmless training prompts at the place: what a map to a model of another shape is fitted on."""
     metadata = {
         "shape": "prompt, d_model",
         "position": str(position),
         "layer": str(layer),
-        "prompts": json.dumps([prompt_digest(prompt) for prompt in harmless.prompts]),
+        "prompts": json.dumps([prompt_digest(prompt) for prompt in prompts]),
         "template_hash": model.template.digest,
     }
-    activations = harmless.residuals[:, row, layer].float()
-    return Tensors("direction/harmless", {"activations": activations}, metadata, "activations on harmless prompts")
+    tensors = {"activations": torch.from_numpy(activations)}
+    return Tensors("direction/harmless", tensors, metadata, "activations on harmless prompts")

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from rcm.execution.interventions import Intervention, applied
+from rcm.execution.passes import rows_at_once
 from rcm.execution.progress import track
 from rcm.execution.self_checks import may_branch, shared_tokens
 from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
-
-LONGER = 8  # times as many rows as prompts in a batch on a CPU, which multiplies 256 rows 1.6 times as fast as 32
 
 
 def replies(
@@ -42,8 +41,7 @@ def reply_tokens(
     asked = [encoded[prompt] for prompt in prompts]
     shared = shared_tokens(model, (len(tokens) + max_new_tokens for tokens in asked))
     rows: list[list[int]] = [[]] * len(prompts)
-    at_once = model.batch_size * (LONGER if model.device.type == "cpu" else 1)
-    for index in track(list(_batches(asked, at_once)), label):
+    for index in track(list(_batches(asked, rows_at_once(model))), label):
         chosen = [intervention.rows(index) for intervention in interventions]
         for i, tokens in zip(
             index, _decoded(model, [asked[i] for i in index], chosen, shared, max_new_tokens), strict=True
@@ -66,19 +64,20 @@ def _decoded(
     logits, cache, mask = read(model, asked, interventions, shared, branch=may_branch(model))
     replies: list[list[int]] = [[] for _ in asked]
     speaking = list(range(len(asked)))
-    while True:
-        tokens = logits[:, -1].float().argmax(-1)
-        for row, token in zip(speaking, tokens.tolist(), strict=True):
-            replies[row].append(token)
-        going = [i for i, row in enumerate(speaking) if replies[row][-1] not in stops]
-        if not going or len(replies[speaking[going[0]]]) == most:
-            return replies
-        if len(going) < len(speaking):
-            left = torch.tensor(going, device=tokens.device)
-            cache.batch_select_indices(left)
-            tokens, mask, speaking = tokens[left], mask[left], [speaking[i] for i in going]
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-        with applied(model.points, [intervention.rows(speaking) for intervention in interventions]):
+    with applied(model.points, interventions) as at_work:
+        while True:
+            tokens = logits[:, -1].float().argmax(-1)
+            for row, token in zip(speaking, tokens.tolist(), strict=True):
+                replies[row].append(token)
+            going = [i for i, row in enumerate(speaking) if replies[row][-1] not in stops]
+            if not going or len(replies[speaking[going[0]]]) == most:
+                return replies
+            if len(going) < len(speaking):
+                left = torch.tensor(going, device=tokens.device)
+                cache.batch_select_indices(left)
+                tokens, mask, speaking = tokens[left], mask[left], [speaking[i] for i in going]
+                at_work.narrow(speaking)
+            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             logits = model.hf(
                 input_ids=tokens[:, None],
                 attention_mask=mask,

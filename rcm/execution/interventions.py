@@ -9,6 +9,9 @@ with r a unit vector, at every position and every generated token (Arditi et al.
 projection to `a` whatever it was; affine editing (ACE: Marshall et al. 2024, arXiv:2411.09003) keeps it there to the
 end, as ablation keeps it at zero. Each holds one vector for each row of a batch, or one for all rows: prompts at many
 strengths, and controls beside them, share a batch. A zero vector leaves its row alone.
+
+Hooks are set once for a batch, and vectors are brought to the device of their layer then: not in every call of a hook,
+of which a generated token makes three for each layer.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rcm.models.points import Points
+from rcm.models.points import Points, device_of
 
 Edit = Callable[[Tensor], Tensor]
 Side = Literal["input", "output"]
@@ -48,11 +51,13 @@ class Ablate:
         return Ablate(_rows(self.directions, index))
 
     def sites(self, points: Points) -> Iterator[Site]:
-        def edit(x: Tensor) -> Tensor:
-            return without(by_row(x, len(self.directions)), self.directions).view_as(x)
+        def edit(module: nn.Module) -> Edit:
+            r = placed(self.directions, module)
+            return lambda x: without(by_row(x, len(r)), r).view_as(x)
 
-        yield from ((layer, "input", edit) for layer in points.layers)
-        yield from ((module, "output", edit) for module in (*points.attention_out, *points.mlp_out))
+        placed = Placed()
+        yield from ((layer, "input", edit(layer)) for layer in points.layers)
+        yield from ((module, "output", edit(module)) for module in (*points.attention_out, *points.mlp_out))
 
 
 @dataclass(frozen=True)
@@ -66,7 +71,9 @@ class Add:
         return Add(self.layer, _rows(self.vectors, index))
 
     def sites(self, points: Points) -> Iterator[Site]:
-        yield points.layers[self.layer], "input", lambda x: x + _like(self.vectors, x)
+        layer = points.layers[self.layer]
+        vectors = Placed()(self.vectors, layer)
+        yield layer, "input", lambda x: x + _like(vectors, x)
 
 
 @dataclass(frozen=True)
@@ -81,10 +88,10 @@ class Clamp:
         return Clamp(self.layer, _rows(self.directions, index), _rows(self.values, index))
 
     def sites(self, points: Points) -> Iterator[Site]:
-        def edit(x: Tensor) -> Tensor:
-            return without(x, self.directions) + _like(self.values[:, None] * self.directions, x)
-
-        yield points.layers[self.layer], "input", edit
+        layer = points.layers[self.layer]
+        r = Placed()(self.directions, layer)
+        goal = Placed()(self.values[:, None] * self.directions, layer)
+        yield layer, "input", lambda x: without(x, r) + _like(goal, x)
 
 
 @dataclass(frozen=True)
@@ -103,12 +110,23 @@ class Affine:
         yield from (site for site in Ablate(self.directions).sites(points) if site[1] == "output")
 
 
+class Placed:
+    """Tensors on the devices of modules, each brought to each device once."""
+
+    def __init__(self) -> None:
+        self._there: dict[tuple[int, torch.device], Tensor] = {}
+
+    def __call__(self, tensor: Tensor, module: nn.Module) -> Tensor:
+        key = id(tensor), device_of(module)
+        return self._there.setdefault(key, tensor.to(key[1]))
+
+
 def without(x: Float[Tensor, "row token d_model"], directions: Float[Tensor, "#row d_model"]) -> Tensor:
     """The activations less their projection on unit directions, one for each row or one for all.
 
     Projected in float32: in bfloat16 the removed part would keep an error of one part in 256.
     """
-    r = directions.to(x.device, torch.float32)[:, None]
+    r = directions.float()[:, None]
     exact = x.float()
     return (exact - (exact * r).sum(-1, keepdim=True) * r).to(x.dtype)
 
@@ -118,14 +136,29 @@ def by_row(x: Tensor, rows: int) -> Float[Tensor, "row token width"]:
     return x if x.ndim == 3 else x.unflatten(0, (rows, -1))
 
 
+class Applied:
+    """Interventions that are at work; `narrow` leaves some rows of the batch."""
+
+    def __init__(self, points: Points, interventions: Sequence[Intervention]) -> None:
+        self._points, self._interventions = points, interventions
+        self.sites = [site for one in interventions for site in one.sites(points)]
+
+    def narrow(self, index: Sequence[int]) -> None:
+        """From now on the batch is these of the rows that there were at first."""
+        self.sites = [site for one in self._interventions for site in one.rows(index).sites(self._points)]
+
+    def edit(self, place: int) -> Edit:
+        return lambda x: self.sites[place][2](x)
+
+
 @contextmanager
-def applied(points: Points, interventions: Iterable[Intervention]) -> Iterator[None]:
+def applied(points: Points, interventions: Iterable[Intervention]) -> Iterator[Applied]:
     """Run the model with these interventions inside the block; the hooks are gone afterwards, whatever happens."""
+    at_work = Applied(points, list(interventions))
     with ExitStack() as stack:
-        for intervention in interventions:
-            for module, side, edit in intervention.sites(points):
-                stack.callback(_hook(module, side, edit).remove)
-        yield
+        for place, (module, side, _) in enumerate(at_work.sites):
+            stack.callback(_hook(module, side, at_work.edit(place)).remove)
+        yield at_work
 
 
 def _hook(module: nn.Module, side: Side, edit: Edit) -> torch.utils.hooks.RemovableHandle:
@@ -157,4 +190,4 @@ def _rows(tensor: Tensor, index: Sequence[int]) -> Tensor:
 
 
 def _like(vectors: Float[Tensor, "row d_model"], x: Tensor) -> Float[Tensor, "row 1 d_model"]:
-    return vectors[:, None].to(x.device, x.dtype)
+    return vectors[:, None].to(x.dtype)

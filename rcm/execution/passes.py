@@ -1,42 +1,43 @@
 """What a model computes on prompts: logits at the last token, residual streams at the end of the instruction.
 
 Prompts go in batches of like length, so that little is spent on padding, and what every prompt of a template begins
-with (a system prompt is half of a short one) is read once for all. Results come back in the order given.
+with (a system prompt is half of a short one) is read once for a batch. Results come back in the order given.
+
+Of the logits of many prompts only what is needed is kept: they are as many as the vocabulary has tokens.
 """
 
-import copy
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
-from transformers import DynamicCache
 
 from rcm.execution import self_checks
-from rcm.execution.interventions import Intervention, Site, applied
+from rcm.execution.interventions import Intervention, Site
 from rcm.execution.progress import track
+from rcm.execution.shared_prefix import read
 from rcm.models import LoadedModel
 from rcm.models.points import Points
-from rcm.models.template import Batch
+
+# Of logits of some prompts, and which they are.
+Figure = Callable[[Float[Tensor, "prompt vocabulary"], Sequence[int]], Float[Tensor, " prompt"]]
+LONGER = 8  # times as many rows in a pass on a CPU, which multiplies 256 rows 1.6 times as fast as 32
 
 
 class Residuals(NamedTuple):
-    """What one pass over prompts saw, float32 on the CPU. `residuals` are at the input of every block."""
+    """Residual streams at the input of some blocks, float32 on the CPU; and a figure of each prompt's logits, where one
+    was asked for."""
 
     prompts: list[str]
-    logits: Float[Tensor, "prompt vocabulary"]
+    layers: range
     residuals: Float[Tensor, "prompt position layer d_model"]
-
-    def where(self, mask: Bool[Tensor, " prompt"]) -> "Residuals":
-        """Only the prompts where the mask is true."""
-        chosen = [prompt for prompt, keep in zip(self.prompts, mask.tolist(), strict=True) if keep]
-        return Residuals(chosen, self.logits[mask], self.residuals[mask])
+    figures: Float[Tensor, " prompt"] | None
 
     def at(self, row: int, layer: int) -> Float[np.ndarray, "prompt d_model"]:
         """Activations at one position (by its row) and layer."""
-        return self.residuals[:, row, layer].numpy()
+        return self.residuals[:, row, self.layers.index(layer)].numpy()
 
 
 @torch.inference_mode()
@@ -45,50 +46,79 @@ def last_logits(
 ) -> Float[Tensor, "prompt vocabulary"]:
     """Logits of the first token of the reply, float32 on the CPU. The interventions hold one row, for all prompts."""
     rows: list[Tensor] = [torch.empty(0)] * len(prompts)
-    shared = shared_tokens(model, prompts)
-    with applied(model.points, interventions):
-        begun = beginning(model, shared)
-        for index, batch in batches(model, prompts, skip=shared):
-            _scatter(batch_logits(model, batch, repeated(begun, len(index)))[:, -1].float(), rows, index)
+    for index, logits in _passes(model, prompts, interventions):
+        for row, i in enumerate(index):
+            rows[i] = logits[row].cpu()
     return torch.stack(rows)
 
 
 @torch.inference_mode()
-def read_residuals(model: LoadedModel, prompts: Sequence[str], positions: Sequence[int], label: str) -> Residuals:
-    """Logits and residual streams (`resid_pre`) in one pass.
+def mean_probabilities(model: LoadedModel, prompts: Sequence[str], label: str) -> Float[Tensor, " vocabulary"]:
+    """How likely each token is the first of the reply, in the mean over prompts; float64 on the CPU."""
+    sums = [logits.softmax(-1).sum(0, dtype=torch.float64).cpu() for _, logits in _passes(model, prompts, label=label)]
+    return torch.stack(sums).sum(0) / len(prompts)
 
-    `positions` are negative: -1 is the last token of the prompt, where the reply begins.
+
+@torch.inference_mode()
+def first_token(
+    model: LoadedModel, prompts: Sequence[str], figure: Figure, label: str | None = None
+) -> Float[Tensor, " prompt"]:
+    """A figure of the logits of each prompt, on the CPU."""
+    figures = torch.empty(len(prompts), dtype=torch.float64)
+    for index, logits in _passes(model, prompts, label=label):
+        figures[index] = figure(logits, index).double().cpu()
+    return figures
+
+
+@torch.inference_mode()
+def read_residuals(
+    model: LoadedModel,
+    prompts: Sequence[str],
+    positions: Sequence[int],
+    label: str,
+    layers: range | None = None,
+    figure: Figure | None = None,
+) -> Residuals:
+    """Residual streams (`resid_pre`) at the inputs of these blocks; of all, where none are named.
+
+    `positions` are negative: -1 is the last token of the prompt, where the reply begins. Takes prompts x positions x
+    layers x d_model x 4 bytes.
     """
-    logits: list[Tensor] = [torch.empty(0)] * len(prompts)
-    streams: list[Tensor] = [torch.empty(0)] * len(prompts)
+    layers = range(model.n_layers) if layers is None else layers
+    residuals = torch.empty(len(prompts), len(positions), len(layers), model.d_model)
+    figures = None if figure is None else torch.empty(len(prompts), dtype=torch.float64)
+    recorders = [_Recorder(layer, list(positions)) for layer in layers]
+    for index, logits in _passes(model, prompts, watching=recorders, label=label):
+        for column, recorder in enumerate(recorders):
+            residuals[index, :, column] = recorder.seen.pop().cpu()
+        if figure is not None and figures is not None:
+            figures[index] = figure(logits, index).double().cpu()
+    return Residuals(list(prompts), layers, residuals, figures)
+
+
+def _passes(
+    model: LoadedModel,
+    prompts: Sequence[str],
+    interventions: Sequence[Intervention] = (),
+    watching: Sequence[Intervention] = (),
+    label: str | None = None,
+) -> Iterator[tuple[list[int], Float[Tensor, "row vocabulary"]]]:
+    """Some prompts, and their logits at the last token."""
+    tokens = [tuple(model.template.tokens(prompt)) for prompt in prompts]
     shared = shared_tokens(model, prompts)
-    begun = beginning(model, shared)
-    recorders = [_Recorder(layer, list(positions)) for layer in range(model.n_layers)]
-    with applied(model.points, recorders):
-        for index, batch in track(list(batches(model, prompts, skip=shared)), label):
-            _scatter(batch_logits(model, batch, repeated(begun, len(index)))[:, -1].float(), logits, index)
-            _scatter(torch.stack([recorder.stream for recorder in recorders], dim=2), streams, index)
-    return Residuals(list(prompts), torch.stack(logits), torch.stack(streams))
-
-
-def batches(
-    model: LoadedModel, prompts: Sequence[str], skip: int = 0, size: int | None = None
-) -> Iterator[tuple[list[int], Batch]]:
-    """Indices into `prompts`, and their tokens without the first `skip`, on the model's device; `batch_size` at once,
-    or `size`."""
-    size = size or model.batch_size
-    order = sorted(range(len(prompts)), key=lambda index: len(model.template.tokens(prompts[index])))
-    for start in range(0, len(order), size):
-        index = order[start : start + size]
-        yield index, model.template.batch([prompts[i] for i in index], model.device, skip)
+    order = sorted(range(len(prompts)), key=lambda index: len(tokens[index]))
+    together = [order[start : start + model.batch_size] for start in range(0, len(order), model.batch_size)]
+    for index in together if label is None else track(together, label):
+        rows, branch = [tokens[i] for i in index], self_checks.may_branch(model)
+        yield index, read(model, rows, interventions, shared, branch=branch, watching=watching).logits[:, -1].float()
 
 
 class _Recorder:
-    """An intervention that changes nothing and keeps what it saw last at the input of one block."""
+    """An intervention that changes nothing and keeps what it sees at the input of one block."""
 
     def __init__(self, layer: int, positions: list[int]) -> None:
         self.layer, self.positions = layer, positions
-        self.stream: Float[Tensor, "row position d_model"] = torch.empty(0)
+        self.seen: list[Float[Tensor, "row position d_model"]] = []
 
     def rows(self, index: Sequence[int]) -> "_Recorder":
         return self
@@ -97,7 +127,7 @@ class _Recorder:
         yield points.layers[self.layer], "input", self._keep
 
     def _keep(self, x: Tensor) -> Tensor:
-        self.stream = x[:, self.positions].float()
+        self.seen.append(x[:, self.positions].float())
         return x
 
 
@@ -106,48 +136,6 @@ def shared_tokens(model: LoadedModel, prompts: Sequence[str]) -> int:
     return self_checks.shared_tokens(model, (len(model.template.tokens(prompt)) for prompt in prompts))
 
 
-def beginning(model: LoadedModel, shared: int, rows: int = 1) -> DynamicCache | None:
-    """Keys and values of the `shared` tokens, if there are any, in rows that differ only where interventions do."""
-    if not shared:
-        return None
-    cache = DynamicCache(config=model.hf.config)
-    ids = torch.tensor([model.template.beginning] * rows, device=model.device)
-    model.hf(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-    return cache
-
-
-def repeated(begun: DynamicCache | None, times: int) -> DynamicCache | None:
-    """A copy with each row so many times over, for a pass to append to."""
-    if begun is None:
-        return None
-    cache = copy.copy(begun)
-    cache.layers = [copy.copy(layer) for layer in begun.layers]
-    cache.batch_repeat_interleave(times)
-    return cache
-
-
-def batch_logits(
-    model: LoadedModel, batch: Batch, begun: DynamicCache | None, keep: int = 1
-) -> Float[Tensor, "row {keep} vocabulary"]:
-    """Logits at the last `keep` tokens of rows that lack their beginning; `begun` has a row for each, and is used up.
-
-    Logits of all tokens would cost a fifth of a small model's pass, and most memory.
-    """
-    mask, positions = batch.attention_mask, batch.position_ids
-    if begun is not None:
-        shared = begun.get_seq_length()
-        mask, positions = torch.cat([mask.new_ones(len(mask), shared), mask], dim=1), shared + positions
-    output = model.hf(
-        input_ids=batch.input_ids,
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=begun,
-        use_cache=begun is not None,
-        logits_to_keep=keep,
-    )
-    return cast(Tensor, output.logits)
-
-
-def _scatter(values: Float[Tensor, "row ..."], into: list[Tensor], index: Sequence[int]) -> None:
-    for row, i in enumerate(index):
-        into[i] = values[row].cpu()
+def rows_at_once(model: LoadedModel) -> int:
+    """How many rows of one prompt or of few, under several interventions, go through the model together."""
+    return model.batch_size * (LONGER if model.device.type == "cpu" else 1)

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from rcm.errors import InputError, first_sentence
-from rcm.execution.interventions import Add
+from rcm.execution.interventions import Ablate, Add
 from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
 from rcm.models.matrix_products import library_of
@@ -174,25 +174,28 @@ def _branching(model: LoadedModel) -> Checked:
 
 @torch.inference_mode()
 def _branches(model: LoadedModel) -> Checked:
-    """Some prompts, each under two vectors added halfway: one row each up to there, or two."""
+    """Some prompts, each with two vectors added halfway, or two directions ablated everywhere: one row each up to
+    there and the beginning once for each vector, or every row from its start."""
     short = len(model.template.beginning) + len(model.template.end_of_instruction) + 1
     heads = int(model.config.num_attention_heads)
     prompts = next(n for n in (3, 5) if heads not in (n, 2 * n))  # that a place for each is none for each head
     rows = [row for i in range(prompts) for row in [_row(model, short + i)] * 2]
-    vectors = torch.linspace(-1, 1, len(rows) * model.d_model).view(len(rows), -1)
-    pushed = [Add(model.n_layers // 2, vectors)]
-    with _given_to(model.points.layers[0]) as given:
-        slow = read(model, rows, pushed, 0, branch=False).logits.float()
-    if odd := [tuple(one.shape) for one in given if one.ndim > 1 and one.shape[0] not in (1, len(rows))]:
-        return Checked(False, None, f"layers are given what has no place for each prompt, of shape {odd[0]}")
-    try:
-        off = (read(model, rows, pushed, 0).logits.float() - slow).abs().max().item()
-    except BROKEN as broken:
-        return Checked(False, None, f"{type(broken).__name__}: {first_sentence(broken)}")
-    scale = slow.abs().max().item()
-    if off <= TOLERANCE[model.hf.dtype] * scale:
-        return Checked(True, off / (scale or 1.0))  # a model may have nothing to say
-    return Checked(False, None, f"logits off by {off:.2g} where they reach {scale:.2g}")
+    vectors = torch.linspace(-1, 1, 2 * model.d_model).view(2, -1).repeat(prompts, 1)
+    shared, worst = shared_tokens(model, map(len, rows)), 0.0
+    for pushed in (Add(model.n_layers // 2, vectors), Ablate(torch.nn.functional.normalize(vectors, dim=-1))):
+        with _given_to(model.points.layers[0]) as given:
+            slow = read(model, rows, [pushed], 0, branch=False).logits.float()
+        if odd := [tuple(one.shape) for one in given if one.ndim > 1 and one.shape[0] not in (1, len(rows))]:
+            return Checked(False, None, f"layers are given what has no place for each prompt, of shape {odd[0]}")
+        try:
+            off = (read(model, rows, [pushed], shared).logits.float() - slow).abs().max().item()
+        except BROKEN as broken:
+            return Checked(False, None, f"{type(broken).__name__}: {first_sentence(broken)}")
+        scale = slow.abs().max().item()
+        if not off <= TOLERANCE[model.hf.dtype] * scale:
+            return Checked(False, None, f"logits off by {off:.2g} where they reach {scale:.2g}")
+        worst = max(worst, off / (scale or 1.0))  # a model may have nothing to say
+    return Checked(True, worst)
 
 
 @contextmanager

@@ -32,7 +32,6 @@ class Read(NamedTuple):
     mask: Int[Tensor, "row token"]
 
 
-@torch.inference_mode()
 def read(
     model: LoadedModel,
     rows: Sequence[Tokens],
@@ -40,9 +39,12 @@ def read(
     shared: int,
     keep: int = 1,
     branch: bool = True,
+    watching: Sequence[Intervention] = (),
 ) -> Read:
     """Logits at the last `keep` tokens of every row. All rows begin with the same `shared` tokens. `branch`: whether
-    rows of one prompt are one up to the interventions (`rcm.execution.self_checks.may_branch`)."""
+    rows of one prompt are one up to the interventions (`rcm.execution.self_checks.may_branch`). Gradients flow, unless
+    whoever calls it says otherwise. `watching`: interventions that change nothing, and see rows without what they
+    share."""
     prompts = list(dict.fromkeys(rows)) if branch else list(rows)
     number = {prompt: i for i, prompt in enumerate(prompts)}
     parents = torch.tensor([number[row] for row in rows] if branch else range(len(rows)), device=model.device)
@@ -58,7 +60,7 @@ def read(
         _select(cache, slice(layer), torch.zeros(len(prompts), dtype=torch.long, device=model.device))
         _select(cache, slice(layer, None), torch.tensor(of_row, device=model.device))
         mask, positions = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1), shared + positions
-    with branching(model.points, layer, parents), applied(model.points, interventions):
+    with branching(model.points, layer, parents), applied(model.points, [*interventions, *watching]):
         output = model.hf(
             input_ids=batch.input_ids,
             attention_mask=mask,

@@ -2,11 +2,12 @@
 
 After Arditi et al. 2024 ("Refusal in Language Models Is Mediated by a Single Direction", section 2, appendix C):
 
-1. Record the residual stream at the input of every block, at every end-of-instruction token.
-2. Find the tokens that open refusals. Keep the prompts that the model treats as labelled: harmful ones that it is about
-   to refuse, harmless ones that it is about to answer. They are what step 4 fits to and intervenes on.
+1. Find the tokens that open refusals on training prompts.
+2. Record the residual stream at the input of every block, at every end-of-instruction token, some layers at a time
+   (`rcm.directions.streams`). Keep the prompts that the model treats as labelled: harmful ones that it is about to
+   refuse, harmless ones that it is about to answer. They are what step 4 fits to and intervenes on.
 3. At every position and layer, from all training prompts, so that models are read alike: mean difference, principal
-   direction, logistic probe.
+   direction, logistic probe; and how they read validation and test prompts.
 4. Score the mean differences of the kept training prompts on kept validation prompts by intervening: bypass, induce,
    KL; select. Where none passes every filter, go on with the nearest miss, marked as one (`strict`: say none).
 5. Measure on test prompts, which nothing has seen. What the chosen one causes: bypass, induce, KL, beside random
@@ -39,22 +40,24 @@ from rcm.directions.held_out import (
     probe_accuracies_of_null,
 )
 from rcm.directions.places import CAUSAL, by_layer, candidates, frontier, maps, other_limits, separability_table
-from rcm.directions.readability import Fits, Readability, readability
-from rcm.directions.recorded import Recorded, kept, mean_differences
+from rcm.directions.readability import Everywhere, Means, Readability, everywhere
 from rcm.directions.refusal_direction import CHOSEN, NEAREST_MISS, NONE, SELECTED, TOO_FEW, RefusalDirection
 from rcm.directions.refusal_tokens import Opening, refusal_openings
 from rcm.directions.selection import Candidate, Selection, select
 from rcm.directions.stored import directions, harmless_activations
+from rcm.directions.streams import Streams
+from rcm.directions.treated import Treated, kept
 from rcm.errors import InputError
+from rcm.execution.passes import mean_probabilities
 from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
 from rcm.methods import Method, Study
 from rcm.models import LoadedModel
-from rcm.prompts import Split
+from rcm.prompts import Split, texts
 from rcm.record.identity import prompt_digest
 from rcm.record.results import SHUFFLED_LABELS, Column, Null, Outcome, Result, Scalar, Table
 from rcm.stats import FEWEST, rate_interval
+from rcm.stats.metrics import refusal_log_odds
 
-Parts = Mapping[str, Recorded]  # training, validation, test
 TREATED = {"harmful": "refused", "harmless": "answered"}
 ON_TEST = "on all test prompts"
 READ: Mapping[str, Mapping[str, Any]] = {
@@ -110,26 +113,35 @@ class Direction(Method):
         model, prompts, seed = study.model, study.prompts, study.seed
         behaviour = study.get(RefusalBehaviour)
         positions = self._positions(model)
-        every: Parts = {
-            name: Recorded.of(model, part, positions, f"direction: {name} prompts")
-            for name, part in (("training", prompts.train), ("validation", prompts.validation), ("test", prompts.test))
-        }
-        openings = refusal_openings(every["training"].harmful.logits, every["training"].harmless.logits)
+        openings = refusal_openings(
+            *(mean_probabilities(model, texts(side), "direction: refusal tokens") for side in prompts.train)
+        )
         yield _openings_table(model, openings)
         tokens = model.refusal_tokens or tuple(opening.token for opening in openings)
 
-        as_labelled = {name: part.as_labelled(tokens) for name, part in every.items()}
+        parts = {"training": prompts.train, "validation": prompts.validation, "test": prompts.test}
+        streams = Streams(model, parts, positions, "direction", lambda logits, index: refusal_log_odds(logits, tokens))
+        places = everywhere(
+            streams,
+            lambda: Treated.of(prompts.train, streams.figures["training"]).labelled(),
+            clusters(prompts.test),
+            seed,
+        )
+        every = {name: Treated.of(part, streams.figures[name]) for name, part in parts.items()}
+        as_labelled = {name: part.as_labelled() for name, part in every.items()}
         stop = None if behaviour is None or behaviour.refuses else behaviour.outcome
         stop = stop or self._nothing_to_score(every, as_labelled, tokens)
         filtered = self.filter and stop is None
-        yield kept({name: (every[name], as_labelled[name]) for name in every}, filtered)
-        scored = as_labelled if filtered else every
-        mean_difference, fits = mean_differences(scored["training"]), Fits.of(every["training"])
-        yield directions(model, positions, every["training"], scored["training"], mean_difference, fits, seed)
+        yield kept(every, filtered)
+        scored, fits = as_labelled if filtered else every, places.fits
+        means = fits.kept if filtered else fits.means
+        mean_difference = means.difference
+        yield directions(model, positions, means, fits)
 
         scores, choice = Scores.unknown(mean_difference.shape[:2]), None
         if stop is None:
-            scores = self._scores(Scorer(model, *scored["validation"], tokens), mean_difference)
+            harmful, harmless = (side.prompts for side in scored["validation"])
+            scores = self._scores(Scorer(model, harmful, harmless, tokens), mean_difference)
             choice = select(
                 *(scores.bypass, scores.induce, scores.kl),
                 max_kl=self.max_kl,
@@ -139,7 +151,7 @@ class Direction(Method):
         outcome = _outcome(stop, choice, self.strict)
         yield outcome
 
-        readable = readability(fits, every["validation"])
+        readable = places.validation
         chosen = choice.best if choice is not None and outcome.value in CHOSEN else None
         row, layer = cell = _place(chosen, readable, len(positions))
         yield Scalar(
@@ -152,13 +164,18 @@ class Direction(Method):
             yield frontier(positions, scores, cell, self.max_kl)
             yield other_limits(positions, scores, self.max_depth, self.min_induce)
         categories = {prompt.text: prompt.category for side in prompts.test for prompt in side}
-        shuffled = shuffled_controls(*scored["training"].at(row, layer), self.null_directions, seed)
-        found = _found(mean_difference[cell], scored["training"], positions, cell, shuffled, tokens, outcome)
+        place = Place(streams.at("training", row, layer), streams.at("test", row, layer))
+        fitted = place.train
+        if filtered:
+            harmful_mask, harmless_mask = (mask.numpy() for mask in every["training"].labelled())
+            fitted = fitted[0][harmful_mask], fitted[1][harmless_mask]
+        shuffled = shuffled_controls(*fitted, self.null_directions, seed)
+        found = _found(means, positions, cell, shuffled, tokens, outcome)
         effects = self._intervened(model, scored["test"], found, categories, seed)
         yield from map(found.marked, effects)
-        yield from map(found.marked, self._held_out(every, prompts, fits, cell, seed))
-        yield separability_table(positions, fits, every["test"], clusters(prompts.test))
-        yield harmless_activations(model, scored["training"].harmless, row, positions[row], layer)
+        yield from map(found.marked, self._held_out(every, place, prompts, places, cell, seed))
+        yield separability_table(positions, places.separability, sum(map(len, prompts.test)))
+        yield harmless_activations(model, scored["training"].harmless.prompts, fitted[1], positions[row], layer)
         return found
 
     def _positions(self, model: LoadedModel) -> tuple[int, ...]:
@@ -171,7 +188,9 @@ class Direction(Method):
             )
         return tuple(sorted(positions))
 
-    def _nothing_to_score(self, every: Parts, as_labelled: Parts, tokens: tuple[int, ...]) -> Outcome | None:
+    def _nothing_to_score(
+        self, every: Mapping[str, Treated], as_labelled: Mapping[str, Treated], tokens: tuple[int, ...]
+    ) -> Outcome | None:
         """Why refusal cannot be scored, or None if it can."""
         choosing = {name: part for name, part in every.items() if name != "test"}
         for name, part in choosing.items():
@@ -200,7 +219,7 @@ class Direction(Method):
     def _intervened(
         self,
         model: LoadedModel,
-        test: Recorded,
+        test: Treated,
         found: RefusalDirection,
         categories: Mapping[str, str],
         seed: int,
@@ -211,16 +230,25 @@ class Direction(Method):
         if not found.chosen or few:
             yield from (Scalar(f"direction/{name}", float("nan"), **CAUSAL[name], absent=few) for name in CAUSAL)
             return
-        scorer, vector = Scorer(model, *test.first(self.effect_prompts), found.refusal_tokens), found.vector.numpy()
+        harmful, harmless = (side.prompts for side in test.first(self.effect_prompts))
+        scorer, vector = Scorer(model, harmful, harmless, found.refusal_tokens), found.vector.numpy()
         effects = beside_random(scorer, vector, found.layer, self.null_directions, seed, categories)
         for name, effect in effects.items():
             meaning = {**CAUSAL[name], "hint": f"{CAUSAL[name]['hint']}; on test prompts"}
             yield Scalar(f"direction/{name}", effect.value, effect.interval, effect.n, effect.null, **meaning)
 
-    def _held_out(self, every: Parts, prompts: Split, fits: Fits, cell: tuple[int, int], seed: int) -> Iterator[Result]:
+    def _held_out(
+        self,
+        every: Mapping[str, Treated],
+        place: Place,
+        prompts: Split,
+        places: Everywhere,
+        cell: tuple[int, int],
+        seed: int,
+    ) -> Iterator[Result]:
         """What is readable at the place, beside what chance and the prompts' texts reach."""
-        place, test = Place(every["training"].at(*cell), every["test"].at(*cell)), every["test"]
-        probe, n, categories = fits.probes[cell[0]][cell[1]], sum(map(len, place.test)), clusters(prompts.test)
+        probe, n, categories = places.fits.probes[cell], sum(map(len, place.test)), clusters(prompts.test)
+        test = every["test"]
         few = every["training"].too_few("training") or test.too_few("test")
         yield _held_out_table(place, test, probe)
         if few:
@@ -242,7 +270,7 @@ class Direction(Method):
         yield readers.conclusion(null)
         yield from readers.scalars()
         yield readers.table()
-        yield by_layer(fits, test, cell[0])
+        yield by_layer(places.test, cell[0])
 
 
 def _outcome(stop: Outcome | None, choice: Selection | None, strict: bool) -> Outcome:
@@ -276,15 +304,15 @@ def _place(chosen: Candidate | None, readable: Readability, n_positions: int) ->
 
 
 def _found(
-    vector: Float[np.ndarray, " d_model"],
-    train: Recorded,
+    means: Means,
     positions: tuple[int, ...],
     cell: tuple[int, int],
     shuffled: Float[np.ndarray, "control d_model"],
     tokens: tuple[int, ...],
     outcome: Outcome,
 ) -> RefusalDirection:
-    harmful, harmless = (side.residuals[:, cell[0]].mean(0, dtype=torch.float64).float() for side in train)
+    vector = means.difference[cell]
+    harmful, harmless = (torch.from_numpy(side[cell[0]]).float() for side in (means.harmful, means.harmless))
     controls = torch.from_numpy(unit(shuffled) * np.linalg.norm(vector)).float()
     return RefusalDirection(
         positions[cell[0]],
@@ -316,7 +344,7 @@ def _openings_table(model: LoadedModel, openings: Sequence[Opening]) -> Table:
     )
 
 
-def _held_out_table(place: Place, test: Recorded, probe: Pipeline) -> Table:
+def _held_out_table(place: Place, test: Treated, probe: Pipeline) -> Table:
     """What stands behind the held-out figures, prompt by prompt: runs are compared on the prompts that both had."""
     prompts = [(kind, prompt_digest(prompt)) for kind, side in test._asdict().items() for prompt in side.prompts]
     projected = np.concatenate(place.test) @ unit(place.direction)

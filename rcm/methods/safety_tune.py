@@ -33,8 +33,9 @@ from transformers import PreTrainedModel
 from rcm.errors import InputError
 from rcm.execution.decoding import replies
 from rcm.execution.interventions import Ablate, Site, applied
-from rcm.execution.passes import batch_logits, beginning, repeated, shared_tokens
+from rcm.execution.passes import shared_tokens
 from rcm.execution.progress import track
+from rcm.execution.shared_prefix import read
 from rcm.judges import Judge, Verdict
 from rcm.judges.rates import refusal_rate
 from rcm.methods import Method, Study
@@ -269,9 +270,8 @@ def reply_logits(
     shared = shared_tokens(model, [example.prompt for example in examples])
     longest = max(len(example.reply) for example in examples)
     # The last token of a reply is foretold, and never read.
-    rows = [[*model.template.tokens(example.prompt)[shared:], *example.reply[:-1]] for example in examples]
-    begun = repeated(beginning(model, shared), len(rows))
-    logits = batch_logits(model, model.template.padded(rows, model.device), begun, longest)
+    rows = [(*model.template.tokens(example.prompt), *example.reply[:-1]) for example in examples]
+    logits = read(model, rows, [], shared, keep=longest).logits
     targets = torch.full(logits.shape[:2], IGNORED)
     for row, example in enumerate(examples):
         targets[row, longest - len(example.reply) :] = torch.tensor(example.reply)

@@ -36,9 +36,9 @@ from torch import Tensor
 
 from rcm.directions.fit import Activations, Vector, mean_difference, shuffled_controls, shuffled_differences, unit
 from rcm.directions.refusal_direction import CAVEAT, RefusalDirection
+from rcm.directions.streams import Streams
 from rcm.errors import InputError
 from rcm.execution.components import Component, Rows, Shape
-from rcm.execution.passes import Residuals, read_residuals
 from rcm.execution.recording import shape_of
 from rcm.judges import Judge
 from rcm.judges.behaviour import TOO_FEW, UNCLEAR
@@ -371,7 +371,7 @@ class Target:
     model: LoadedModel
     train: Part
     own: Source | None
-    _recordings: dict[int, tuple[Residuals, Residuals]] = field(default_factory=dict)
+    _streams: dict[int, Streams] = field(default_factory=dict)
 
     def place_for(self, source: Source) -> tuple[str, Source]:
         """Whose choice it is, in words, and the run; the length is that run's, too, since what is asked is whether the
@@ -381,26 +381,26 @@ class Target:
             return SEPARABLE, owner
         return place + (MISS if owner.nearest_miss else ""), owner
 
-    def recorded(self, position: int) -> tuple[Residuals, Residuals]:
-        """Of harmful and harmless training prompts."""
-        if position not in self._recordings:
-            harmful, harmless = (
-                read_residuals(self.model, texts(side), [position], "transplant: train") for side in self.train
-            )
-            self._recordings[position] = harmful, harmless
-        return self._recordings[position]
+    def streams(self, position: int) -> Streams:
+        """Of training prompts."""
+        parts = {"training": self.train}
+        return self._streams.setdefault(position, Streams(self.model, parts, [position], "transplant"))
 
     def at(self, position: int, layer: int) -> tuple[Activations, Activations]:
-        harmful, harmless = self.recorded(position)
-        return harmful.at(0, layer), harmless.at(0, layer)
+        """Of harmful and harmless training prompts."""
+        return self.streams(position).at("training", 0, layer)
 
     def length_at(self, position: int, layer: int) -> float:
         """Of the mean difference."""
         return float(np.linalg.norm(mean_difference(*self.at(position, layer))))
 
     def means(self, position: int) -> tuple[Float[Tensor, "layer d_model"], Float[Tensor, "layer d_model"]]:
-        harmful, harmless = self.recorded(position)
-        return harmful.residuals[:, 0].mean(0), harmless.residuals[:, 0].mean(0)
+        """Of harmful and harmless training prompts."""
+        streams = self.streams(position)
+        read = (streams.read("training", layers) for layers in streams.layers())
+        some = [[side.residuals[:, 0].mean(0) for side in classes] for classes in read]
+        harmful, harmless = (torch.cat(side) for side in zip(*some, strict=True))
+        return harmful, harmless
 
 
 def _mapped(source: Source, target: Target, position: int, layer: int, controls: int, seed: int) -> list[Vector]:

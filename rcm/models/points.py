@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -26,6 +27,16 @@ class Points:
     head_out: Sequence[nn.Module]
     attention_out: Sequence[nn.Module]
     mlp_out: Sequence[nn.Module]
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module computes; of one whose weights accelerate brings in for each pass, where they are brought."""
+    hook = getattr(module, "_hf_hook", None)
+    brought: Any = getattr(hook, "execution_device", None)
+    if brought is not None:
+        return torch.device(brought)
+    found = next(module.parameters(), next(module.buffers(), None))
+    return torch.device("cpu") if found is None else found.device
 
 
 def points_of(hf: PreTrainedModel) -> Points:

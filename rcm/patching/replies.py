@@ -7,7 +7,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from rcm.execution.decoding import reply_tokens
-from rcm.execution.passes import last_logits
+from rcm.execution.passes import first_token
 from rcm.models import LoadedModel
 from rcm.stats.metrics import refusal_log_odds
 
@@ -28,6 +28,8 @@ def own_replies(
     replies = [reply_tokens(model, side, length, label="patching: replies") for side in sides]
     kept = [i for i, both in enumerate(zip(*replies, strict=True)) if min(map(len, both)) == length]
     first, second = (torch.tensor([side[i] for i in kept], dtype=torch.long).reshape(-1, length) for side in replies)
-    odds = [refusal_log_odds(last_logits(model, side), refusal_tokens)[kept] for side in sides]
+    odds = [
+        first_token(model, side, lambda logits, _: refusal_log_odds(logits, refusal_tokens))[kept] for side in sides
+    ]
     rather = (odds[0] >= odds[1])[:, None]
     return kept, torch.where(rather, first, second), torch.where(rather, second, first)

@@ -122,10 +122,6 @@ def _figure(value: int | float | None) -> float:
     return math.nan if value is None else float(value)
 
 
-def _number(value: int | float | None) -> int | float:
-    return math.nan if value is None else value  # a whole number stays one: what is written again is to be the same
-
-
 def _figures(values: Sequence[int | float | None]) -> tuple[float, ...]:
     return tuple(map(_figure, values))
 
@@ -160,7 +156,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 # For each kind in results.jsonl its class, and how to read the fields that JSON does not give back as they were.
 RESULT_KINDS: Mapping[str, tuple[Callable[..., Result], Mapping[str, Callable[[Any], Any]]]] = {
-    "scalar": (Scalar, {"value": _number, "interval": _band, "null": _null, "judged": _band}),
+    "scalar": (Scalar, {"value": _figure, "interval": _band, "null": _null, "judged": _band}),
     "outcome": (Outcome, {}),
     "heatmap": (
         Heatmap,

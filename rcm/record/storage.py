@@ -21,7 +21,7 @@ import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -37,6 +37,7 @@ from rcm.record.permissions import shared
 from rcm.record.results import (
     Adapter,
     Result,
+    Scalar,
     Table,
     Tensors,
     Transcripts,
@@ -182,9 +183,11 @@ def records(directory: Path) -> list[dict[str, Any]]:
 
 
 def loaded(record: Mapping[str, Any], directory: Path) -> Result:
-    """The result of a line, with its tensors."""
+    """The result of a line, with its tensors, as it was: written again, it is the same line."""
     if record["kind"] not in ("tensors", "adapter"):
-        return decoded(record)
+        result = decoded(record)
+        whole_number = isinstance(result, Scalar) and isinstance(record["value"], int)
+        return replace(result, value=record["value"]) if whole_number else result
     name, label, stored = record["name"], record.get("label", ""), load_file(directory / record["files"][0])
     tensors = {key: stored[key] for key in record["shapes"]}  # in the order in which they came
     if record["kind"] == "adapter":

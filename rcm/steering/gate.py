@@ -33,7 +33,8 @@ class Gate:
         sides = [texts(side) for part in (validation, test) for side in part]
         asked = list(dict.fromkeys(text for side in sides for text in side))
         unit = torch.nn.functional.normalize(found.vector, dim=0).numpy()
-        read = read_residuals(model, asked, [found.position], "steering: condition")
+        layer = range(found.layer, found.layer + 1)
+        read = read_residuals(model, asked, [found.position], "steering: condition", layer)
         projected = dict(zip(asked, (read.at(0, found.layer) @ unit).tolist(), strict=True))
         harmful, harmless = (np.array([projected[text] for text in side]) for side in sides[:2])
         threshold = best_threshold(harmful, harmless)

@@ -19,7 +19,7 @@ from torch import Tensor
 from rcm.execution.components import Component, Kind, Rows
 from rcm.execution.engine import engine_of
 from rcm.execution.metric import LogOdds
-from rcm.execution.passes import last_logits
+from rcm.execution.passes import first_token
 from rcm.execution.progress import track
 from rcm.execution.recording import Values, cache_components
 from rcm.models import LoadedModel
@@ -43,7 +43,7 @@ def kept_activations(model: LoadedModel, prompts: Sequence[str], refusal_tokens:
     """What the components put out at the last token, for other checkpoints to be patched with."""
     values = cache_components(model, [model.template.tokens(prompt) for prompt in prompts]).at(-1)
     tensors: dict[str, Tensor] = {kind: getattr(values, kind).float() for kind in WRITTEN_KINDS}
-    tensors["log_odds"] = refusal_log_odds(last_logits(model, prompts), refusal_tokens)
+    tensors["log_odds"] = first_token(model, prompts, lambda logits, _: refusal_log_odds(logits, refusal_tokens))
     metadata = {
         "shape": "layer, prompt, ...; log_odds: prompt",
         "prompts": json.dumps([prompt_digest(prompt) for prompt in prompts]),

@@ -10,12 +10,11 @@ from torch import Tensor
 
 from rcm.directions.causal import Scorer, Search, beside_random
 from rcm.directions.selection import Selection, select
-from rcm.execution.passes import Residuals
 from rcm.models import LoadedModel
 from tests.planted import planted_model
 
 POSITIONS, LAYERS = 3, 10
-NO_PROMPTS = Residuals([], torch.empty(0, 1), torch.empty(0, 1, 1, 1))
+NO_PROMPTS: list[str] = []
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +97,7 @@ class Noise(Scorer):
     draw: np.random.Generator = field(default_factory=np.random.default_rng)
 
     def bypass(self, directions: Tensor) -> Iterator[Tensor]:
-        n = max(1, len(self.harmful.prompts))
+        n = max(1, len(self.harmful))
         return iter(torch.from_numpy(self.draw.standard_normal((len(directions), n))))
 
     def induce(self, vectors: Tensor, layers: Sequence[int]) -> Iterator[Tensor]:
@@ -138,7 +137,7 @@ def test_without_random_directions_there_is_no_null(model: LoadedModel) -> None:
 def test_intervals_are_over_the_categories_of_the_prompts(model: LoadedModel) -> None:
     """Forty prompts in five categories that agree within are hardly more than five prompts."""
     prompts = [str(i) for i in range(40)]
-    scorer = Alike(model, *[Residuals(prompts, torch.empty(40, 1), torch.empty(40, 1, 1, 1))] * 2, (1,))
+    scorer = Alike(model, prompts, prompts, (1,))
     alone = beside_random(scorer, np.ones(8), 0, 2, 0)["bypass"]
     grouped = beside_random(scorer, np.ones(8), 0, 2, 0, {prompt: str(int(prompt) // 8) for prompt in prompts})[
         "bypass"

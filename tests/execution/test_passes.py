@@ -1,12 +1,13 @@
 """Forward passes: batches, padding and the shared beginning change nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from rcm.execution.passes import batches, last_logits, read_residuals
+from rcm.execution.passes import first_token, last_logits, mean_probabilities, read_residuals
 from rcm.models import LoadedModel
 
 PROMPTS = ("Hi", "How do I bake a good loaf of bread at home?", "Stop it now.", "Name three rivers", "x")
@@ -50,9 +51,10 @@ def test_a_sliding_window_does_not_count_the_padding(tiny: Tiny, architecture: s
 
 def test_recorded_are_the_hidden_states_at_the_positions(tiny: Tiny, family: str):
     model, positions = tiny(family), (-4, -1, -7)
-    recorded = read_residuals(model, PROMPTS, positions, "test")
+    recorded = read_residuals(model, PROMPTS, positions, "test", figure=lambda logits, index: logits[:, 5])
     assert recorded.prompts == list(PROMPTS)
-    assert error(recorded.logits, slow_logits(model)) < 1e-5
+    assert recorded.figures is not None
+    assert error(recorded.figures, slow_logits(model)[:, 5]) < 1e-5
     with torch.inference_mode():
         for prompt, got in zip(PROMPTS, recorded.residuals, strict=True):
             states = model.hf(torch.tensor([model.template.tokens(prompt)]), output_hidden_states=True).hidden_states
@@ -73,17 +75,37 @@ def test_before_the_first_block_the_end_of_instruction_is_the_same_for_all(tiny:
     assert torch.equal(first, first[:1].expand_as(first))
 
 
-def test_recordings_are_cut_by_masks_and_read_by_cell(tiny: Tiny):
-    recorded = read_residuals(tiny(), PROMPTS, (-2, -1), "test")
-    some = recorded.where(torch.tensor([True, False, False, True, False]))
-    assert some.prompts == ["Hi", "Name three rivers"]
-    assert torch.equal(torch.as_tensor(some.at(1, 2)), recorded.residuals[[0, 3], 1, 2])
+def test_some_layers_are_those_of_all(tiny: Tiny):
+    model = tiny()
+    every = read_residuals(model, PROMPTS, (-2, -1), "test")
+    some = read_residuals(model, PROMPTS, (-2, -1), "test", range(1, 3))
+    assert (list(every.layers), list(some.layers), some.figures) == ([0, 1, 2], [1, 2], None)
+    assert torch.equal(some.residuals, every.residuals[:, :, 1:])
+    assert torch.equal(torch.as_tensor(some.at(1, 2)), every.residuals[:, 1, 2])
 
 
-def test_batches_hold_every_prompt_once_and_little_padding(tiny: Tiny):
+def test_figures_and_probabilities_are_those_of_all_logits(tiny: Tiny):
     model = tiny(batch_size=2)
-    made = list(batches(model, PROMPTS))
-    assert sorted(i for index, _ in made for i in index) == [0, 1, 2, 3, 4]
-    assert [len(index) for index, _ in made] == [2, 2, 1]
-    padding = sum(int((batch.attention_mask == 0).sum()) for _, batch in made)
-    assert padding == 1 + 5  # "x" beside "Hi", "Stop it now." beside "Name three rivers"
+    wanted = slow_logits(model)
+    assert error(mean_probabilities(model, PROMPTS, "test"), wanted.softmax(-1).mean(0).double()) < 1e-5
+    asked: list[int] = []
+
+    def figure(logits: Tensor, index: Sequence[int]) -> Tensor:
+        asked.extend(index)
+        return logits.max(-1).values
+
+    assert error(first_token(model, PROMPTS, figure), wanted.max(-1).values) < 1e-5
+    assert sorted(asked) == [0, 1, 2, 3, 4]
+
+
+def test_batches_hold_little_padding(tiny: Tiny):
+    model, padding = tiny(batch_size=2), []
+    last_logits(model, PROMPTS)  # checks itself the first time
+
+    def note(_: Any, __: Any, given: dict[str, Any]) -> None:
+        if "attention_mask" in given:  # not the beginning alone
+            padding.append(int((given["attention_mask"] == 0).sum()))
+
+    model.hf.register_forward_pre_hook(note, with_kwargs=True)
+    last_logits(model, PROMPTS)
+    assert padding == [1, 5, 0]  # "x" beside "Hi", "Stop it now." beside "Name three rivers", the longest

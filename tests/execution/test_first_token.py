@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from rcm.execution.first_token import ablated, added
 from rcm.execution.interventions import Ablate, Add, Intervention
-from rcm.execution.passes import shared_tokens
-from rcm.execution.shared_layers import ablated, added
 from rcm.models import LoadedModel
 from tests.execution.test_interventions import naive, unit
 
@@ -67,7 +66,7 @@ def test_figures_are_those_of_one_pass_each(tiny: Tiny, family: str, caplog: pyt
     got, wanted = fast_and_slow(model, family)
     assert error(got, wanted) < 1e-5
     assert error(wanted[:1], wanted[1:2]) > 0.01
-    assert not caplog.records, "no family needs all blocks"
+    assert not caplog.records, "no family reads rows from the start"
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 24, 64])
@@ -88,37 +87,40 @@ def test_with_nothing_to_share(tiny: Tiny, architecture: str) -> None:
     assert error(*fast_and_slow(model, architecture)) < 1e-5
 
 
-def test_blocks_before_the_vector_are_not_run(tiny: Tiny) -> None:
-    model = tiny(batch_size=64)
-    shared_tokens(model, PROMPTS)  # checks itself the first time
-    calls = blocks_run(model, lambda: added(model, PROMPTS, unit(4), [2, 2, 2, 2], chosen, "test"))
-    # Beginning and prompts go through the first blocks as they are, and in a comparison; through the last also in the
-    # other side of the comparison, and to measure.
-    assert calls == [4, 4, 8]
+def test_blocks_before_the_vector_see_a_row_for_each_prompt(tiny: Tiny) -> None:
+    model, rows = tiny(batch_size=64), list[list[int]]()
+    fast(model)  # checks itself the first time
+    for layer in model.points.layers:
+        layer.register_forward_hook(lambda _, __, out: rows.append(list(out.shape[:1])))
+    added(model, PROMPTS, unit(4), [2, 2, 2, 2], chosen, "test")
+    beginning, prompts = [[1], [1], [4]], [[len(PROMPTS)], [len(PROMPTS)], [4 * len(PROMPTS)]]
+    assert rows == [*beginning, *prompts]
 
 
-def test_rows_are_variants_times_prompts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    model, shapes = tiny(batch_size=32), []
-    shared_tokens(model, PROMPTS)
+def test_rows_are_variants_times_prompts(tiny: Tiny) -> None:
+    model, shapes = tiny(batch_size=4), []
+    fast(model)
     model.hf.register_forward_pre_hook(
         lambda _, __, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     list(ablated(model, PROMPTS, unit(6), chosen))
     rows, tokens = zip(*shapes, strict=True)
-    assert rows == (4, 32, 4, 2, 16, 2), "four variants, then two: the beginning, eight prompts, one prompt"
-    assert tokens[0] == tokens[3] == len(model.template.beginning)
+    # 32 rows on a CPU: four variants of eight prompts, four of the ninth from its start, then two of all nine.
+    assert rows == (1, 8, 1, 1, 9), "the first block makes rows of them"
+    assert tokens[0] == tokens[3] == len(model.template.beginning) < tokens[2]
 
 
 def test_what_is_not_taken_is_not_run(tiny: Tiny) -> None:
-    model = tiny(batch_size=len(PROMPTS))  # a variant at a time: its beginning, its prompts
-    shared_tokens(model, PROMPTS)
+    model = tiny(batch_size=1)  # eight rows on a CPU, which are a variant of eight prompts
+    fast(model)
+    passes = blocks_run(model, lambda: list(ablated(model, PROMPTS, unit(1), chosen)))
     assert blocks_run(model, lambda: ablated(model, PROMPTS, unit(10), chosen)) == [0, 0, 0]
-    assert blocks_run(model, lambda: next(ablated(model, PROMPTS, unit(10), chosen))) == [2, 2, 2]
-    assert blocks_run(model, lambda: list(ablated(model, PROMPTS, unit(10), chosen))) == [20, 20, 20]
+    assert blocks_run(model, lambda: next(ablated(model, PROMPTS, unit(10), chosen))) == passes
+    assert blocks_run(model, lambda: list(ablated(model, PROMPTS, unit(10), chosen))) == [10 * n for n in passes]
 
 
 def test_a_block_that_looks_past_the_stream_makes_all_run(tiny: Tiny, caplog: pytest.LogCaptureFixture) -> None:
-    """The last block adds what the first attention put out: it knows nothing of it where a pass enters behind."""
+    """The last block adds what the first attention put out, which has a row for each prompt alone."""
     model, put_out = tiny(batch_size=8), [torch.zeros(1)]
     first, last = model.points.attention_out[0], model.points.mlp_out[2]
     first.register_forward_hook(lambda _, __, output: put_out.append(output))
@@ -128,7 +130,7 @@ def test_a_block_that_looks_past_the_stream_makes_all_run(tiny: Tiny, caplog: py
 
     last.register_forward_hook(add)
     assert error(*fast_and_slow(model, "llama")) < 1e-5
-    assert "all blocks" in caplog.text
+    assert "is read from the start" in caplog.text
 
 
 def test_no_variants_are_no_figures(tiny: Tiny) -> None:

@@ -1,0 +1,85 @@
+"""Residual streams of both classes of the parts of the prompts: as many layers at a time as memory is set aside for.
+
+At every place a few figures are wanted of all prompts, and of all places at once nothing. The largest part takes
+prompts x positions x layers x d_model x 4 bytes: 4.2 GiB for 2 x 864 training prompts at 5 positions of a model with 32
+layers of 4,096, of which `HELD` lets 5 layers lie in memory, so that 7 passes read it. Where one part fits whole, every
+part is read once, and kept.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from rcm.directions.fit import Activations
+from rcm.execution.passes import Figure, Residuals, read_residuals
+from rcm.models import LoadedModel
+from rcm.prompts import Part, texts
+
+HELD = 700 * 2**20  # bytes
+
+
+class Classes(NamedTuple):
+    """Of both classes of a part."""
+
+    harmful: Residuals
+    harmless: Residuals
+
+    def at(self, row: int, layer: int) -> tuple[Activations, Activations]:
+        return self.harmful.at(row, layer), self.harmless.at(row, layer)
+
+
+class Streams:
+    """Of some parts by name, at some positions. `figure`: of each prompt's logits, which is kept in the same passes."""
+
+    def __init__(
+        self,
+        model: LoadedModel,
+        parts: Mapping[str, Part],
+        positions: Sequence[int],
+        label: str,
+        figure: Figure | None = None,
+    ) -> None:
+        self._model, self._parts, self._positions = model, parts, list(positions)
+        self._label, self._figure = label, figure
+        self._held: dict[str, Classes] = {}
+        self.figures: dict[str, tuple[Tensor, Tensor]] = {}  # by part, once it has been read
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """How many positions and layers there are, and the width of the stream."""
+        return len(self._positions), self._model.n_layers, self._model.d_model
+
+    def of_layer(self) -> int:
+        """Bytes that the largest part takes in one layer."""
+        return (
+            max(sum(map(len, part)) for part in self._parts.values()) * len(self._positions) * self._model.d_model * 4
+        )
+
+    def layers(self) -> Iterator[range]:
+        """Which of them are read together."""
+        n, at_once = self._model.n_layers, max(1, HELD // self.of_layer())
+        yield from (range(start, min(start + at_once, n)) for start in range(0, n, at_once))
+
+    def read(self, part: str, layers: range) -> Classes:
+        """Of these layers; where not all fit, what was read before is let go."""
+        held = self._held.get(part)
+        if held is not None and layers[0] in held.harmful.layers and layers[-1] in held.harmful.layers:
+            return held
+        held = None
+        if len(list(self.layers())) > 1:
+            self._held.clear()
+        label = f"{self._label}: {part} prompts"
+        sides = (
+            read_residuals(self._model, texts(side), self._positions, label, layers, self._figure)
+            for side in self._parts[part]
+        )
+        self._held[part] = found = Classes(*sides)
+        if found.harmful.figures is not None and found.harmless.figures is not None:
+            self.figures.setdefault(part, (found.harmful.figures, found.harmless.figures))
+        return found
+
+    def at(self, part: str, row: int, layer: int) -> tuple[Activations, Activations]:
+        """Activations at one position (by its row) and layer."""
+        every = list(self.layers())
+        return self.read(part, every[0] if len(every) == 1 else range(layer, layer + 1)).at(row, layer)

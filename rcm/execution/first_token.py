@@ -1,0 +1,93 @@
+"""A figure of the first token of the reply, of every prompt under many interventions.
+
+A *variant* is one intervention. The rows of a pass are variants times prompts of like length; what they have in common
+is read once (`rcm.execution.shared_prefix`). The figures are those of one forward pass for each variant and prompt, up
+to rounding.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from rcm.execution.interventions import Ablate, Add, Intervention
+from rcm.execution.passes import rows_at_once, shared_tokens
+from rcm.execution.progress import track
+from rcm.execution.self_checks import may_branch
+from rcm.execution.shared_prefix import Tokens, read
+from rcm.models import LoadedModel
+
+LIKE = 8  # prompts of like length in a pass, if there are variants to fill the rest of it
+Figure = Callable[[Float[Tensor, "prompt vocabulary"], Sequence[int]], Float[Tensor, " prompt"]]
+
+
+@torch.inference_mode()
+def ablated(
+    model: LoadedModel, prompts: Sequence[str], directions: Float[Tensor, "variant *basis d_model"], figure: Figure
+) -> Iterator[Float[Tensor, " prompt"]]:
+    """A figure of every prompt with a unit direction ablated everywhere, for each in turn; or a subspace, of which the
+    directions, at right angles, are the basis (a zero vector counts for nothing).
+
+    `figure` gets logits of some prompts, and which they are. Nothing is run before it is asked for, but the variants of
+    a pass are run together.
+    """
+    asked = _Asked.of(model, prompts)
+    for some in directions.split(asked.variants(len(directions))) if len(directions) else ():
+        basis = some.view(len(some), -1, some.shape[-1]).unbind(1)
+        yield from asked.figures([Ablate(one) for one in basis], len(some), figure)
+
+
+@torch.inference_mode()
+def added(
+    model: LoadedModel,
+    prompts: Sequence[str],
+    vectors: Float[Tensor, "variant d_model"],
+    layers: Sequence[int],
+    figure: Figure,
+    label: str,
+) -> Float[Tensor, "variant prompt"]:
+    """A figure of every prompt with a vector added at the input of its layer's block, for each of them."""
+    figures = torch.empty(len(vectors), len(prompts), dtype=torch.float64)
+    asked, layer = _Asked.of(model, prompts), torch.tensor(layers, dtype=torch.long)
+    by_layer = layer.argsort(stable=True)  # together go those of one layer, or nearly
+    for variants in track(list(by_layer.split(asked.variants(len(vectors)))) if len(vectors) else [], label):
+        adds = [
+            Add(at, torch.where(layer[variants, None] == at, vectors[variants], 0))
+            for at in layer[variants].unique().tolist()
+        ]
+        figures[variants] = asked.figures(adds, len(variants), figure)
+    return figures
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Prompts as tokens, of which the first `shared` are the same."""
+
+    model: LoadedModel
+    tokens: Sequence[Tokens]
+    shared: int
+
+    @classmethod
+    def of(cls, model: LoadedModel, prompts: Sequence[str]) -> "_Asked":
+        return cls(model, [tuple(model.template.tokens(one)) for one in prompts], shared_tokens(model, prompts))
+
+    def variants(self, of: int) -> int:
+        """How many go through the model together."""
+        return max(1, min(of, rows_at_once(self.model) // min(LIKE, len(self.tokens))))
+
+    def figures(
+        self, interventions: Sequence[Intervention], variants: int, figure: Figure
+    ) -> Float[Tensor, "variant prompt"]:
+        """The interventions hold a row for each variant."""
+        figures = torch.empty(variants, len(self.tokens), dtype=torch.float64)
+        by_length = sorted(range(len(self.tokens)), key=lambda i: len(self.tokens[i]))
+        at_once = rows_at_once(self.model) // variants
+        for index in (by_length[start : start + at_once] for start in range(0, len(by_length), at_once)):
+            chosen = [one.rows([v for v in range(variants) for _ in index]) for one in interventions]
+            rows = [self.tokens[i] for i in index] * variants
+            logits = read(self.model, rows, chosen, self.shared, branch=may_branch(self.model)).logits[:, -1].float()
+            of_variants = [figure(one, index) for one in logits.unflatten(0, (variants, -1))]
+            figures[:, index] = torch.stack(of_variants).double().cpu()
+        return figures

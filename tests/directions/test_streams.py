@@ -1,0 +1,95 @@
+"""Some layers at a time: the same figures, and never more in memory than is set aside."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rcm.directions import streams as streams_of
+from rcm.directions.streams import Streams
+from rcm.execution.passes import Residuals, read_residuals
+from rcm.prompts import Part, Prompt
+from rcm.record.results import Scalar, Table, Tensors
+from tests.planted import method, planted_model, planted_prompts, reported
+
+SIDE = tuple(Prompt(f"Count to {n}", "") for n in range(6))
+PARTS = {"training": Part(SIDE, SIDE[:4]), "test": Part(SIDE[:2], SIDE[:2])}
+A_LAYER = 10 * 2 * 32 * 4  # bytes: training prompts, positions, width of the planted model, float32
+
+
+def streams(monkeypatch: pytest.MonkeyPatch, held: int) -> tuple[Streams, list[Residuals]]:
+    monkeypatch.setattr(streams_of, "HELD", held)
+    made: list[Residuals] = []
+
+    def noted(*given: Any) -> Residuals:
+        made.append(read_residuals(*given))
+        return made[-1]
+
+    monkeypatch.setattr(streams_of, "read_residuals", noted)
+    return Streams(planted_model(), PARTS, [-2, -1], "test"), made
+
+
+def test_as_many_layers_as_fit_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    some, _ = streams(monkeypatch, 4 * A_LAYER)
+    assert (some.shape, some.of_layer()) == ((2, 6, 32), A_LAYER)
+    assert list(some.layers()) == [range(4), range(4, 6)]
+    assert list(streams(monkeypatch, 1)[0].layers()) == [range(layer, layer + 1) for layer in range(6)]
+    assert list(streams(monkeypatch, 2**30)[0].layers()) == [range(6)]
+
+
+def test_never_more_than_one_part_of_some_layers_lies_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    some, made = streams(monkeypatch, 2 * A_LAYER)
+    for layers in some.layers():
+        for part in ("training", "training", "test"):
+            some.read(part, layers)
+            held = sum(side.residuals.nbytes for one in some._held.values() for side in one)
+            assert held <= 2 * A_LAYER
+            assert list(some._held) == [part]
+    assert len(made) == 3 * 2 * 2  # three times two layers of two parts, both sides of each once
+    assert max(one.residuals.shape[2] for one in made) == 2
+
+
+def test_what_fits_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    some, made = streams(monkeypatch, 6 * A_LAYER)
+    for _ in range(3):
+        for part in PARTS:
+            some.at(part, 0, 3)
+            some.read(part, range(2, 5))
+    assert len(made) == 4
+
+
+def test_a_place_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, _ = streams(monkeypatch, 2**30)
+    wanted = [whole.at(part, row, layer) for part in PARTS for row in range(2) for layer in range(6)]
+    few, _ = streams(monkeypatch, A_LAYER)
+    got = [few.at(part, row, layer) for part in PARTS for row in range(2) for layer in range(6)]
+    for one, other in zip(wanted, got, strict=True):
+        assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def is_float(value: Any) -> bool:
+    return isinstance(value, float)
+
+
+@pytest.mark.parametrize("held", [1, 3 * 2**10])
+def test_the_method_finds_the_same_a_layer_at_a_time(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
+    whole = reported(method("direction"), planted_model(), planted_prompts())
+    monkeypatch.setattr(streams_of, "HELD", held)
+    streamed = reported(method("direction"), planted_model(), planted_prompts())
+    assert list(streamed) == list(whole)
+    for name, one in whole.items():
+        other = streamed[name]
+        match one:
+            case Scalar():
+                assert other.value == pytest.approx(one.value, rel=1e-6, nan_ok=True), name
+                assert other.null == one.null or other.null.value == pytest.approx(one.null.value, rel=1e-6), name
+            case Table():
+                for row, same in zip(one.rows, other.rows, strict=True):
+                    for value, cell in zip(row, same, strict=True):
+                        assert cell == (pytest.approx(value, rel=1e-6, nan_ok=True) if is_float(value) else value), name
+            case Tensors():
+                assert all(
+                    np.allclose(tensor, other.tensors[key], rtol=1e-6, atol=1e-6) for key, tensor in one.tensors.items()
+                )
+            case _:
+                pass
