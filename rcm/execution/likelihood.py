@@ -46,12 +46,13 @@ def kl_divergences(
     for some, columns in track(list(_passes(model, len(texts), conditions)), label):
         rows = [text * conditions + column for text in some for column in (0, *columns)]
         logits, scored = _predicted(model, [texts[i // conditions] for i in rows], rows, interventions, shared)
-        by_text = logits.unflatten(0, (len(some), -1))
-        base = by_text[:, 0].float().log_softmax(-1)
-        for place, column in enumerate(columns, start=1):
-            steered = by_text[:, place].float().log_softmax(-1)
-            kl = (base.exp() * (base - steered)).sum(-1)
-            figures[some, column] = _mean(kl, scored.unflatten(0, (len(some), -1))[:, 0]).cpu()
+        counts = scored.unflatten(0, (len(some), -1))[:, 0]
+        # A row at a time: copies in float32 of the logits of all would take several times what the model gives.
+        for text, of_text, count in zip(some, logits.unflatten(0, (len(some), -1)), counts, strict=True):
+            base = of_text[0].float().log_softmax(-1)
+            for column, of_condition in zip(columns, of_text[1:], strict=True):
+                kl = (base.exp() * (base - of_condition.float().log_softmax(-1))).sum(-1)
+                figures[text, column] = _mean(kl, count).cpu()
     return figures
 
 
@@ -71,8 +72,9 @@ def cross_entropies(
         chosen = [texts[i // conditions] for i in rows]
         logits, scored = _predicted(model, chosen, rows, interventions)
         tokens = model.template.padded([text.tokens[-text.scored :] for text in chosen], model.device).input_ids
-        losses = torch.nn.functional.cross_entropy(logits.float().transpose(1, 2), tokens, reduction="none")
-        figures[rows] = _mean(losses, scored).cpu()
+        for row, of_row, wanted, counts in zip(rows, logits, tokens, scored, strict=True):
+            losses = torch.nn.functional.cross_entropy(of_row.float(), wanted, reduction="none")
+            figures[row] = _mean(losses, counts).cpu()
     return figures.view(len(texts), conditions)
 
 
@@ -104,5 +106,5 @@ def _predicted(
     return logits, scored.to(model.device)
 
 
-def _mean(values: Float[Tensor, "row token"], scored: Bool[Tensor, "row token"]) -> Float[Tensor, " row"]:
+def _mean(values: Float[Tensor, " token"], scored: Bool[Tensor, " token"]) -> Float[Tensor, ""]:
     return (values * scored).sum(-1) / scored.sum(-1)
