@@ -17,10 +17,9 @@ from omegaconf import DictConfig
 
 from rcm.errors import InputError, first_sentence, on_one_line
 from rcm.record import identity
-from rcm.running.identity import (  # importing it registers ${rcm.run_id:}, the name of the run directory
-    finished_already,
-    id_of,
-)
+
+# Importing this registers ${rcm.run_id:}, the name of the run directory.
+from rcm.running.identity import digest_of, finished_already
 
 log = logging.getLogger("rcm")
 HYDRAS = ("Config group override", "Only one of")  # how ValueErrors of Hydra's begin
@@ -33,7 +32,7 @@ class RunFailed(CompactHydraException):
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     directory = Path(HydraConfig.get().runtime.output_dir)
-    if other := identity.other_run(directory, id_of(cfg)):
+    if other := identity.other_run(directory, digest_of(cfg)):
         another = f"{directory} holds run {other}, of other settings; choose another hydra.run.dir, or move it away."
         log.error("%s", another)
         ended(another, directory)

@@ -333,6 +333,20 @@ def test_a_directory_of_another_run_is_not_given_out_as_this_one(tmp_path: Path)
     assert "Finished already" in launched(tmp_path, "hydra.run.dir=out").stdout
 
 
+def test_a_finished_run_of_other_settings_under_the_same_id_is_no_answer(home: Path, tmp_path: Path) -> None:
+    """Eight digits may be the same by chance; the whole digest is not."""
+    shutil.copytree(home / "runs", tmp_path / "runs")
+    record = only_run(tmp_path).directory / "run.json"
+    told = json.loads(record.read_text())
+    assert re.fullmatch(f"{told['id']}[0-9a-f]{{56}}", told["digest"])
+    for digest, finished in ((told["id"] + "0" * 56, False), ("", True)):  # earlier runs have none
+        record.write_text(json.dumps(told | {"digest": digest}))
+        done = launched(tmp_path)
+        assert ("Finished already" in done.stdout) == finished
+        assert (f"holds run {told['id']}, of other settings" in done.stdout) != finished
+        assert done.returncode == (0 if finished else 1)
+
+
 def test_a_group_that_was_taken_away_is_one_line(tmp_path: Path) -> None:
     done = launched(tmp_path, "~judge")
     assert (done.returncode, done.stderr) == (1, "")

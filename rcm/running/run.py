@@ -31,7 +31,7 @@ from rcm.record.results import Outcome, Result, Scalar
 from rcm.record.run import Run
 from rcm.record.storage import Store, put_back
 from rcm.running.chosen import Chosen, chosen_settings
-from rcm.running.identity import code_of, finished_already, id_of, plain_settings
+from rcm.running.identity import code_of, digest_of, finished_already, id_of, plain_settings
 from rcm.running.reuse import Circumstances, results, steps_of
 from rcm.running.summary import as_text, in_brackets, summary
 
@@ -115,6 +115,7 @@ def run_of(cfg: DictConfig, directory: Path, methods: Sequence[str]) -> Run:
         weights=weights_digest(config["model"]),
         data=data_digest(config["dataset"]),
         sources=code_of(config),
+        digest=digest_of(cfg),
     )
 
 
