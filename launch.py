@@ -4,8 +4,10 @@ Composes the config of a run, hands it to `rcm.running.run`, and reports a failu
 that --help, tab completion and a run that has finished already answer at once.
 """
 
+import hashlib
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -74,8 +76,21 @@ def nameless(overrides: list[str]) -> str | None:
     return f"{on_one_line(found)}: this override names no setting; write KEY=VALUE" if found else None
 
 
+def without_signature(override: str) -> str:
+    """With a reference to the environment for what signs an address: Hydra writes to multirun.yaml what stands on the
+    command line, before any of our code sees it. Such an address stands in quotes, or Hydra would not take it."""
+
+    def reference(found: re.Match[str]) -> str:
+        name = f"RCM_SIGNATURE_{hashlib.sha256(found[2].encode()).hexdigest()[:8]}"
+        os.environ[name] = found[2]  # which the processes of other launchers inherit
+        return f"{found[1]}${{oc.env:{name}}}"
+
+    return re.sub(r"""(https?://[^\s?'"]+\?)([^\s'"]+)(?=['"])""", reference, override)
+
+
 def command() -> None:
     """`main`, with one sentence for every wrong override in place of Hydra's paragraphs."""
+    sys.argv[1:] = map(without_signature, sys.argv[1:])
     if unnamed := nameless(sys.argv[1:]):
         sys.exit(unnamed)
     if "HYDRA_FULL_ERROR" in os.environ:

@@ -22,6 +22,7 @@ from rcm.models.devices import Device
 from rcm.record.run import Run
 from rcm.record.stored import StoredRun, stored_run, stored_runs
 from rcm.running.chosen import chosen_settings
+from rcm.running.identity import id_of
 from rcm.running.run import perform
 from tests import stubs
 
@@ -319,6 +320,21 @@ def test_cfg_and_multirun_are_told_apart(tmp_path: Path) -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("Only one of --run, --multirun, --cfg")
     assert line.endswith("leave -m away to see the settings of one job")
+
+
+@pytest.mark.parametrize("datasets", ["advbench", "advbench,nowhere"])
+def test_what_signs_an_address_never_reaches_the_disk(tmp_path: Path, datasets: str) -> None:
+    """Nor if jobs cannot be composed; and the address is asked for with it."""
+    address = 'dataset.path="https://x.org/a.csv?X-Sig=secret,1&e=1","https://x.org/b.csv?X-Sig=secret,2"'
+    assert launched(tmp_path, "-m", f"dataset={datasets}", address, HF_HUB_OFFLINE="1").returncode == 1
+    files = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [text for text in files if "secret" in text]
+    assert "https://x.org/b.csv?" in (tmp_path / "runs" / "multirun.yaml").read_text()
+    if datasets != "advbench":
+        return
+    addresses = ("https://x.org/a.csv?X-Sig=secret,1&e=1", "https://x.org/b.csv?X-Sig=secret,2")
+    ids = {id_of(composed(tmp_path, "dataset=advbench", f'dataset.path="{one}"')) for one in addresses}
+    assert {run.id for run in stored_runs(tmp_path / "runs")} == ids
 
 
 def test_a_directory_of_another_run_is_not_given_out_as_this_one(tmp_path: Path) -> None:
