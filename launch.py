@@ -58,6 +58,9 @@ def ended(failure: str, directory: Path) -> None:
 def attempt(cfg: DictConfig) -> str | None:
     """Run; None if it ended well, else what went wrong, in one sentence, after logging it."""
     try:
+        from rcm.running.processors import wait_policy
+
+        wait_policy()  # which PyTorch reads when it is loaded
         from rcm.running.run import run
 
         run(cfg)

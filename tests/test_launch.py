@@ -388,5 +388,5 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_asking_for_cuda_where_there_is_none_is_refused() -> None:
     with pytest.raises(InputError, match="choose device=cpu"):
-        Device(kind="cuda", batch_size=1).resolve()
-    assert Device(kind="auto", batch_size=1).resolve().device.type == "cpu"
+        Device(kind="cuda", batch_size=1, threads=None).resolve()
+    assert Device(kind="auto", batch_size=1, threads=None).resolve().device.type == "cpu"
