@@ -4,8 +4,10 @@ Composes the config of a run, hands it to `rcm.running.run`, and reports a failu
 that --help, tab completion and a run that has finished already answer at once.
 """
 
+import hashlib
 import logging
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -17,10 +19,9 @@ from omegaconf import DictConfig
 
 from rcm.errors import InputError, first_sentence, on_one_line
 from rcm.record import identity
-from rcm.running.identity import (  # importing it registers ${rcm.run_id:}, the name of the run directory
-    finished_already,
-    id_of,
-)
+
+# Importing this registers ${rcm.run_id:}, the name of the run directory.
+from rcm.running.identity import digest_of, finished_already
 
 log = logging.getLogger("rcm")
 HYDRAS = ("Config group override", "Only one of")  # how ValueErrors of Hydra's begin
@@ -33,7 +34,7 @@ class RunFailed(CompactHydraException):
 @hydra.main(version_base="1.3", config_path="conf", config_name="config")
 def main(cfg: DictConfig) -> None:
     directory = Path(HydraConfig.get().runtime.output_dir)
-    if other := identity.other_run(directory, id_of(cfg)):
+    if other := identity.other_run(directory, digest_of(cfg)):
         another = f"{directory} holds run {other}, of other settings; choose another hydra.run.dir, or move it away."
         log.error("%s", another)
         ended(another, directory)
@@ -57,6 +58,9 @@ def ended(failure: str, directory: Path) -> None:
 def attempt(cfg: DictConfig) -> str | None:
     """Run; None if it ended well, else what went wrong, in one sentence, after logging it."""
     try:
+        from rcm.running.processors import wait_policy
+
+        wait_policy()  # which PyTorch reads when it is loaded
         from rcm.running.run import run
 
         run(cfg)
@@ -75,8 +79,21 @@ def nameless(overrides: list[str]) -> str | None:
     return f"{on_one_line(found)}: this override names no setting; write KEY=VALUE" if found else None
 
 
+def without_signature(override: str) -> str:
+    """With a reference to the environment for what signs an address: Hydra writes to multirun.yaml what stands on the
+    command line, before any of our code sees it. Such an address stands in quotes, or Hydra would not take it."""
+
+    def reference(found: re.Match[str]) -> str:
+        name = f"RCM_SIGNATURE_{hashlib.sha256(found[2].encode()).hexdigest()[:8]}"
+        os.environ[name] = found[2]  # which the processes of other launchers inherit
+        return f"{found[1]}${{oc.env:{name}}}"
+
+    return re.sub(r"""(https?://[^\s?'"]+\?)([^\s'"]+)(?=['"])""", reference, override)
+
+
 def command() -> None:
     """`main`, with one sentence for every wrong override in place of Hydra's paragraphs."""
+    sys.argv[1:] = map(without_signature, sys.argv[1:])
     if unnamed := nameless(sys.argv[1:]):
         sys.exit(unnamed)
     if "HYDRA_FULL_ERROR" in os.environ:

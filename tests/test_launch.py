@@ -22,6 +22,7 @@ from rcm.models.devices import Device
 from rcm.record.run import Run
 from rcm.record.stored import StoredRun, stored_run, stored_runs
 from rcm.running.chosen import chosen_settings
+from rcm.running.identity import id_of
 from rcm.running.run import perform
 from tests import stubs
 
@@ -321,6 +322,21 @@ def test_cfg_and_multirun_are_told_apart(tmp_path: Path) -> None:
     assert line.endswith("leave -m away to see the settings of one job")
 
 
+@pytest.mark.parametrize("datasets", ["advbench", "advbench,nowhere"])
+def test_what_signs_an_address_never_reaches_the_disk(tmp_path: Path, datasets: str) -> None:
+    """Nor if jobs cannot be composed; and the address is asked for with it."""
+    address = 'dataset.path="https://x.org/a.csv?X-Sig=secret,1&e=1","https://x.org/b.csv?X-Sig=secret,2"'
+    assert launched(tmp_path, "-m", f"dataset={datasets}", address, HF_HUB_OFFLINE="1").returncode == 1
+    files = [path.read_text() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [text for text in files if "secret" in text]
+    assert "https://x.org/b.csv?" in (tmp_path / "runs" / "multirun.yaml").read_text()
+    if datasets != "advbench":
+        return
+    addresses = ("https://x.org/a.csv?X-Sig=secret,1&e=1", "https://x.org/b.csv?X-Sig=secret,2")
+    ids = {id_of(composed(tmp_path, "dataset=advbench", f'dataset.path="{one}"')) for one in addresses}
+    assert {run.id for run in stored_runs(tmp_path / "runs")} == ids
+
+
 def test_a_directory_of_another_run_is_not_given_out_as_this_one(tmp_path: Path) -> None:
     assert launched(tmp_path, "hydra.run.dir=out").returncode == 0
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir() if path.is_file()}
@@ -331,6 +347,20 @@ def test_a_directory_of_another_run_is_not_given_out_as_this_one(tmp_path: Path)
     kept = {name: (tmp_path / "out" / name).read_bytes() for name in before if not name.endswith(".log")}
     assert kept == {name: content for name, content in before.items() if not name.endswith(".log")}
     assert "Finished already" in launched(tmp_path, "hydra.run.dir=out").stdout
+
+
+def test_a_finished_run_of_other_settings_under_the_same_id_is_no_answer(home: Path, tmp_path: Path) -> None:
+    """Eight digits may be the same by chance; the whole digest is not."""
+    shutil.copytree(home / "runs", tmp_path / "runs")
+    record = only_run(tmp_path).directory / "run.json"
+    told = json.loads(record.read_text())
+    assert re.fullmatch(f"{told['id']}[0-9a-f]{{56}}", told["digest"])
+    for digest, finished in ((told["id"] + "0" * 56, False), ("", True)):  # earlier runs have none
+        record.write_text(json.dumps(told | {"digest": digest}))
+        done = launched(tmp_path)
+        assert ("Finished already" in done.stdout) == finished
+        assert (f"holds run {told['id']}, of other settings" in done.stdout) != finished
+        assert done.returncode == (0 if finished else 1)
 
 
 def test_a_group_that_was_taken_away_is_one_line(tmp_path: Path) -> None:
@@ -358,5 +388,5 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_asking_for_cuda_where_there_is_none_is_refused() -> None:
     with pytest.raises(InputError, match="choose device=cpu"):
-        Device(kind="cuda", batch_size=1).resolve()
-    assert Device(kind="auto", batch_size=1).resolve().device.type == "cpu"
+        Device(kind="cuda", batch_size=1, threads=None).resolve()
+    assert Device(kind="auto", batch_size=1, threads=None).resolve().device.type == "cpu"

@@ -17,10 +17,12 @@ class Resolved(NamedTuple):
 
 
 class Device(Settings):
-    """`batch_size`: how many prompts go through the model at once."""
+    """`batch_size`: how many prompts go through the model at once. `threads`: that compute on the CPU; null is as many
+    as the process may use (`rcm.running.processors`)."""
 
     kind: Literal["auto", "cpu", "cuda"]
     batch_size: PositiveInt
+    threads: PositiveInt | None
 
     def resolve(self) -> Resolved:
         """The device to use; raises InputError where CUDA is asked for and there is none."""

@@ -34,22 +34,27 @@ SIZES = ("train", "validation", "test")  # of a data set's: how many of its prom
 
 def run_id(settings: Mapping[str, Any]) -> str:
     """Eight hex digits that name a run, from the plain values of all its groups."""
+    return settings_digest(settings)[:8]
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """The sha256 that a run's id is the beginning of: it tells apart what the id does not."""
     return _digest({group: settings[group] for group in IDENTITY if group in settings})
 
 
 def weights_digest(model: Mapping[str, Any]) -> str:
     """Eight hex digits that name what a model's settings load: the same for the same weights under another name."""
-    return _digest({key: value for key, value in model.items() if key not in NOT_WEIGHTS})
+    return _digest({key: value for key, value in model.items() if key not in NOT_WEIGHTS})[:8]
 
 
 def data_digest(dataset: Mapping[str, Any]) -> str:
     """Eight hex digits that name a data set; how many of its prompts are used does not count."""
-    return _digest({key: value for key, value in dataset.items() if key not in SIZES})
+    return _digest({key: value for key, value in dataset.items() if key not in SIZES})[:8]
 
 
 def _digest(settings: Any) -> str:
     text = json.dumps(by_content(settings), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def finished(directory: Path) -> bool:
@@ -57,13 +62,14 @@ def finished(directory: Path) -> bool:
     return (directory / METRICS).exists()
 
 
-def other_run(directory: Path, id: str) -> str | None:
-    """The id of the run that lies in this directory, if it is another one."""
+def other_run(directory: Path, digest: str) -> str | None:
+    """The id of the run that lies in this directory, if it is another one than that of this digest of settings."""
     try:
-        found = json.loads((directory / RECORD).read_text(encoding="utf-8"))["id"]
+        record = json.loads((directory / RECORD).read_text(encoding="utf-8"))
+        id, found = record["id"], record.get("digest") or digest  # earlier runs have only the id
     except (OSError, ValueError, KeyError, TypeError):
         return None  # there is none, or none that says so
-    return str(found) if found != id else None
+    return str(id) if (id, found) != (digest[:8], digest) else None
 
 
 def sweep_agent() -> bool:

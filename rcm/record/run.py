@@ -20,7 +20,8 @@ class Run:
     """What was asked for. `choices`: the option of each group, and of `method` all, with commas. `config`: the whole
     composed config, as plain values. `weights`, `data`: digests of what was measured, and on which prompts
     (`rcm.record.identity`). `sources`: the digest of the code that measured (`rcm.record.sources`). `findings`: by
-    method, the key under which what it finds is kept; none where nothing is."""
+    method, the key under which what it finds is kept; none where nothing is. `digest`: the sha256 that the id is the
+    beginning of; runs of before have none."""
 
     id: str
     directory: Path
@@ -31,6 +32,7 @@ class Run:
     data: str = ""
     sources: str = ""
     findings: Mapping[str, str] = field(default_factory=dict[str, str])
+    digest: str = ""
 
     @property
     def methods(self) -> tuple[str, ...]:

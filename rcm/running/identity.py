@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
 
-from rcm.record.identity import IDENTITY, RECORD, finished, run_id, sweep_agent
+from rcm.record.identity import IDENTITY, RECORD, finished, settings_digest, sweep_agent
 from rcm.record.provenance import commit_of, git
 from rcm.record.sources import sources_digest
 
@@ -32,7 +32,12 @@ def plain_settings(cfg: DictConfig, groups: list[str] | None = None) -> dict[str
 
 def id_of(cfg: DictConfig) -> str:
     """The id of the run that a composed config describes."""
-    return run_id(plain_settings(cfg, [group for group in IDENTITY if group in cfg]))
+    return digest_of(cfg)[:8]
+
+
+def digest_of(cfg: DictConfig) -> str:
+    """The whole digest of what the id names."""
+    return settings_digest(plain_settings(cfg, [group for group in IDENTITY if group in cfg]))
 
 
 def code_of(settings: dict[str, Any]) -> str:

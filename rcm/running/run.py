@@ -31,7 +31,8 @@ from rcm.record.results import Outcome, Result, Scalar
 from rcm.record.run import Run
 from rcm.record.storage import Store, put_back
 from rcm.running.chosen import Chosen, chosen_settings
-from rcm.running.identity import code_of, finished_already, id_of, plain_settings
+from rcm.running.identity import code_of, digest_of, finished_already, id_of, plain_settings
+from rcm.running.processors import set_threads
 from rcm.running.reuse import Circumstances, results, steps_of
 from rcm.running.summary import as_text, in_brackets, summary
 
@@ -54,6 +55,7 @@ def prepared(*overrides: str) -> Prepared:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         chosen = chosen_settings(compose("config", overrides=list(overrides)))
     seed_everything(chosen.seed)
+    set_threads(chosen.device.threads)
     prompts, template = _checked(chosen)
     model = chosen.model.load(chosen.device.resolve().device, template, chosen.device.batch_size)
     return Prepared(Study(model, prompts, chosen.judge, chosen.seed), chosen.methods)
@@ -115,6 +117,7 @@ def run_of(cfg: DictConfig, directory: Path, methods: Sequence[str]) -> Run:
         weights=weights_digest(config["model"]),
         data=data_digest(config["dataset"]),
         sources=code_of(config),
+        digest=digest_of(cfg),
     )
 
 
@@ -139,6 +142,7 @@ def perform(chosen: Chosen, run: Run) -> None:
             seed_everything(chosen.seed)
             device, reason = chosen.device.resolve()
             log.info("Run %s in %s, on %s: %s", run.id, run.directory, device, reason)
+            log.info("%s", set_threads(chosen.device.threads))
             prompts, template = _checked(chosen)
             now = Circumstances(
                 run.config, prompts, template, chosen.judge, chosen.seed, device, _longest_reply(chosen.methods)

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
+from uuid import uuid4
 
 import psutil
 
@@ -53,37 +54,49 @@ def publishing() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in OF_A_RUN}
 
 
+class Publisher(subprocess.Popen[str]):
+    """A Python process that outlives a Ctrl-C, which ends the run, and then publishes how it ended."""
+
+    def __init__(self, arguments: list[str], output: int | IO[str], environment: Mapping[str, str]) -> None:
+        self._mark = f"RCM_PUBLISHER_{uuid4().hex}"
+        super().__init__(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**environment, self._mark: "1"},
+            text=True,
+            start_new_session=True,
+        )
+
+    def end(self) -> None:
+        """Kill it and all that it started: the client's service would go on sending without it.
+
+        Told by what they inherit, since some outlive their parent, and the service has a session of its own.
+        """
+        killed: set[psutil.Process] = set()
+        while found := set(self._family()) - killed:  # again, for what was started meanwhile
+            for one in found:
+                with suppress(psutil.NoSuchProcess):
+                    one.kill()
+            killed |= found
+        self.wait()
+
+    def _family(self) -> Iterator[psutil.Process]:
+        for one in psutil.process_iter():
+            with suppress(psutil.Error):  # it has ended, or is another user's
+                if self._mark in one.environ():
+                    yield one
+
+
 @contextmanager
-def syncing(file: Path, *, live: bool) -> Generator[subprocess.Popen[str], None, None]:
+def syncing(file: Path, *, live: bool) -> Generator[Publisher, None, None]:
     """The client's own sync of one `.wandb` file, which ends with the block; `live` follows it until its run ends."""
     flags = ["--live"] if live else ["--no-skip-synced"]
     own_logs = {"WANDB_DIR": str(file.absolute().parents[2])}  # in the run directory: else they litter the current one
-    environment = publishing() | own_logs
-    process = started(["-m", "wandb", "beta", "sync", *flags, str(file)], subprocess.DEVNULL, environment)
+    sync = ["-m", "wandb", "beta", "sync", *flags, str(file)]
+    process = Publisher(sync, subprocess.DEVNULL, publishing() | own_logs)
     try:
         yield process
     finally:
-        killed(process)
-
-
-def started(arguments: list[str], output: int | IO[str], environment: Mapping[str, str]) -> subprocess.Popen[str]:
-    """A Python process that outlives a Ctrl-C, which ends the run, and then publishes how it ended."""
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=output,
-        stderr=subprocess.STDOUT,
-        env=dict(environment),
-        text=True,
-        start_new_session=True,
-    )
-
-
-def killed(process: subprocess.Popen[str]) -> None:
-    """End the process and all that it started, at once: the client's service would go on sending without it."""
-    with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-        for one in psutil.Process(process.pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                one.kill()
-    process.kill()
-    process.wait()
+        process.end()

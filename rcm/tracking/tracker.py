@@ -120,7 +120,7 @@ class Wandb(Settings):
             return
         file = Path(live.dir).parent / f"run-{live.id}.wandb"
         with (run.directory / "wandb" / "publishing.log").open("w", encoding="utf-8") as output:
-            follower = client.started(["-m", "rcm.tracking", "follow", str(file)], output, client.publishing())
+            follower = client.Publisher(["-m", "rcm.tracking", "follow", str(file)], output, client.publishing())
             try:
                 yield
             finally:
@@ -176,7 +176,7 @@ def _config(run: Run, swept: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _wait(follower: subprocess.Popen[str], seconds: float) -> None:
+def _wait(follower: client.Publisher, seconds: float) -> None:
     """Tell the follower that the run is over, and give it time for what is left."""
     assert follower.stdin is not None
     follower.stdin.close()
@@ -186,10 +186,10 @@ def _wait(follower: subprocess.Popen[str], seconds: float) -> None:
             break
         except subprocess.TimeoutExpired:
             follower.terminate()  # which lets it end the client's sync
-    client.killed(follower)
+    follower.end()
 
 
-def _log_arrival(follower: subprocess.Popen[str], run: Run) -> None:
+def _log_arrival(follower: client.Publisher, run: Run) -> None:
     output = (run.directory / "wandb" / "publishing.log").read_text(encoding="utf-8").strip()
     last = output.rpartition("\n")[2] or "it did not answer in time"
     if follower.returncode == 0:

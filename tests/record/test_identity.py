@@ -152,10 +152,22 @@ def test_a_word_that_a_paths_key_takes_is_no_path(tmp_path: Path, monkeypatch: p
 
 
 def test_a_directory_says_whose_run_it_holds(tmp_path: Path) -> None:
-    assert other_run(tmp_path, "a") is None
-    for content, other in (('{"id": "b"}', "b"), ('{"id": "a"}', None), ("[]", None), ("", None), ('{"x": 1}', None)):
-        (tmp_path / "run.json").write_text(content)
-        assert other_run(tmp_path, "a") == other
+    ours = "0a1b2c3d" + "0" * 56
+    assert other_run(tmp_path, ours) is None
+    same, other = {"id": "0a1b2c3d"}, {"id": "9f8e7d6c"}
+    for record, found in (
+        (other, "9f8e7d6c"),
+        (same, None),  # as runs of before say it
+        (same | {"digest": ""}, None),
+        (same | {"digest": ours}, None),
+        (same | {"digest": "0a1b2c3d" + "1" * 56}, "0a1b2c3d"),  # two settings whose ids happen to be one
+        ([], None),
+        ({"x": 1}, None),
+    ):
+        (tmp_path / "run.json").write_text(json.dumps(record))
+        assert other_run(tmp_path, ours) == found
+    (tmp_path / "run.json").write_text("")
+    assert other_run(tmp_path, ours) is None
 
 
 def test_the_circumstances_are_told() -> None:
