@@ -8,6 +8,8 @@ import logging
 import os
 import sys
 from pathlib import Path
+from traceback import walk_tb
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,6 +21,7 @@ from rcm.errors import InputError, first_sentence, on_one_line
 from rcm.packaged import CONF
 from rcm.record import identity
 from rcm.running.identity import id_of  # importing it registers ${rcm.run_id:}, the name of the run directory
+from rcm.running.objective import objective
 
 log = logging.getLogger("rcm")
 HYDRAS = ("Config group override", "Only one of")  # how ValueErrors of Hydra's begin
@@ -29,7 +32,8 @@ class RunFailed(CompactHydraException):
 
 
 @hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
-def main(cfg: DictConfig) -> None:
+def main(cfg: DictConfig) -> float | None:
+    """Run, and return the figure that `optimize` names: Hydra hands it to the sweeper."""
     directory = Path(HydraConfig.get().runtime.output_dir)
     if other := identity.other_run(directory, id_of(cfg)):
         another = f"{directory} holds run {other}, of other settings; choose another hydra.run.dir, or move it away."
@@ -37,13 +41,22 @@ def main(cfg: DictConfig) -> None:
         ended(another, directory)
     if identity.finished(directory) and not cfg.get("rerun") and not identity.sweep_agent():
         log.info("Finished already: %s (rerun=true runs it again)", directory)
-        return
+        return optimized(cfg, directory)
     failure = attempt(cfg)
     if failure is not None:
         ended(failure, directory)
+    return optimized(cfg, directory)
 
 
-def ended(failure: str, directory: Path) -> None:
+def optimized(cfg: DictConfig, directory: Path) -> float | None:
+    try:
+        return objective(directory, cfg.get("optimize"))
+    except InputError as error:
+        log.error("%s", error)
+        ended(str(error), directory)
+
+
+def ended(failure: str, directory: Path) -> NoReturn:
     """Leave with the exit code of a failure."""
     # Out here, the original exception is gone. Hydra keeps the exceptions of failed jobs until a multirun ends, and
     # the original's traceback would keep that job's weights in memory.
@@ -102,8 +115,11 @@ def command() -> None:
 
 
 def uncomposed(error: Exception) -> str:
-    """Of whatever Hydra stumbles over while it composes, such as dataset=[null]."""
+    """Of whatever Hydra stumbles over while it composes, such as dataset=[null], or a sweeper that is a plugin."""
     why = on_one_line(f"{type(error).__name__}: {first_sentence(error)}")
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    if plugin := next((name for name in modules if name.startswith("hydra_plugins.")), None):
+        return f"Hydra's plugin {plugin.split('.')[1]} failed ({why}); what was logged before says why"
     return f"Hydra cannot compose these overrides ({why}); write KEY=VALUE, a group as NAME or [NAME,NAME]"
 
 

@@ -52,6 +52,7 @@ class Whole(Settings):
 
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     rerun: bool
+    optimize: str | None
 
 
 def chosen_settings(cfg: DictConfig) -> Chosen:
@@ -70,7 +71,7 @@ def chosen_settings(cfg: DictConfig) -> Chosen:
 
 def _seed(cfg: DictConfig, problems: list[str]) -> int:
     try:
-        return Whole(seed=cfg.get("seed"), rerun=cfg.get("rerun")).seed
+        return Whole(**{name: cfg.get(name) for name in Whole.model_fields}).seed
     except ValidationError as error:
         problems += _sentences("", error)
     except OmegaConfBaseException as error:
