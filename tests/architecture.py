@@ -1,8 +1,7 @@
 """The import graph of the house: python -m tests.architecture
 
-Rooms are the packages and modules right below `rcm`, with `launch.py` above them. Prints rooms by floor with what each
-takes from, then how many rooms, floors and arrows there are, which arrows run up, and which circles there are, between
-rooms and between files.
+Rooms are the packages and modules right below `rcm`. Prints rooms by floor with what each takes from, then how many
+rooms, floors and arrows there are, which arrows run up, and which circles there are, between rooms and between files.
 """
 
 import ast
@@ -30,7 +29,7 @@ Graph = Mapping[str, set[str]]
 
 def files() -> dict[str, Path]:
     """Every module of the house by its name."""
-    paths = [ROOT / "launch.py", *sorted((ROOT / "rcm").rglob("*.py"))]
+    paths = sorted((ROOT / "rcm").rglob("*.py"))
     return {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path for path in paths}
 
 
@@ -61,8 +60,7 @@ def foreign(room: str) -> set[str]:
 
 def room_of(module: str) -> str:
     """Which room a module lies in; '' for `rcm` itself, which is empty."""
-    parts = module.split(".")
-    return parts[0] if parts[0] != "rcm" else "".join(parts[1:2])
+    return "".join(module.split(".")[1:2])
 
 
 def between_rooms() -> dict[str, set[str]]:

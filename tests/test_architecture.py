@@ -18,7 +18,7 @@ def test_no_arrow_runs_up_and_nothing_goes_in_circles() -> None:
 
 
 def test_what_a_room_may_not_know() -> None:
-    """Methods know neither Hydra nor W&B; only tracking knows W&B; only running and launch.py know Hydra."""
+    """Methods know neither Hydra nor W&B; only tracking knows W&B; only running and launch know Hydra."""
     for room in (room for rooms in FLOORS for room in rooms):
         assert room == "tracking" or "wandb" not in foreign(room), room
         assert room in ("running", "launch") or not foreign(room) & {"hydra", "omegaconf"}, room
@@ -32,7 +32,7 @@ def test_every_package_that_is_imported_is_declared() -> None:
     names = {re.split(r"[<>=]", one)[0].replace("-", "_").lower() for one in needed}
     homes = {"sklearn": "scikit_learn", "yaml": "pyyaml", "hydra": "hydra_core"}
     imported = {package for rooms in FLOORS for room in rooms for package in foreign(room)}
-    own = imported - set(sys.stdlib_module_names) - {"launch"}
+    own = imported - set(sys.stdlib_module_names)
     assert "torch" in own  # or else nothing is looked at
     assert {homes.get(package, package) for package in own} - names == set()
 

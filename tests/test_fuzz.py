@@ -22,7 +22,7 @@ from hypothesis.strategies import DataObject
 from omegaconf import OmegaConf
 from peft import LoraConfig, get_peft_model
 
-import launch
+from rcm import launch
 from rcm.errors import InputError
 from rcm.models.adapter import check_adapter, merged
 from rcm.models.hub import Folder

@@ -54,6 +54,7 @@ class Whole(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     rerun: bool
     reuse: bool
+    optimize: str | None
 
 
 def chosen_settings(cfg: DictConfig) -> Chosen:

@@ -58,6 +58,10 @@ def _sync(folder: Path) -> int:
         except Timeout:
             log.info("%s: goes on still; left alone", directory)
             continue
+        except InputError as error:
+            log.error("%s", error)
+            complete = False
+            continue
         log.info("%s", described(arrivals))
         complete = complete and all(arrival.complete for _, arrival in arrivals)
     return 0 if complete else 1

@@ -1,12 +1,14 @@
 """The settings of W&B's client, all in one place, and its own commands that publish what it recorded."""
 
+import logging
 import os
 import subprocess
 import sys
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psutil
@@ -14,6 +16,7 @@ import psutil
 if TYPE_CHECKING:
     import wandb
 
+log = logging.getLogger(__name__)
 # What publishes takes id, project and mode from the run's file, and must not do its work in the service of the run's
 # own client, which it could not end when a server hangs.
 OF_A_RUN = (
@@ -32,21 +35,30 @@ def without_reports() -> None:
     os.environ["WANDB_ERROR_REPORTING"] = "false"
 
 
+# Private to wandb, of which any version may lack some.
+PRIVATE: Mapping[str, Any] = {
+    "x_disable_stats": True,
+    "x_disable_machine_info": True,
+    "x_save_requirements": False,
+    "x_transaction_log_flush_interval": 1.0,  # a killed run loses one second, not 15
+}
+
+
 def recording() -> "wandb.Settings":
-    """Record only what we log. The `x_` settings are private to wandb: they stand here and nowhere else."""
+    """Record only what we log."""
     import wandb
 
-    return wandb.Settings(
-        console="off",
-        silent=True,
-        disable_git=True,
-        disable_code=True,
-        save_code=False,
-        x_disable_stats=True,
-        x_disable_machine_info=True,
-        x_save_requirements=False,
-        x_transaction_log_flush_interval=1.0,  # a killed run loses one second, not 15
-    )
+    known = frozenset(PRIVATE) & frozenset(wandb.Settings.model_fields)
+    _tell_unknown(frozenset(PRIVATE) - known)
+    public = {"console": "off", "silent": True, "disable_git": True, "disable_code": True, "save_code": False}
+    return wandb.Settings(**public, **{name: PRIVATE[name] for name in known})
+
+
+@cache
+def _tell_unknown(names: frozenset[str]) -> None:
+    """Once for each process."""
+    if names:
+        log.warning("This version of wandb has no setting %s; it records without", ", ".join(sorted(names)))
 
 
 def publishing() -> dict[str, str]:

@@ -18,11 +18,13 @@ import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from filelock import FileLock
 
+from rcm.errors import InputError
 from rcm.tracking.arrival import Arrival, arrival, connection, found
 from rcm.tracking.client import syncing
 from rcm.tracking.wandb_file import Message, OfflineRun, content, put_at, rewritten, row
@@ -39,6 +41,11 @@ SYNC_SECONDS = 600.0  # that the sync of one file may take
 def published(path: Path, api: "wandb.Api") -> Arrival:
     """Send what the server has not got of a `.wandb` file; ask it again."""
     recorded = OfflineRun.of(path)
+    if not recorded.id:
+        raise InputError(
+            f"No run can be read in {path}: it was killed at once, or wandb {version('wandb')} writes what rcm does "
+            f"not know; `wandb sync {path.parent}` may send it."
+        )
     before = arrival(recorded, api)
     if not before.complete:
         with _rest(recorded, before) as rest, syncing(rest, live=False) as process:

@@ -3,16 +3,26 @@
 A `.wandb` file is LevelDB's log format: a header of 7 bytes, then blocks of 32 KiB with pieces of messages, each behind
 its checksum (4 bytes), length (2) and kind (1). Each whole is a protobuf message, whose class wandb ships. A kill tears
 the last piece, and reading ends before it. `wandb sync` of clients 0.22 to 0.31 reads the same file.
+
+The format is private to wandb. Of a later client than TESTED the file is read all the same, with a warning: another
+header is refused here, and a file in which no run is found, by `rcm.tracking.publish`.
 """
 
 import json
+import logging
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from rcm.errors import InputError
+
+log = logging.getLogger(__name__)
+TESTED = (0, 31)  # the latest client whose files the tests read
 HEADER, BLOCK = b":W&B\xe1\xbe\x00", 2**15
 PIECE = struct.Struct("<IHB")  # checksum, length, kind
 WHOLE, FIRST, MIDDLE, LAST = 1, 2, 3, 4
@@ -72,11 +82,29 @@ def offline_files(directory: Path) -> list[Path]:
 
 
 def messages(path: Path) -> Iterator[Message]:
-    """Every message in the file."""
+    """Every message in the file; raises InputError where its header is of another format."""
     from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
-    for text in _texts(path.read_bytes()):
+    _tell_untested(version("wandb"))
+    data = path.read_bytes()
+    if not HEADER.startswith(data[: len(HEADER)]):  # one that was just begun may be shorter
+        raise InputError(
+            f"{path} begins with {data[: len(HEADER)]!r}, which is no format of W&B's that rcm reads; send it with "
+            f"`wandb sync {path.parent}`, or record with wandb {'.'.join(map(str, TESTED))}."
+        )
+    for text in _texts(data):
         yield Record.FromString(text)
+
+
+@cache
+def _tell_untested(installed: str) -> None:
+    """Once for each process."""
+    if tuple(int(part) for part in installed.split(".")[:2]) > TESTED:
+        log.warning(
+            "wandb %s is later than %s, the last whose files rcm was tested with; they are read on, and checked",
+            installed,
+            ".".join(map(str, TESTED)),
+        )
 
 
 def row(history: Message) -> Row:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -27,6 +27,7 @@ from rcm.record.results import (
 )
 from rcm.record.run import Run
 from rcm.record.storage import Store
+from rcm.tracking import client, wandb_file
 from rcm.tracking import figures as plots
 from rcm.tracking.tracker import Disk, Wandb
 from rcm.tracking.views import show
@@ -324,6 +325,36 @@ def test_a_file_written_anew_says_what_was_written(run: Run, length: int) -> Non
     assert written == [length] * len(list(messages(path)))
     again.write_bytes(again.read_bytes()[:-1])  # as a kill leaves it
     assert len(list(messages(again))) == len(written) - 1
+
+
+def test_files_of_a_later_client_are_read_with_one_warning(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    track(OFFLINE, run, stubs.one_of_each())
+    wandb_file._tell_untested.cache_clear()
+    for installed, warnings in (("0.31.9", 0), ("0.32.0rc1", 1), ("0.32.0rc1", 1), ("1.0.0", 2)):
+        monkeypatch.setattr(wandb_file, "version", lambda name, installed=installed: installed)
+        assert recorded(run).exit_code == 0
+        assert caplog.text.count("the last whose files rcm was tested with") == warnings
+
+
+def test_a_file_of_another_format_is_refused(run: Run, sentence: Callable[[Callable[[], object]], str]) -> None:
+    track(OFFLINE, run, [])
+    (file,) = offline_files(run.directory)
+    file.write_bytes(b":W&B\xe1\xbe\x01" + file.read_bytes()[7:])
+    assert f"`wandb sync {file.parent}`" in sentence(lambda: OfflineRun.of(file))
+    file.write_bytes(b":W&")  # just begun
+    assert OfflineRun.of(file).id == ""
+
+
+def test_a_private_setting_that_the_client_lacks_is_left_away_and_told_once(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(client, "PRIVATE", {**client.PRIVATE, "x_of_yesterday": True})
+    for _ in range(2):
+        track(OFFLINE, run, stubs.one_of_each()[:2])
+    assert "stub/verdict" in recorded(run).summary
+    assert caplog.text.count("This version of wandb has no setting x_of_yesterday") == 1
 
 
 @pytest.mark.parametrize(("center", "ends"), [(0.0, (-4.0, 4.0)), (1.0, (-2.0, 4.0)), (None, (-2.0, 4.0))])

@@ -1,0 +1,150 @@
+"""Hydra's entry point, the command `rcm`: rcm -m model=smollm2-135m,smollm2-135m-refusal
+
+Composes the config of a run, hands it to `rcm.running.run`, and reports a failure once. Only Hydra is imported here, so
+that --help, tab completion and a run that has finished already answer at once.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+from traceback import walk_tb
+from typing import NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import CompactHydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from rcm.errors import InputError, first_sentence, on_one_line
+from rcm.packaged import CONF
+from rcm.record import identity
+
+# Importing this registers ${rcm.run_id:}, the name of the run directory.
+from rcm.running.identity import digest_of, finished_already
+from rcm.running.objective import objective
+
+log = logging.getLogger("rcm")
+HYDRAS = ("Config group override", "Only one of")  # how ValueErrors of Hydra's begin
+
+
+class RunFailed(CompactHydraException):
+    """One job of several failed; its log has the details. Hydra shows this kind as a sentence, without a traceback."""
+
+
+@hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")
+def main(cfg: DictConfig) -> float | None:
+    """Run, and return the figure that `optimize` names: Hydra hands it to the sweeper."""
+    directory = Path(HydraConfig.get().runtime.output_dir)
+    if other := identity.other_run(directory, digest_of(cfg)):
+        another = f"{directory} holds run {other}, of other settings; choose another hydra.run.dir, or move it away."
+        log.error("%s", another)
+        ended(another, directory)
+    if already := finished_already(cfg, directory):
+        log.info("%s", already)
+        return optimized(cfg, directory)
+    failure = attempt(cfg)
+    if failure is not None:
+        ended(failure, directory)
+    return optimized(cfg, directory)
+
+
+def optimized(cfg: DictConfig, directory: Path) -> float | None:
+    try:
+        return objective(directory, cfg.get("optimize"))
+    except InputError as error:
+        log.error("%s", error)
+        ended(str(error), directory)
+
+
+def ended(failure: str, directory: Path) -> NoReturn:
+    """Leave with the exit code of a failure."""
+    # Out here, the original exception is gone. Hydra keeps the exceptions of failed jobs until a multirun ends, and
+    # the original's traceback would keep that job's weights in memory.
+    if HydraConfig.get().mode is RunMode.MULTIRUN:
+        raise RunFailed(f"{failure} (see {directory})")  # the other jobs go on; the exit code is 1 in the end
+    sys.exit(1)  # with an exception, Hydra would print the failure again
+
+
+def attempt(cfg: DictConfig) -> str | None:
+    """Run; None if it ended well, else what went wrong, in one sentence, after logging it."""
+    try:
+        from rcm.running.processors import wait_policy
+
+        wait_policy()  # which PyTorch reads when it is loaded
+        from rcm.running.run import run
+
+        run(cfg)
+    except InputError as error:
+        log.error("%s", error)
+        return str(error)
+    except Exception as error:
+        log.exception("The run in %s failed", HydraConfig.get().runtime.output_dir)
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def nameless(overrides: list[str]) -> str | None:
+    """What is wrong with an override that names no setting, at which Hydra's own assertion fails; None if all do."""
+    found = next((one for one in overrides if one.lstrip("+~").startswith("=")), None)
+    return f"{on_one_line(found)}: this override names no setting; write KEY=VALUE" if found else None
+
+
+def without_signature(override: str) -> str:
+    """With a reference to the environment for what signs an address: Hydra writes to multirun.yaml what stands on the
+    command line, before any of our code sees it. Such an address stands in quotes, or Hydra would not take it."""
+
+    def reference(found: re.Match[str]) -> str:
+        name = f"RCM_SIGNATURE_{hashlib.sha256(found[2].encode()).hexdigest()[:8]}"
+        os.environ[name] = found[2]  # which the processes of other launchers inherit
+        return f"{found[1]}${{oc.env:{name}}}"
+
+    return re.sub(r"""(https?://[^\s?'"]+\?)([^\s'"]+)(?=['"])""", reference, override)
+
+
+def command() -> None:
+    """`main`, with one sentence for every wrong override in place of Hydra's paragraphs."""
+    sys.argv[1:] = map(without_signature, sys.argv[1:])
+    if unnamed := nameless(sys.argv[1:]):
+        sys.exit(unnamed)
+    if "HYDRA_FULL_ERROR" in os.environ:
+        main()
+        return
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # lets Hydra raise what it would print
+    try:
+        main()
+    except (CompactHydraException, ValueError) as error:
+        if isinstance(error.__cause__, OSError):  # of the run's log
+            sys.exit(_unwritable(error.__cause__))
+        if not isinstance(error, CompactHydraException) and not str(error).startswith(HYDRAS):
+            if HydraConfig.initialized():
+                raise  # those are Hydra's, of model=3 and of -m with --cfg; any other is a bug
+            sys.exit(uncomposed(error))
+        from rcm.running.overrides import sentence
+
+        sys.exit(sentence(error))
+    except OSError as error:  # of Hydra's, which makes the folder: whatever a run itself raises is caught in there
+        sys.exit(_unwritable(error))
+    except Exception as error:
+        if HydraConfig.initialized():
+            raise
+        sys.exit(uncomposed(error))  # before there was a config: Hydra's own, of what it did not expect
+
+
+def uncomposed(error: Exception) -> str:
+    """Of whatever Hydra stumbles over while it composes, such as dataset=[null], or a sweeper that is a plugin."""
+    why = on_one_line(f"{type(error).__name__}: {first_sentence(error)}")
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in walk_tb(error.__traceback__)]
+    if plugin := next((name for name in modules if name.startswith("hydra_plugins.")), None):
+        return f"Hydra's plugin {plugin.split('.')[1]} failed ({why}); what was logged before says why"
+    return f"Hydra cannot compose these overrides ({why}); write KEY=VALUE, a group as NAME or [NAME,NAME]"
+
+
+def _unwritable(error: OSError) -> str:
+    return (
+        f"The run's folder cannot be written: {error.filename} ({error.strerror}); choose another with "
+        "hydra.run.dir=FOLDER, with -m hydra.sweep.dir=FOLDER"
+    )
