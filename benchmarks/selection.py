@@ -7,8 +7,8 @@
 
 Plain is Arditi et al. 2024, appendix C: for every position and layer three sweeps over the validation prompts, whole,
 padded on the left, in batches, with hooks at every block's input, attention and MLP. Both get the same candidates and
-prompts, in one process; half of plain runs before ours and half after. Figures that both have are compared. Prints a
-table and, as the last line, JSON.
+prompts, in one process, in turn and several times over. Figures that both have are compared. Prints a table of medians
+and, as the last line, JSON.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.shared import model_of, prompts_of, settings, timed
+from benchmarks.shared import interleaved, medians, model_of, prompts_of, settings
 from rcm.directions.causal import Cell, Scorer, Scores, Search
 from rcm.directions.refusal_tokens import refusal_openings
 from rcm.directions.selection import select
@@ -36,20 +36,25 @@ def main() -> None:
     options = parsed()
     limits, model, prompts = loaded(options)
     scorer, vectors = candidates(model, prompts, options)
-    search, shape = Search(scorer, vectors, **limits), vectors.shape[:2]
+    shape = vectors.shape[:2]
     cells = list(np.ndindex(*shape))
     sample = [cells[i] for i in np.linspace(0, len(cells) - 1, options.plain or len(cells)).round().astype(int)]
-    theirs = Scores.unknown(shape)
+    ours, theirs = Scores.unknown(shape), Scores.unknown(shape)
 
-    seconds = timed(lambda: plain(scorer, vectors, sample[::2], theirs))[0]
-    ours_seconds, ours = timed(search.all if options.exhaustive else search.enough)
-    seconds += timed(lambda: plain(scorer, vectors, sample[1::2], theirs))[0]
-    seconds *= len(cells) / len(sample)
+    def search() -> None:
+        nonlocal ours
+        anew = Search(scorer, vectors, **limits)
+        ours = anew.all() if options.exhaustive else anew.enough()
+
+    *_, times = interleaved({"plain": lambda: plain(scorer, vectors, sample, theirs), "ours": search}, options.rounds)
+    seconds, ours_seconds = medians(times)["plain"] * len(cells) / len(sample), medians(times)["ours"]
 
     positions, layers = shape
     print(f"{options.model}, {model.hf.dtype}, {options.device}, {torch.get_num_threads()} threads: ", end="")
     print(f"{positions} positions x {layers} layers, {len(scorer.harmful.prompts)} harmful and ", end="")
-    print(f"{len(scorer.harmless.prompts)} harmless prompts, batches of {options.batch_size}")
+    print(
+        f"{len(scorer.harmless.prompts)} harmless prompts, batches of {options.batch_size}; medians of {options.rounds}"
+    )
     print(f"  plain, on {len(sample)} of {len(cells)} candidates, scaled up  {seconds:9.1f} s")
     print(f"  ours, {'exhaustive' if options.exhaustive else 'what can matter':42s}{ours_seconds:9.1f} s", end="")
     print(f"   {seconds / ours_seconds:.2f} x faster")
@@ -153,6 +158,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--plain", type=int, help="candidates that plain runs on; all if not given")
     parser.add_argument("--exhaustive", action="store_true", help="ours computes every figure too")
     parser.add_argument("--max-kl", type=float, help="in place of conf/method/direction.yaml's")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--device", default="cpu")
     return parser.parse_args()

@@ -112,18 +112,22 @@ def settle() -> None:
 
 
 def interleaved(
-    works: Mapping[str, Callable[[], Any]], rounds: int, left: Callable[[], float] = lambda: float("inf")
+    works: Mapping[str, Callable[[], Any]],
+    rounds: int,
+    left: Callable[[], float] = lambda: float("inf"),
+    before: Callable[[], None] = lambda: None,
 ) -> Iterator[Seconds]:
     """Seconds of each work so far, after every round; every other round goes backwards, so that drift hits all alike.
 
     `left` says how many seconds there still are: a round that is not likely to fit into them is not begun, the first
-    excepted. Warming up is the caller's.
+    excepted. `before` is done before each work, untimed. Warming up is the caller's.
     """
     seconds: Seconds = {name: [] for name in works}
     for number in range(rounds):
         if number and left() < max(map(sum, zip(*seconds.values(), strict=True))):
             return
         for name in list(works)[:: -1 if number % 2 else 1]:
+            before()
             seconds[name].append(timed(works[name])[0])
         yield seconds
 

@@ -3,10 +3,10 @@
     python -m benchmarks.steering                                       # the tuned model, 48 prompts, 8 strengths
     python -m benchmarks.steering --prompts 8 --strengths 4 --sample 8  # a minute
 
-In one process: ours, and transformers' own greedy `generate` under the same hooks on a sample of the rows, scaled up.
-The direction is the mean difference of the training prompts at one layer. Texts are compared; where rounding makes two
-ways differ, the two likeliest tokens at the first difference must be tied, and are counted. Prints a table and, as the
-last line, JSON.
+In one process, in turn and several times over: ours, and transformers' own greedy `generate` under the same hooks on a
+sample of the rows, scaled up. The direction is the mean difference of the training prompts at one layer. Texts are
+compared; where rounding makes two ways differ, the two likeliest tokens at the first difference must be tied, and are
+counted. Prints a table of medians and, as the last line, JSON.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import json
 import torch
 from torch import Tensor
 
-from benchmarks.shared import model_of, prompts_of, settings, timed
+from benchmarks.shared import interleaved, medians, model_of, prompts_of, settings
 from rcm.directions.fit import mean_difference
 from rcm.execution.decoding import reply_tokens
 from rcm.execution.interventions import Add, applied
@@ -45,14 +45,20 @@ def main() -> None:
 
     reply_tokens(model, asked[:2], 2, [pushes.rows([0, 1])])  # warm
     one(0)
-    # Half of the sample before ours and half after, so that a machine that grows busier meanwhile slows down both.
-    before, first = timed(lambda: {row: one(row) for row in sample[::2]})
-    together, ours = timed(lambda: reply_tokens(model, asked, options.tokens, [pushes]))
-    after, second = timed(lambda: {row: one(row) for row in sample[1::2]})
-    seconds = {"shared batches": together, "one at a time": (before + after) * len(asked) / len(sample)}
-    said = first | second
+    ours: list[list[int]] = []
+    said: dict[int, list[int]] = {}
+
+    def together() -> None:
+        ours[:] = reply_tokens(model, asked, options.tokens, [pushes])
+
+    *_, seconds = interleaved(
+        {"shared batches": together, "one at a time": lambda: said.update({row: one(row) for row in sample})},
+        options.rounds,
+    )
+    taken = medians(seconds)
+    taken["one at a time"] *= len(asked) / len(sample)
     apart = [margin(model, asked[row], pushes.rows([row]), said[row], ours[row]) for row in sample]
-    report(options, len(asked), seconds, [gap for gap in apart if gap is not None])
+    report(options, len(asked), taken, [gap for gap in apart if gap is not None])
 
 
 def margin(model: LoadedModel, prompt: str, push: Add, first: list[int], second: list[int]) -> float | None:
@@ -68,7 +74,8 @@ def margin(model: LoadedModel, prompt: str, push: Add, first: list[int], second:
 
 def report(options: argparse.Namespace, rows: int, seconds: dict[str, float], gaps: list[float]) -> None:
     print(f"{options.model}, {options.device}: {options.prompts} prompts at {options.strengths} strengths, ", end="")
-    print(f"{rows} rows of at most {options.tokens} tokens; one at a time on {options.sample} rows, scaled up")
+    print(f"{rows} rows of at most {options.tokens} tokens; medians of {options.rounds}; ", end="")
+    print(f"one at a time on {options.sample} rows, scaled up")
     for name, value in seconds.items():
         print(f"  {name:16s} {value:9.1f} s   {value / seconds['shared batches']:6.1f} x")
     print(f"  of {options.sample} texts {len(gaps)} differ, by a tie of at most {max(gaps, default=0.0):.1e} logits")
@@ -92,6 +99,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--sample", type=int, default=24, help="rows that are generated one at a time")
+    parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args()
 
 

@@ -157,8 +157,8 @@ def test_without_a_gpu_it_says_what_to_do(tmp_path: Path, monkeypatch: pytest.Mo
 def test_rounds_alternate_and_end_with_the_time() -> None:
     said: list[str] = []
     works = {"a": lambda: said.append("a"), "b": lambda: said.append("b")}
-    *_, seconds = interleaved(works, rounds=3)
-    assert "".join(said) == "abbaab"
+    *_, seconds = interleaved(works, rounds=3, before=lambda: said.append("."))
+    assert "".join(said) == ".a.b.b.a.a.b"
     assert [len(times) for times in seconds.values()] == [3, 3]
     *_, seconds = interleaved(works, rounds=3, left=lambda: 0.0)
     assert [len(times) for times in seconds.values()] == [1, 1]
