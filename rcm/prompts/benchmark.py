@@ -26,8 +26,9 @@ class Parts(NamedTuple):
 class Benchmark(Dataset):
     """One file of harmful prompts, or of both classes.
 
-    `path`: a .csv, .json, .jsonl or .txt file, or its https address. `prompt`, `category`: columns (category may be
-    null; the lines of a .txt file are its column `prompt`). `where`: the rows that are meant, as {column: value}.
+    `path`: a .csv, .json, .jsonl, .parquet or .txt file, or its address (`rcm.prompts.sources`). `prompt`, `category`:
+    columns (category may be null; the lines of a .txt file are its column `prompt`). `where`: the rows that are meant,
+    as {column: value}.
     `harmless`: `pairs` takes the harmless prompts of this project's own pairs, each part from the part of the same
     name; a path or address takes those of another file with the same columns; {column: value} takes such rows of the
     same file, which are then reported as lookalikes too.

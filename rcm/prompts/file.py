@@ -12,7 +12,7 @@ TEXT_FIELDS = ("prompt", "instruction", "text")
 
 
 class File(Dataset):
-    """One JSON file, taken exactly as it stands:
+    """One JSON file, of yours or on the hub (`rcm.prompts.sources`), taken exactly as it stands:
 
         {"train": {"harmful": [...], "harmless": [...]}, "validation": {...}, "test": {...}}
 
@@ -27,6 +27,8 @@ class File(Dataset):
         if self.path is None:
             raise InputError("dataset=file reads a file of yours; pass dataset.path=X.json.")
         file = local(self.path, "dataset.path=X.json")
+        if file.suffix.lower() != ".json":
+            raise InputError(f"{self.path} is no .json file with its parts; dataset=table takes a table of prompts.")
         content = _fields(document(file), str(file), PARTS, ("paired", "lookalike"))
         train, validation, test = (_part(content[name], f"{file}: {name}") for name in PARTS)
         split = Split(

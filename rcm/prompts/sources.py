@@ -1,15 +1,20 @@
-"""Rows of text out of a file, local or at an https address.
+"""Rows of text out of a file: local, on the Hugging Face hub, or at an https address.
 
-A file at an address is fetched once and kept among the hub's cached assets; HF_HUB_OFFLINE=1 forbids to fetch. Every
-failure is an InputError that names the source, the place in it and the cure. `cure` in a signature is the override that
-names another source, such as `dataset.path=FILE`.
+    hf://datasets/ORG/NAME@COMMIT/FILE   the hub's own syntax; with your token, out of the hub's cache where it is there
+    https://.../FILE                     fetched once, and kept among the hub's cached assets
+    SOURCE#sha256=HEX                    either, or a local one, if that is its checksum
+
+HF_HUB_OFFLINE=1 forbids to fetch. Every failure is an InputError that names the source, the place in it and the cure.
+`cure` in a signature is the override that names another source, such as `dataset.path=FILE`.
 """
 
 import csv
 import hashlib
 import io
 import json
+import logging
 import os
+import re
 from collections.abc import Iterator, Mapping
 from http.client import HTTPException
 from itertools import zip_longest
@@ -18,18 +23,30 @@ from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import urlopen
 
-from huggingface_hub import cached_assets_path, constants
+from huggingface_hub import HfUri, cached_assets_path, constants, hf_hub_download, parse_hf_uri
+from huggingface_hub.errors import (  # type: ignore[attr-defined]  # HTTPError is of httpx, or of its successor
+    GatedRepoError,
+    HfUriError,
+    HTTPError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
-from rcm.errors import InputError, unsigned
+from rcm.errors import InputError, first_sentence, unsigned
+from rcm.record.digests import CHECKSUM, file_digest
 
+log = logging.getLogger(__name__)
 Row = Mapping[str, object]
 MOST_BYTES = 64 << 20  # of a file that is fetched
+HUB_FORM = "hf://datasets/ORG/NAME@COMMIT/FILE"
 
 
 def rows(source: str, cure: str) -> list[Row]:
-    """What a .csv, .jsonl, .json (a list) or .txt file holds; a line or item without columns becomes `prompt`."""
+    """What a .csv, .jsonl, .json (a list), .parquet or .txt file holds; a line or item without columns becomes
+    `prompt`."""
     file = local(source, cure)
-    readers = {".csv": _csv, ".jsonl": _jsonl, ".json": _json_list, ".txt": _txt}
+    readers = {".csv": _csv, ".jsonl": _jsonl, ".json": _json_list, ".parquet": _parquet, ".txt": _txt}
     if file.suffix.lower() not in readers:
         raise InputError(f"{source} is none of {', '.join(readers)}; convert it and pass {cure}.")
     return list(readers[file.suffix.lower()](file))
@@ -51,13 +68,77 @@ def document(file: Path) -> Any:
 
 
 def local(source: str, cure: str) -> Path:
-    """`source` itself, or the cached copy of what is at an https address."""
-    if source.startswith("https://"):
-        return _fetched(source, cure)
-    file = Path(source).expanduser()
-    if not file.is_file():
-        raise InputError(f"There is no file {file}; pass one that exists with {cure}.")
+    """`source` itself, or the cached copy of what is at an address; of the checksum that it gives, if it gives one."""
+    address, pinned, checksum = source.partition(CHECKSUM)
+    if pinned and not re.fullmatch("[0-9a-f]{64}", checksum):
+        raise InputError(f"{unsigned(source)} ends with no checksum; write {CHECKSUM} and 64 hex digits, or neither.")
+    if address.startswith("hf://"):
+        file = _from_hub(address, cure)
+    elif address.startswith("https://"):
+        file = _fetched(address, cure)
+    else:
+        file = Path(address).expanduser()
+        if not file.is_file():
+            raise InputError(f"There is no file {file}; pass one that exists with {cure}.")
+    if pinned and (found := file_digest(file)) != checksum:
+        if "://" in address:
+            file.unlink()  # another time it is fetched anew
+        raise InputError(
+            f"{unsigned(address)} has the sha256 {found}, not {checksum}: it is another file, or was damaged; find out "
+            f"which, and give its own checksum or pass {cure}."
+        )
     return file
+
+
+def _from_hub(address: str, cure: str) -> Path:
+    """In the hub's cache. Only at a commit: what a branch holds changes, and the run's id would not."""
+    elsewhere = f"get the file elsewhere and pass {cure}"
+    try:
+        place = parse_hf_uri(address)
+    except HfUriError as error:
+        raise InputError(f"{address} is no address on the hub ({first_sentence(error)}); write {HUB_FORM}.") from error
+    if place.type != "dataset" or not place.path_in_repo:
+        raise InputError(f"{address} names no file of a data set; write {HUB_FORM}.")
+    there = _downloaded(place, address, elsewhere, dry_run=True)
+    if there.commit_hash != place.revision:
+        pinned = f"hf://datasets/{place.id}@{there.commit_hash}/{place.path_in_repo}"
+        raise InputError(f"{address} may change any day; write {pinned}, which is how it stands now.")
+    if there.file_size > MOST_BYTES:
+        raise InputError(_too_large(address, elsewhere))
+    return Path(_downloaded(place, address, elsewhere, dry_run=False))
+
+
+def _downloaded(place: HfUri, address: str, elsewhere: str, *, dry_run: bool) -> Any:
+    """The path of the cached file, or what the hub says of the file without downloading it."""
+    try:
+        return hf_hub_download(
+            place.id, place.path_in_repo, repo_type=place.type, revision=place.revision, dry_run=dry_run
+        )
+    except GatedRepoError as error:
+        page = f"{constants.ENDPOINT}/datasets/{place.id}"
+        raise InputError(
+            f"{address} is gated; ask for access at {page} and run `hf auth login` (or set HF_TOKEN), or {elsewhere}."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise InputError(
+            f"The hub shows you no data set {place.id}; correct the name, or run `hf auth login` (or set HF_TOKEN) if "
+            "it is private."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise InputError(f"{place.id} has no revision {place.revision}; write {HUB_FORM}.") from error
+    except RemoteEntryNotFoundError as error:
+        raise InputError(
+            f"{place.id} has no file {place.path_in_repo} at {place.revision}; write {HUB_FORM}."
+        ) from error
+    except (OSError, HTTPError, ValueError, RuntimeError) as error:
+        if constants.HF_HUB_OFFLINE:
+            raise InputError(f"{address} is not cached and HF_HUB_OFFLINE forbids to fetch it; {elsewhere}.") from error
+        reason = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise InputError(f"{address} cannot be fetched ({first_sentence(reason)}); {elsewhere}.") from error
+
+
+def _too_large(name: str, advice: str) -> str:
+    return f"{name} is larger than {MOST_BYTES >> 20} MiB, which no set of prompts is; {advice}."
 
 
 def _fetched(address: str, cure: str) -> Path:
@@ -69,6 +150,7 @@ def _fetched(address: str, cure: str) -> Path:
             partial = file.with_name(f"{name}.{os.getpid()}")
             partial.write_bytes(_content(address, name, cure))
             partial.replace(file)
+            log.info("Fetched %s; %s%s behind the address holds it to that", name, CHECKSUM, file_digest(file))
     except OSError as error:
         raise InputError(
             f"{name} cannot be kept in {constants.HF_ASSETS_CACHE} ({error.strerror}); choose another folder with "
@@ -87,7 +169,7 @@ def _content(address: str, name: str, cure: str) -> bytes:
     except (OSError, HTTPException) as error:
         raise InputError(f"{name} cannot be fetched from {unsigned(address)} ({error}); {advice}.") from error
     if len(content) > MOST_BYTES:
-        raise InputError(f"{name} is larger than {MOST_BYTES >> 20} MiB, which no set of prompts is; {advice}.")
+        raise InputError(_too_large(name, advice))
     if content.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):
         raise InputError(f"What came from {unsigned(address)} is a web page, not {name}: a login, perhaps; {advice}.")
     return content
@@ -146,6 +228,16 @@ def _json_list(file: Path) -> Iterator[Row]:
         raise InputError(f"{file} is not a JSON list; write one, or use dataset=file for prompts in parts.")
     for number, item in enumerate(cast(list[object], items)):
         yield _row(item, f"{file}[{number}]")
+
+
+def _parquet(file: Path) -> list[Row]:
+    import pyarrow.parquet  # here, because few need it
+    from pyarrow import ArrowException
+
+    try:
+        return pyarrow.parquet.read_table(file).to_pylist()
+    except (ArrowException, OSError) as error:
+        raise InputError(f"{file} is not Parquet ({first_sentence(error)}); write it anew.") from error
 
 
 def _row(item: object, place: str) -> Row:

@@ -8,13 +8,14 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import platformdirs
 
 LARGE = 2**20  # bytes; smaller ones are read each time
+CHECKSUM = "#sha256="  # behind the path or address of a file; its sha256 follows
 
 
 def content_digest(path: Path) -> str:
@@ -22,9 +23,18 @@ def content_digest(path: Path) -> str:
 
     Hidden files (version control, a downloader's notes) do not count.
     """
+    return _digest_of((name, file_digest(file)) for name, file in _files(path))
+
+
+def checksum_digest(sha256: str) -> str:
+    """What `content_digest` gives of a single file with this sha256, wherever it lies."""
+    return _digest_of([("", sha256)])
+
+
+def _digest_of(files: Iterable[tuple[str, str]]) -> str:
     digest = hashlib.sha256()
-    for name, file in _files(path):
-        digest.update(json.dumps([name, file_digest(file)]).encode())
+    for name_and_sha256 in files:
+        digest.update(json.dumps(name_and_sha256).encode())
     return digest.hexdigest()
 
 

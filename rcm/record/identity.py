@@ -5,7 +5,8 @@ and its W&B run, so that the same command finds its earlier results again, whoev
 happens (device), who watches (tracker) and which version of the code it was are recorded, and are not part of the id.
 
 A setting that names a file or folder (key `path`, `adapter`, `harmful`, `harmless`, or `..._path`) enters by content:
-an edited prompt file makes another run, the same file in another place does not. So does a `source` that is a direction
+an edited prompt file makes another run, the same file in another place does not, nor one at an address that gives its
+sha256. So does a `source` that is a direction
 of somebody else's. One that names earlier runs enters by the names of those that have a direction to give: once there
 are more, it is another run. That one of them was run again does not count; that takes `rerun=true`.
 """
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rcm.packaged import PACKAGED, located
-from rcm.record.digests import content_digest, file_digest
+from rcm.record.digests import CHECKSUM, checksum_digest, content_digest, file_digest
 
 IDENTITY = ("model", "dataset", "method", "judge", "seed")
 PATH_KEYS = ("path", "adapter", "harmful", "harmless")
@@ -88,6 +89,8 @@ def by_content(value: Any, key: str = "", *, whole: bool = False) -> Any:
         return value
     if value.startswith(PACKAGED):
         return f"sha256:{content_digest(located(value))}"
+    if names_a_path(key) and CHECKSUM in value:
+        return f"sha256:{checksum_digest(value.partition(CHECKSUM)[2])}"
     is_path = names_a_path(key) or key == SOURCE_KEY or (key == TEMPLATE_KEY and value.startswith("of:"))
     path = located(value.removeprefix("of:"))
     try:

@@ -422,7 +422,7 @@ def test_formats_by_suffix(tmp_path: Path, name: str, content: str):
         ("m.csv", 'prompt\none\n""\n', {}, "test.harmful[1]", "remove"),
         ("m.csv", "prompt\none\n", {"where": {"prompt": "two"}}, "'prompt': 'two'", "dataset.where"),
         ("m.json", "{}", {}, "not a JSON list", "dataset=file"),
-        ("m.parquet", "", {}, "m.parquet", "dataset.path=FILE"),
+        ("m.xlsx", "", {}, "m.xlsx", "dataset.path=FILE"),
         ("m.txt", "one\n", {"test": 2}, "dataset.test", "1 or less"),
     ],
 )
@@ -457,7 +457,8 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", FILES)
 def test_offline_a_public_set_names_its_address_and_the_cure(name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(sources.constants, "HF_HUB_OFFLINE", True)
-    must_fail(lambda: load(name), "HF_HUB_OFFLINE", "https://", "dataset.path=")
+    monkeypatch.setattr(sources.constants, "HF_HUB_CACHE", "nowhere")
+    must_fail(lambda: load(name), "HF_HUB_OFFLINE", "://", "dataset.path=")
 
 
 @pytest.mark.usefixtures("empty_cache")

@@ -340,8 +340,8 @@ def test_files_of_a_later_client_are_read_with_one_warning(
 
 def test_a_file_of_another_format_is_refused(run: Run, sentence: Callable[[Callable[[], object]], str]) -> None:
     track(OFFLINE, run, [])
-    (file,) = offline_files(run.directory)
-    file.write_bytes(b":W&B\xe1\xbe\x01" + file.read_bytes()[7:])
+    file = run.directory / "copy.wandb"  # the client may still write to its own
+    file.write_bytes(b":W&B\xe1\xbe\x01" + recorded(run).path.read_bytes()[7:])
     assert f"`wandb sync {file.parent}`" in sentence(lambda: OfflineRun.of(file))
     file.write_bytes(b":W&")  # just begun
     assert OfflineRun.of(file).id == ""
