@@ -9,7 +9,8 @@ from tests.planted import planted_model, planted_prompts
 
 
 def test_the_planted_direction_passes_every_limit_and_noise_passes_none() -> None:
-    model, asked = planted_model(), Asked.of(planted_model(), "planted", planted_prompts())
+    model, prompts = planted_model(), planted_prompts()
+    asked = Asked("planted", model, prompts.train, prompts.validation)
     names, vectors = zip(*asked.directions([3]), strict=True)
     noise = torch.randn(32, generator=torch.Generator().manual_seed(0))
     stack = torch.stack([*vectors, noise])
