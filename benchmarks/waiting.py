@@ -30,13 +30,6 @@ WAYS: dict[str, dict[str, str]] = {
 }
 PATIENCE = 60  # seconds to wait for a quiet moment
 READY = "ready"
-# Ends with the benchmark, however that ends.
-NEIGHBOUR = """
-import os, sys, threading
-threading.Thread(target=lambda: (sys.stdin.read(), os._exit(0)), daemon=True).start()
-while True:
-    pass
-"""
 
 
 def main() -> None:
@@ -56,7 +49,7 @@ def main() -> None:
         busy.append(found)
 
     with ExitStack() as stack:
-        neighbours = [stack.enter_context(_process("-c", NEIGHBOUR)) for _ in range(options.busy)]
+        neighbours = [stack.enter_context(_process("-c", "while True: pass")) for _ in range(options.busy)]
         _tell(neighbours, signal.SIGSTOP)
         workers = {name: stack.enter_context(_worker(options, way)) for name, way in WAYS.items()}
         for worker in workers.values():
@@ -151,4 +144,5 @@ def parsed() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(1))  # so that what was started is ended, too
     main()
