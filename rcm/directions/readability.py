@@ -18,12 +18,14 @@ from rcm.directions import fit as fit
 from rcm.directions.fit import Activations, Vector
 from rcm.directions.held_out import indexed
 from rcm.directions.selection import Grid
+from rcm.directions.streams import Classes as Read
 from rcm.directions.streams import Streams
 from rcm.execution.progress import track
 from rcm.stats import FEWEST, Estimate, by_cluster
 from rcm.stats.separability import auroc, separation
 
 DRAWN = 20  # mean differences of shuffled labels at every place: the null of cosines between models
+Cell = tuple[int, int]
 Classes = tuple[Activations, Activations]
 Masks = tuple[Bool[Tensor, " _"], Bool[Tensor, " _"]]
 
@@ -90,36 +92,39 @@ def everywhere(streams: Streams, labelled: Callable[[], Masks], clusters: Sequen
     separable: dict[tuple[int, int], Estimate] = {}
     for some in streams.layers():
         cells = [(row, layer) for row in range(rows) for layer in some]
-        read = streams.read("training", some)
-        masks = labelled()
-        with fit.on_one_thread():
-            for cell in track(cells, "direction: probes"):
-                _fit(fits, cell, read.at(*cell), masks, seed)
-        for part, maps in (("validation", validation), ("test", test)):
-            read = streams.read(part, some)
-            for cell in cells:
-                _measure(maps, fits, cell, read.at(*cell))
-                if part == "test":
-                    separable[cell] = separability(read.at(*cell), fits.mean_difference[cell], clusters)
+        _fit(fits, cells, streams.read("training", some), labelled, seed)
+        _measure(validation, fits, cells, streams.read("validation", some))
+        separable |= _measure(test, fits, cells, streams.read("test", some), clusters)
     return Everywhere(fits, validation, test, separable)
 
 
-def _fit(fits: Fits, cell: tuple[int, int], classes: Classes, masks: Masks, seed: int) -> None:
-    for name, side, mask in zip(("harmful", "harmless"), classes, masks, strict=True):
-        getattr(fits.means, name)[cell] = side.mean(0, dtype=np.float64)
-        if mask.any():
-            getattr(fits.kept, name)[cell] = side[mask.numpy()].mean(0, dtype=np.float64)
-    fits.principal[cell] = fit.principal_direction(*classes)
-    fits.shuffled[cell] = fit.shuffled_differences(*classes, DRAWN, seed)  # the same labels everywhere
-    fits.probes[cell] = fit.probe(*classes)
+def _fit(fits: Fits, cells: Sequence[Cell], read: Read, labelled: Callable[[], Masks], seed: int) -> None:
+    masks = labelled()
+    with fit.on_one_thread():
+        for cell in track(cells, "direction: probes"):
+            classes = read.at(*cell)
+            for name, side, mask in zip(("harmful", "harmless"), classes, masks, strict=True):
+                getattr(fits.means, name)[cell] = side.mean(0, dtype=np.float64)
+                if mask.any():
+                    getattr(fits.kept, name)[cell] = side[mask.numpy()].mean(0, dtype=np.float64)
+            fits.principal[cell] = fit.principal_direction(*classes)
+            fits.shuffled[cell] = fit.shuffled_differences(*classes, DRAWN, seed)  # the same labels everywhere
+            fits.probes[cell] = fit.probe(*classes)
 
 
-def _measure(maps: Readability, fits: Fits, cell: tuple[int, int], classes: Classes) -> None:
-    """Of the mean difference: separation in sigma and AUROC. Of the probe: accuracy."""
-    projected = tuple(side @ fits.mean_difference[cell] for side in classes)
-    maps.separation[cell] = separation(*projected)
-    maps.auroc[cell] = auroc(*projected)
-    maps.probe_accuracy[cell] = fit.correct(fits.probes[cell], *classes).mean()
+def _measure(
+    maps: Readability, fits: Fits, cells: Sequence[Cell], read: Read, clusters: Sequence[str] = ()
+) -> dict[Cell, Estimate]:
+    """Of the mean difference: separation in sigma, with its interval, and AUROC. Of the probe: accuracy."""
+    separable = {}
+    for cell in cells:
+        classes, direction = read.at(*cell), fits.means.harmful[cell] - fits.means.harmless[cell]
+        projected = tuple(side @ direction for side in classes)
+        maps.separation[cell] = separation(*projected)
+        maps.auroc[cell] = auroc(*projected)
+        maps.probe_accuracy[cell] = fit.correct(fits.probes[cell], *classes).mean()
+        separable[cell] = separability(classes, direction, clusters)
+    return separable
 
 
 def separability(classes: Classes, direction: Vector, clusters: Sequence[str]) -> Estimate:

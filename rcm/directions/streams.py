@@ -1,9 +1,9 @@
 """Residual streams of both classes of the parts of the prompts: as many layers at a time as memory is set aside for.
 
-At every place a few figures are wanted of all prompts, and of all places at once nothing. The largest part takes
+At every place a few figures are wanted of all prompts, and of all places at once nothing. A part takes
 prompts x positions x layers x d_model x 4 bytes: 4.2 GiB for 2 x 864 training prompts at 5 positions of a model with 32
-layers of 4,096, of which `HELD` lets 5 layers lie in memory, so that 7 passes read it. Where one part fits whole, every
-part is read once, and kept.
+layers of 4,096, of which `HELD` lets 5 layers lie in memory, so that 7 passes read it. One part lies there at a time;
+all of them where together they fit, and then they are read once.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,36 +50,42 @@ class Streams:
         """How many positions and layers there are, and the width of the stream."""
         return len(self._positions), self._model.n_layers, self._model.d_model
 
-    def of_layer(self) -> int:
-        """Bytes that the largest part takes in one layer."""
-        return (
-            max(sum(map(len, part)) for part in self._parts.values()) * len(self._positions) * self._model.d_model * 4
-        )
+    @property
+    def whole(self) -> bool:
+        """Whether every part of every layer fits."""
+        return self._model.n_layers * sum(map(self.of_layer, self._parts)) <= HELD
+
+    def of_layer(self, part: str) -> int:
+        """Bytes that a part takes in one layer."""
+        positions, _, d_model = self.shape
+        return sum(map(len, self._parts[part])) * positions * d_model * 4
 
     def layers(self) -> Iterator[range]:
         """Which of them are read together."""
-        n, at_once = self._model.n_layers, max(1, HELD // self.of_layer())
+        n, at_once = self._model.n_layers, max(1, HELD // max(map(self.of_layer, self._parts)))
         yield from (range(start, min(start + at_once, n)) for start in range(0, n, at_once))
 
     def read(self, part: str, layers: range) -> Classes:
-        """Of these layers; where not all fit, what was read before is let go."""
+        """Of these layers. Where not all fits, what was read before is let go: keep no hold of it."""
         held = self._held.get(part)
         if held is not None and layers[0] in held.harmful.layers and layers[-1] in held.harmful.layers:
             return held
-        held = None
-        if len(list(self.layers())) > 1:
+        del held
+        if not self.whole:
             self._held.clear()
+        figure = None if part in self.figures else self._figure
         label = f"{self._label}: {part} prompts"
-        sides = (
-            read_residuals(self._model, texts(side), self._positions, label, layers, self._figure)
+        harmful, harmless = (
+            read_residuals(self._model, texts(side), self._positions, label, layers, figure)
             for side in self._parts[part]
         )
-        self._held[part] = found = Classes(*sides)
-        if found.harmful.figures is not None and found.harmless.figures is not None:
-            self.figures.setdefault(part, (found.harmful.figures, found.harmless.figures))
-        return found
+        if harmful.figures is not None and harmless.figures is not None:
+            self.figures[part] = harmful.figures, harmless.figures
+        self._held[part] = Classes(harmful, harmless)
+        return self._held[part]
 
     def at(self, part: str, row: int, layer: int) -> tuple[Activations, Activations]:
-        """Activations at one position (by its row) and layer."""
-        every = list(self.layers())
-        return self.read(part, every[0] if len(every) == 1 else range(layer, layer + 1)).at(row, layer)
+        """Activations at one position (by its row) and layer: copies, which hold nothing else in memory."""
+        layers = range(self._model.n_layers) if self.whole else range(layer, layer + 1)
+        harmful, harmless = self.read(part, layers).at(row, layer)
+        return harmful.copy(), harmless.copy()

@@ -5,7 +5,7 @@ is read once (`rcm.execution.shared_prefix`). The figures are those of one forwa
 to rounding.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,14 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rcm.execution.interventions import Ablate, Add, Intervention
-from rcm.execution.passes import rows_at_once, shared_tokens
+from rcm.execution.passes import Figure, rows_at_once, shared_tokens
 from rcm.execution.progress import track
 from rcm.execution.self_checks import may_branch
 from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
 
 LIKE = 8  # prompts of like length in a pass, if there are variants to fill the rest of it
-Figure = Callable[[Float[Tensor, "prompt vocabulary"], Sequence[int]], Float[Tensor, " prompt"]]
 
 
 @torch.inference_mode()
@@ -75,7 +74,7 @@ class _Asked:
 
     def variants(self, of: int) -> int:
         """How many go through the model together."""
-        return max(1, min(of, rows_at_once(self.model) // min(LIKE, len(self.tokens))))
+        return max(1, min(of, rows_at_once(self.model) // max(1, min(LIKE, len(self.tokens)))))
 
     def figures(
         self, interventions: Sequence[Intervention], variants: int, figure: Figure

@@ -6,6 +6,7 @@ They run on the GPU where there is one. Weights come from the hub or a local fol
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -38,6 +39,11 @@ class Neural(Judge):
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self._fetched(AutoTokenizer.from_pretrained)
+
+    @property
+    def commit(self) -> str:
+        """What `revision` stands for; empty for a folder. Fetches the config where it is not cached."""
+        return "" if Path(self.name).is_dir() else str(self._fetched(AutoConfig.from_pretrained)._commit_hash)
 
     def _fetched(self, load: Callable[..., Any], **settings: object) -> Any:
         try:

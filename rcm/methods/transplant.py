@@ -383,8 +383,10 @@ class Target:
 
     def streams(self, position: int) -> Streams:
         """Of training prompts."""
-        parts = {"training": self.train}
-        return self._streams.setdefault(position, Streams(self.model, parts, [position], "transplant"))
+        if position not in self._streams:
+            self._streams.clear()  # sources of one place come together, and one such recording is enough to hold
+            self._streams[position] = Streams(self.model, {"training": self.train}, [position], "transplant")
+        return self._streams[position]
 
     def at(self, position: int, layer: int) -> tuple[Activations, Activations]:
         """Of harmful and harmless training prompts."""
@@ -397,8 +399,9 @@ class Target:
     def means(self, position: int) -> tuple[Float[Tensor, "layer d_model"], Float[Tensor, "layer d_model"]]:
         """Of harmful and harmless training prompts."""
         streams = self.streams(position)
-        read = (streams.read("training", layers) for layers in streams.layers())
-        some = [[side.residuals[:, 0].mean(0) for side in classes] for classes in read]
+        some = [
+            [side.residuals[:, 0].mean(0) for side in streams.read("training", layers)] for layers in streams.layers()
+        ]
         harmful, harmless = (torch.cat(side) for side in zip(*some, strict=True))
         return harmful, harmless
 

@@ -82,7 +82,8 @@ def local(source: str, cure: str) -> Path:
             raise InputError(f"There is no file {file}; pass one that exists with {cure}.")
     if pinned and (found := file_digest(file)) != checksum:
         if "://" in address:
-            file.unlink()  # another time it is fetched anew
+            file.resolve().unlink()  # another time it is fetched anew; the hub's cache has links to its files
+            file.unlink(missing_ok=True)
         raise InputError(
             f"{unsigned(address)} has the sha256 {found}, not {checksum}: it is another file, or was damaged; find out "
             f"which, and give its own checksum or pass {cure}."

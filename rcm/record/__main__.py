@@ -28,3 +28,5 @@ if __name__ == "__main__":
         main()
     except InputError as error:
         sys.exit(str(error))
+    except OSError as error:
+        sys.exit(f"{error.filename} cannot be removed ({error.strerror}); ask whose it is.")

@@ -32,7 +32,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from rcm.errors import InputError, first_sentence
-from rcm.record.digests import file_digest
 from rcm.record.encoding import encoded, file_names
 from rcm.record.identity import BEFORE, RECORD
 from rcm.record.results import Adapter, Result, Tensors
@@ -42,6 +41,8 @@ log = logging.getLogger(__name__)
 FOLDER, FINDING, TENSORS = ".findings", "finding.json", "finding.safetensors"
 FORMAT = 1  # of these files
 TENSOR, ARRAY = "__tensor__", "__array__"  # in place of one, its name in the file of tensors
+# What a file raises that is cut, changed, or of another shape than ours.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
 
 
 class NotPlainError(ValueError):
@@ -93,27 +94,22 @@ class Place:
             if told["format"] != FORMAT:
                 raise ValueError(f"its format is {told['format']}, not {FORMAT}")
             for name, digest in told["digests"].items():
-                if file_digest(self.folder / name) != digest:
+                if _sha256(self.folder / name) != digest:
                     raise ValueError(f"{name} has changed")
             results = [loaded(record, self.folder) for record in records(self.folder)]
             tensors = load_file(self.folder / TENSORS)
             return Kept(results, decoded_finding(told["finding"], tensors, kind), told["by"], told["seconds"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except UNREADABLE as error:
             log.warning("What is kept in %s counts for nothing (%s); it is made again.", self.folder, first_line(error))
             return None
 
     @contextmanager
     def writing(self) -> Generator["Writer", None, None]:
-        """Keep what is given to the writer when the block ends, if it was finished; else nothing."""
+        """A folder for what is given to the writer, which is gone when the block ends unless the writer finished."""
         partial = self.folder.with_name(self.key + PARTIAL)
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        writer = Writer(partial)
         try:
-            yield writer
-            if writer.finished:
-                shutil.rmtree(self.folder, ignore_errors=True)
-                partial.rename(self.folder)
+            yield Writer(partial, self.folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -123,15 +119,14 @@ def first_line(error: Exception) -> str:
 
 
 class Writer:
-    """Takes results as they come, then the finding."""
+    """Takes results as they come, then the finding. Raises OSError where there is no room or no permission."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self.finished = False
-        (folder / RESULTS).touch()
+    def __init__(self, folder: Path, goal: Path) -> None:
+        self._folder, self._goal = folder, goal
 
     def add(self, result: Result, directory: Path) -> None:
         """A result that has been saved in a run's directory."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         if isinstance(result, Tensors | Adapter):
             for name in file_names(result):
                 link(directory / name, self._folder / name)
@@ -139,11 +134,17 @@ class Writer:
             stream.write(json.dumps(encoded(result), ensure_ascii=False) + "\n")
 
     def finish(self, finding: Any, kind: type | None, of: Mapping[str, Any], by: str, seconds: float) -> None:
-        """Write the finding; raises NotPlainError where it would not be read back as it is."""
-        plain, tensors = encoded_finding(finding)
-        again, same = encoded_finding(decoded_finding(plain, tensors, kind))
-        if again != plain or not all(_equal(one, same[name]) for name, one in tensors.items()):
-            raise NotPlainError(f"a {type(finding).__name__} is not the same when it is read back")
+        """Write the finding, and keep it all; raises NotPlainError where it would not be read back as it is."""
+        try:
+            plain, tensors = encoded_finding(finding)
+            again, same = encoded_finding(decoded_finding(plain, tensors, kind))
+            if again != plain or not all(_equal(one, same[name]) for name, one in tensors.items()):
+                raise NotPlainError(f"a {type(finding).__name__} is not the same when it is read back")
+        except (ValueError, TypeError, KeyError, RuntimeError) as error:  # of whatever type somebody's method returns
+            raise error if isinstance(error, NotPlainError) else NotPlainError(first_line(error)) from error
+        self._folder.mkdir(parents=True, exist_ok=True)
+        with (self._folder / RESULTS).open("a"):
+            pass  # there may be no results
         write_tensors(self._folder / TENSORS, tensors, {"format": "pt"})
         files = sorted(path for path in self._folder.rglob("*") if path.is_file())
         told = {
@@ -153,10 +154,16 @@ class Writer:
             "by": by,
             "made": datetime.now(UTC).isoformat(timespec="seconds"),
             "seconds": seconds,
-            "digests": {path.relative_to(self._folder).as_posix(): file_digest(path) for path in files},
+            "digests": {path.relative_to(self._folder).as_posix(): _sha256(path) for path in files},
         }
         (self._folder / FINDING).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-        self.finished = True
+        shutil.rmtree(self._goal, ignore_errors=True)
+        self._folder.rename(self._goal)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:  # not the cached digest: a link to a file changes the time by which that is known
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
@@ -205,10 +212,10 @@ def decoded_finding(plain: Any, tensors: Mapping[str, Tensor], kind: type | None
 
     def filled(value: Any) -> Any:
         match value:
-            case {"__tensor__": str(name)}:
-                return tensors[name]
-            case {"__array__": str(name)}:
-                return tensors[name].numpy()
+            case dict() if TENSOR in value:
+                return tensors[value[TENSOR]]
+            case dict() if ARRAY in value:
+                return tensors[value[ARRAY]].numpy()
             case dict():
                 return {key: filled(part) for key, part in value.items()}
             case list():
@@ -234,14 +241,14 @@ def prune(runs: Path) -> tuple[int, int]:
             continue
         lock = FileLock(_lock(folder.with_name(folder.name.removesuffix(PARTIAL))))
         try:
-            lock.acquire(timeout=0)
+            with lock.acquire(timeout=0):
+                if folder.exists():  # else whoever was at it has just finished, and renamed it
+                    stats = [path.stat() for path in folder.rglob("*") if path.is_file()]
+                    size += sum(stat.st_size for stat in stats if stat.st_nlink == 1)  # others lie in a run, too
+                    shutil.rmtree(folder)
+                    count += 1
         except Timeout:
             continue
-        # A file that lies in a run, too, takes no room here.
-        freed = sum(s.st_size for s in (path.stat() for path in folder.rglob("*") if path.is_file()) if s.st_nlink == 1)
-        shutil.rmtree(folder)
-        lock.release()
-        count, size = count + 1, size + freed
     return count, size
 
 

@@ -18,11 +18,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rcm.errors import InputError, first_sentence
 from rcm.packaged import PACKAGED, located
 from rcm.record.digests import CHECKSUM, checksum_digest, content_digest, file_digest
 
 IDENTITY = ("model", "dataset", "method", "judge", "seed")
-PATH_KEYS = ("path", "adapter", "harmful", "harmless")
+PATH_KEYS = ("path", "adapter", "harmful", "harmless", "lookalikes")
 SOURCE_KEY, TEMPLATE_KEY = "source", "template"
 VECTOR = "direction.pt"  # in a folder of the published reference's, whose content counts
 RECORD, METRICS = "run.json", "metrics.json"  # written last: that it exists means that the run finished
@@ -79,8 +80,11 @@ def sweep_agent() -> bool:
 
 
 def by_content(value: Any, key: str = "", *, whole: bool = False) -> Any:
-    """The settings, with every path under a path's key replaced by the digest of what lies there. `whole`: of earlier
-    runs, too, rather than their names."""
+    """The settings, with every path under a path's key replaced by the digest of what lies there.
+
+    `whole`: for what is kept of them, which must not outlive a change. Then earlier runs, too, count by what they
+    found, files and checkpoints under any key, and what cannot be read is an InputError.
+    """
     if isinstance(value, dict):
         return {name: by_content(part, str(name), whole=whole) for name, part in value.items()}
     if isinstance(value, list):
@@ -94,13 +98,20 @@ def by_content(value: Any, key: str = "", *, whole: bool = False) -> Any:
     is_path = names_a_path(key) or key == SOURCE_KEY or (key == TEMPLATE_KEY and value.startswith("of:"))
     path = located(value.removeprefix("of:"))
     try:
+        if whole and not is_path:
+            is_path = path.is_file() or (path / "config.json").is_file()
         if not is_path or value in NO_PATHS or not path.exists():
             return value
         if key == SOURCE_KEY and path.is_dir() and not is_published(path):
             return _contents_of_runs(path) if whole else [run.name for run in _runs_with_directions(path)]
         return f"sha256:{content_digest(path)}"
-    except (OSError, ValueError):  # what cannot be read is told by those who read it
-        return value
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if not whole:
+            return value  # what cannot be read is told by those who read it
+        raise InputError(
+            f"{key}={value} cannot be read whole ({first_sentence(error)}), so that nothing found with it can be kept; "
+            "mend that, or use reuse=false."
+        ) from error
 
 
 def _runs_with_directions(place: Path) -> list[Path]:
@@ -111,7 +122,8 @@ def _runs_with_directions(place: Path) -> list[Path]:
 
 
 def _contents_of_runs(place: Path) -> list[list[str]]:
-    """Of each what it is called, what it is of, and what it found; not when, where and by which command."""
+    """Of each, in the order in which they started, what it is called, what it is of, and what it found; not when, where
+    and by which command."""
     contents = []
     for run in _runs_with_directions(place):
         own = run if (run / METRICS).exists() else run / BEFORE
@@ -119,8 +131,8 @@ def _contents_of_runs(place: Path) -> list[list[str]]:
         of = hashlib.sha256(json.dumps([record.get("choices"), record.get("config")], sort_keys=True).encode())
         files = sorted(path for path in own.glob("*") if path.suffix in (".json", ".jsonl", ".safetensors"))
         told = (f"{path.name} {file_digest(path)}" for path in files if path.name != RECORD)
-        contents.append([run.name, of.hexdigest(), *told])
-    return contents
+        contents.append((record["provenance"]["started"], [run.name, of.hexdigest(), *told]))
+    return [content for _, content in sorted(contents)]
 
 
 def _has_direction(metrics: Path) -> bool:

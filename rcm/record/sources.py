@@ -30,11 +30,13 @@ PACKAGES = (
 INSTALLED = tuple(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib"))
 
 
-def sources_digest(settings: Any) -> str:
-    """Sixteen hex digits that name our code and that of every `_target_` in these settings."""
-    digest = hashlib.sha256(_own().encode())
+def sources_digest(settings: Any, *, now: bool = False) -> str:
+    """Sixteen hex digits that name our code and that of every `_target_` in these settings: as it was when this process
+    first asked, or as it is `now`. Where these differ, nobody knows which of it is loaded."""
+    own, of_target = (_own.__wrapped__, _of_target.__wrapped__) if now else (_own, _of_target)
+    digest = hashlib.sha256(own().encode())
     for target in sorted(set(_targets(settings))):
-        digest.update(_of_target(target).encode())
+        digest.update(of_target(target).encode())
     return digest.hexdigest()[:16]
 
 
@@ -50,7 +52,6 @@ def _version(package: str) -> str | None:
         return None
 
 
-# Once in a process: what is loaded stays as it is, whatever becomes of the files while a long multirun is on.
 @cache
 def _own() -> str:
     digest = hashlib.sha256(content_digest(ASSETS).encode())

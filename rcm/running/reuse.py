@@ -9,7 +9,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,8 @@ SELF_CHECKS = "self_checks"
 
 @dataclass(frozen=True)
 class Circumstances:
-    """All but the method that a finding may depend on."""
+    """All but the method that a finding may depend on. `commits`: what the revisions of model and judge stand for, of
+    those on a hub."""
 
     config: Mapping[str, Any]
     prompts: Split
@@ -46,6 +47,7 @@ class Circumstances:
     seed: int
     device: torch.device
     longest_reply: int
+    commits: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,6 @@ class Step:
     name: str
     of: Mapping[str, Any]
     gives: type | None
-    takes: Sequence[type]
     run: Callable[[Study], Generator[Result, None, Any]]
 
     @property
@@ -63,65 +64,99 @@ class Step:
         return key_of(self.of)
 
 
-def steps_of(methods: Mapping[str, Method], now: Circumstances) -> list[Step]:
-    """How the model is checked, then each method, in order."""
-    model = by_content({key: value for key, value in now.config["model"].items() if key not in NAMES}, whole=True)
+def steps_of(methods: Mapping[str, Method], given: Circumstances, *, now: bool = False) -> list[Step]:
+    """How the model is checked, then each method, in order. `now`: by the sources as they are by now."""
+    model = {key: value for key, value in given.config["model"].items() if key not in NAMES}
     common = {
-        "model": model,
-        "prompts": hashlib.sha256(repr(now.prompts).encode()).hexdigest(),
-        "template": repr(now.template),
-        "device": now.device.type,
+        # Also as it is called: that stands beside the tensors.
+        "model": [by_content(model, whole=True), model, given.commits[0]],
+        "prompts": hashlib.sha256(repr(given.prompts).encode()).hexdigest(),
+        "template": repr(given.template),
+        "device": given.device.type,
         "packages": versions(),
     }
-    checked = {**common, "reply": now.longest_reply, "sources": sources_digest(now.config["model"])}
-    steps = [Step(SELF_CHECKS, checked, None, (), partial(_checks, now.longest_reply))]
-    given: dict[type, str] = {}  # the key of what gives each kind
+    checked = {**common, "reply": given.longest_reply, "sources": sources_digest(model, now=now)}
+    steps = [Step(SELF_CHECKS, checked, None, partial(_checks, given.longest_reply))]
+    givers: dict[type, str] = {}  # the key of what gives each kind
     for name, method in methods.items():
-        settings = now.config["method"][name]
-        judge = now.config["judge"] if method.judged else None
-        takes = (*method.needs, *method.uses)
+        settings = given.config["method"][name]
+        judges = [given.config["judge"], _settings_of(getattr(given.judge, "second", None))] if method.judged else []
         of = {
             **common,
             "method": by_content(settings, whole=True),
-            # A second judge is named by its option, whose settings stand in the object alone.
-            "judge": [by_content(judge, whole=True), repr(getattr(now.judge, "second", None))] if judge else None,
-            "seed": now.seed,
-            "sources": sources_digest([settings, now.config["model"], judge]),
-            "before": {kind.__qualname__: given[kind] for kind in takes if kind in given},
+            "judge": [by_content(judges, whole=True), given.commits[1] if judges else ""],
+            "seed": given.seed,
+            "sources": sources_digest([settings, model, judges], now=now),
+            "before": {
+                f"{kind.__module__}.{kind.__qualname__}": givers[kind]
+                for kind in (*method.needs, *method.uses)
+                if kind in givers
+            },
         }
-        step = Step(name, of, method.gives, takes, partial(run_method, name, method))
-        steps.append(step)
+        steps.append(Step(name, of, method.gives, partial(run_method, name, method)))
         if method.gives is not None:
-            given[method.gives] = step.key
+            givers[method.gives] = steps[-1].key
     return steps
+
+
+def _settings_of(judge: Any) -> dict[str, Any] | None:
+    """Of a second judge, which the config names by its option alone."""
+    if judge is None:
+        return None
+    return {"_target_": f"{type(judge).__module__}.{type(judge).__qualname__}", **judge.model_dump(mode="json")}
+
+
+def checked_lengths(study: Study, reply: int) -> list[int]:
+    """Of the prompts in tokens, with what is to be said."""
+    return [len(study.model.template.tokens(one)) + reply for one in study.prompts.everything]
 
 
 def _checks(reply: int, study: Study) -> Generator[Result, None, None]:
     if isinstance(study.model, LoadedModel):
-        template = study.model.template
-        yield self_checks(study.model, [len(template.tokens(one)) + reply for one in study.prompts.everything])
+        yield self_checks(study.model, checked_lengths(study, reply))
 
 
 def results(
-    steps: Sequence[Step], study: Callable[[], Study], run: Run, reuse: bool, note: Callable[[str, str], None]
+    steps: Sequence[Step],
+    study: Callable[[], Study],
+    run: Run,
+    reuse: bool,
+    note: Callable[[str, str], None],
+    again: Callable[[], Sequence[Step]] | None = None,
 ) -> Generator[Result, None, None]:
     """What all steps report; of those that are kept without running them. `study` loads the weights. `note` is told of
-    each step that was taken from a run."""
+    each step that was taken from a run. `again` gives the steps as they are by now: what has changed while it was
+    computed is not kept. Nor is what there is no room for: that costs time another day, and no run."""
     findings: dict[type, Any] = {}
-    for step in steps:
-        place = Place(run.directory.resolve().parent, step.key)
-        with place.alone() if reuse else nullcontext():
-            kept = place.read(step.gives) if reuse else None
-            if kept is not None:
+    for number, step in enumerate(steps):
+        with ExitStack() as stack:
+            place = _alone(Place(run.directory.resolve().parent, step.key), stack) if reuse else None
+            kept = place.read(step.gives) if place else None
+            if place and kept:
                 note(step.name, kept.by)
-                found = yield from _again(step, kept, place, run.directory)
+                found = yield from _replayed(step, kept, place, run.directory)
             else:
-                found = yield from _made(step, study, findings, run, place if reuse else None)
+                start = time.monotonic()
+                writer = stack.enter_context(place.writing()) if place else None
+                keeping = Keeping(step.name, writer, run)
+                found = yield from keeping.noted(step.run(study().given(findings)))
+                same = again is None or again()[number].key == step.key
+                keeping.finish(found, step, round(time.monotonic() - start, 1), same)
         if step.gives is not None:
             findings[step.gives] = found
 
 
-def _again(step: Step, kept: Kept, place: Place, directory: Path) -> Generator[Result, None, Any]:
+def _alone(place: Place, stack: ExitStack) -> Place | None:
+    """The place, once nobody else is at it; None where nothing can be kept."""
+    try:
+        stack.enter_context(place.alone())
+    except OSError as error:
+        log.warning("Nothing is kept beside the runs: %s (%s).", error.filename, error.strerror)
+        return None
+    return place
+
+
+def _replayed(step: Step, kept: Kept, place: Place, directory: Path) -> Generator[Result, None, Any]:
     log.info("%s: found before, by run %s, in %.0f s (reuse=false finds it anew)", step.name, kept.by, kept.seconds)
     for result in kept.results:
         yield result
@@ -131,28 +166,40 @@ def _again(step: Step, kept: Kept, place: Place, directory: Path) -> Generator[R
     return kept.finding
 
 
-def _made(
-    step: Step, study: Callable[[], Study], findings: Mapping[type, Any], run: Run, place: Place | None
-) -> Generator[Result, None, Any]:
-    start = time.monotonic()
-    with place.writing() if place else nullcontext() as writer:
-        step_study = study().given(findings)
-        found = yield from _noted(step.run(step_study), writer, run.directory)
-        if writer is not None:
+class Keeping:
+    """Hands on what a step reports and keeps it, as long as that goes well."""
+
+    def __init__(self, step: str, writer: Writer | None, run: Run) -> None:
+        self._step, self._writer, self._run = step, writer, run
+
+    def noted(self, step: Generator[Result, None, Any]) -> Generator[Result, None, Any]:
+        """The same results; each is kept once whoever takes them has saved it."""
+        while True:
             try:
-                writer.finish(found, step.gives, step.of, run.id, round(time.monotonic() - start, 1))
-            except NotPlainError as reason:
-                log.info("What %s found is not kept: %s.", step.name, reason)
-    return found
+                result = next(step)
+            except StopIteration as end:
+                return end.value
+            yield result
+            if self._writer is not None:
+                try:
+                    self._writer.add(result, self._run.directory)
+                except OSError as error:
+                    self._give_up(f"{error.filename}: {error.strerror}")
 
-
-def _noted(step: Generator[Result, None, Any], writer: Writer | None, directory: Path) -> Generator[Result, None, Any]:
-    """The same results; each is added once whoever takes them has saved it."""
-    while True:
+    def finish(self, found: Any, step: Step, seconds: float, same: bool) -> None:
+        """Keep the finding with them, if all is of the `same` as when it began."""
+        if self._writer is None:
+            return
+        if not same:
+            self._give_up("the files that it is of, or the code, changed meanwhile")
+            return
         try:
-            result = next(step)
-        except StopIteration as end:
-            return end.value
-        yield result
-        if writer is not None:
-            writer.add(result, directory)
+            self._writer.finish(found, step.gives, step.of, self._run.id, seconds)
+        except OSError as error:
+            self._give_up(f"{error.filename}: {error.strerror}")
+        except NotPlainError as reason:
+            self._give_up(str(reason))
+
+    def _give_up(self, why: str) -> None:
+        self._writer = None
+        log.warning("What %s found is not kept (%s).", self._step, why)

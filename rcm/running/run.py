@@ -8,7 +8,7 @@ import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,9 @@ from omegaconf import DictConfig
 
 from rcm.errors import InputError, unsigned
 from rcm.execution.seeding import seed_everything
+from rcm.execution.self_checks import self_checks
 from rcm.methods import Method, Study
+from rcm.models import LoadedModel
 from rcm.models.lending import asked
 from rcm.models.template import Kind, Lent
 from rcm.packaged import CONF
@@ -33,7 +35,7 @@ from rcm.record.storage import Store, put_back
 from rcm.running.chosen import Chosen, chosen_settings
 from rcm.running.identity import code_of, digest_of, finished_already, id_of, plain_settings
 from rcm.running.processors import set_threads
-from rcm.running.reuse import Circumstances, results, steps_of
+from rcm.running.reuse import Circumstances, checked_lengths, results, steps_of
 from rcm.running.summary import as_text, in_brackets, summary
 
 log = logging.getLogger(__name__)
@@ -69,6 +71,12 @@ def _checked(chosen: Chosen) -> tuple[Split, Kind | Lent]:
     template = asked(prompts.template)
     chosen.model.check(prompts.everything, template, _longest_reply(chosen.methods))
     return prompts, template
+
+
+def _commit(source: Any) -> str:
+    """What the revision of a model or judge, and of its second, stands for, where it is of a hub."""
+    second = getattr(source, "second", None)
+    return " ".join(str(getattr(one, "commit", "")) for one in (source, second) if one is not None)
 
 
 def _longest_reply(methods: Mapping[str, Method]) -> int:
@@ -144,10 +152,9 @@ def perform(chosen: Chosen, run: Run) -> None:
             log.info("Run %s in %s, on %s: %s", run.id, run.directory, device, reason)
             log.info("%s", set_threads(chosen.device.threads))
             prompts, template = _checked(chosen)
-            now = Circumstances(
-                run.config, prompts, template, chosen.judge, chosen.seed, device, _longest_reply(chosen.methods)
-            )
-            steps = steps_of(chosen.methods, now)
+            reply, commits = _longest_reply(chosen.methods), (_commit(chosen.model), _commit(chosen.judge))
+            given = Circumstances(run.config, prompts, template, chosen.judge, chosen.seed, device, reply, commits)
+            steps = steps_of(chosen.methods, given)
             run = replace(run, findings={step.name: step.key for step in steps} if chosen.reuse else {})
             track = stack.enter_context(chosen.tracker.open(run))
         store = stack.enter_context(Store(run))
@@ -155,9 +162,14 @@ def perform(chosen: Chosen, run: Run) -> None:
         @cache
         def study() -> Study:
             model = chosen.model.load(device, template, chosen.device.batch_size)
-            return Study(model, prompts, chosen.judge, chosen.seed)
+            made = Study(model, prompts, chosen.judge, chosen.seed)
+            if isinstance(model, LoadedModel):  # of all lengths, so that each method goes the same way, kept or not
+                self_checks(model, checked_lengths(made, reply))
+            return made
 
-        for result in _summed_up(results(steps, study, run, chosen.reuse, store.reused), scalars):
+        again = partial(steps_of, chosen.methods, given, now=True)
+        reported = results(steps, study, run, chosen.reuse, store.reused, again)
+        for result in _summed_up(reported, scalars):
             store.save(result)
             track(result)
             log.info("%s", described(result))

@@ -19,6 +19,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
 from rcm.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -99,7 +101,7 @@ def messages(path: Path) -> Iterator[Message]:
 @cache
 def _tell_untested(installed: str) -> None:
     """Once for each process."""
-    if tuple(int(part) for part in installed.split(".")[:2]) > TESTED:
+    if Version(installed).release[:2] > TESTED:
         log.warning(
             "wandb %s is later than %s, the last whose files rcm was tested with; they are read on, and checked",
             installed,

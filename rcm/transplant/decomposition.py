@@ -19,7 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rcm.directions.fit import Activations, Vector, mean_difference, shuffled_controls, unit
-from rcm.execution.first_token import Figure, ablated, added
+from rcm.execution.first_token import ablated, added
+from rcm.execution.passes import Figure
 from rcm.models import LoadedModel
 from rcm.prompts import Part, Prompt, texts
 from rcm.stats.metrics import refusal_log_odds

@@ -8,18 +8,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
 from rcm.errors import InputError
 from rcm.methods import Method, Study
 from rcm.prompts import Part, Prompt, Split
-from rcm.record.findings import FOLDER, Place, key_of
+from rcm.record.findings import FOLDER, Place, Writer, key_of
 from rcm.record.results import Result, Scalar, Tensors
 from rcm.record.run import Run
 from rcm.record.storage import Store
@@ -84,16 +85,17 @@ def with_settings(now: Circumstances, **changed: Mapping[str, Any]) -> Circumsta
     return replace(now, config={**now.config, **changed})
 
 
-def ran(folder: Path, id: str, steps: list[Step], *, reuse: bool = True) -> tuple[list[Result], list[str]]:
+def ran(
+    folder: Path, id: str, steps: list[Step], *, reuse: bool = True, again: Callable[[], list[Step]] | None = None
+) -> tuple[list[Result], list[str]]:
     """Results of a run, and what it took from others; its files saved as they come."""
     run = Run(id, folder / id, {}, {}, {"started": id}, findings={step.name: step.key for step in steps})
     model = tiny_model()
     taken: list[str] = []
     reported = []
     with Store(run) as store:
-        for result in results(
-            steps, lambda: Study(model, PROMPTS, JUDGE, 0), run, reuse, lambda name, by: taken.append(f"{name} {by}")
-        ):
+        study = lambda: Study(model, PROMPTS, JUDGE, 0)  # noqa: E731
+        for result in results(steps, study, run, reuse, lambda name, by: taken.append(f"{name} {by}"), again):
             store.save(result)
             reported.append(result)
     return reported, taken
@@ -157,7 +159,7 @@ def test_what_changes_a_figure_changes_the_key(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("rcm.running.reuse.versions", lambda: {"torch": "9"})
     changed["packages"] = keys()
     monkeypatch.undo()
-    monkeypatch.setattr("rcm.running.reuse.sources_digest", lambda settings: "other")
+    monkeypatch.setattr("rcm.running.reuse.sources_digest", lambda settings, now: "other")
     changed["sources"] = keys()
     monkeypatch.undo()
     for why, other in changed.items():
@@ -179,6 +181,10 @@ def test_only_who_asks_the_judge_depends_on_it() -> None:
     assert other["use"] != keys()["use"]
     second = keys(replace(NOW, judge=JUDGE.model_copy(update={"second": JUDGE})))
     assert second["use"] != keys()["use"]
+    commits = keys(replace(NOW, commits=("", "abc")))
+    assert commits["find"] == keys()["find"]
+    assert commits["use"] != keys()["use"]
+    assert keys(replace(NOW, commits=("abc", "")))["find"] != keys()["find"]
 
 
 def test_what_a_predecessor_was_of_counts() -> None:
@@ -204,6 +210,80 @@ def test_earlier_runs_count_by_what_they_found(tmp_path: Path) -> None:
     assert keys(from_runs)["find"] != before["find"]
 
 
+def test_which_of_earlier_runs_came_last_counts(tmp_path: Path) -> None:
+    """Of each model the latest is taken."""
+    runs = tmp_path / "runs"
+    for id in ("one", "two"):
+        (runs / id).mkdir(parents=True)
+        (runs / id / "metrics.json").write_text('{"direction/layer": 3}')
+    from_runs = with_settings(NOW, method={"find": {"source": str(runs)}, "use": {"by": 2}})
+    found = []
+    for times in (("1", "2"), ("3", "4"), ("6", "5")):
+        for id, started in zip(("one", "two"), times, strict=True):
+            record = {"config": {}, "choices": {}, "provenance": {"started": started}}
+            (runs / id / "run.json").write_text(json.dumps(record))
+        found.append(keys(from_runs)["find"])
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize("name", ["words.txt", "checkpoint/config.json"])
+def test_a_file_counts_under_whatever_key(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("one")
+    given = str(file if file.suffix == ".txt" else file.parent)
+    now = with_settings(NOW, method={"find": {"size": 3, "mine": given}, "use": {"by": 2}})
+    before = keys(now)
+    file.write_text("two")
+    assert keys(now)["find"] != before["find"]
+
+
+def test_what_cannot_be_read_whole_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+
+    def forbidden(path: Path) -> str:
+        raise PermissionError(13, "Permission denied", str(folder / "notes.txt"))
+
+    monkeypatch.setattr("rcm.record.identity.content_digest", forbidden)
+    with pytest.raises(InputError, match=r"path=.*model cannot be read whole .*reuse=false"):
+        keys(with_settings(NOW, model={**CONFIG["model"], "path": str(folder)}))
+
+
+def test_a_copy_elsewhere_is_called_otherwise(tmp_path: Path) -> None:
+    """What it is called stands beside its tensors, by which a transplant knows its own run."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_text("same")
+    found = [keys(with_settings(NOW, model={**CONFIG["model"], "path": str(tmp_path / n)})) for n in ("one", "two")]
+    assert found[0]["find"] != found[1]["find"]
+
+
+def test_what_changes_meanwhile_is_not_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    steps = steps_of(methods(), NOW)
+    by_now = [replace(steps[0]), replace(steps[1], of={**steps[1].of, "sources": "edited"}), steps[2]]
+    reported, _ = ran(tmp_path, "one", steps, again=lambda: by_now)
+    assert set(figures(reported)) == {"find/sum", "use/scaled", "use/words"}
+    assert "What find found is not kept (the files that it is of, or the code, changed meanwhile)." in caplog.text
+    assert {path.name for path in (tmp_path / FOLDER).iterdir() if path.is_dir()} == {steps[0].key, steps[2].key}
+
+
+@pytest.mark.parametrize("where", ["alone", "add", "finish"])
+def test_where_nothing_can_be_kept_the_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, where: str
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device", "somewhere")
+
+    wanted = figures(ran(tmp_path / "other", "one", steps_of(methods(), NOW))[0])
+    if where == "alone":
+        (tmp_path / FOLDER).touch()  # a file where the folder would be
+    else:
+        monkeypatch.setattr(Writer, where, full)
+    reported, _ = ran(tmp_path, "one", steps_of(methods(), NOW))
+    assert figures(reported) == wanted
+    assert "kept" in caplog.text
+
+
 def test_what_was_changed_since_counts_for_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     steps = steps_of(methods(), NOW)
     ran(tmp_path, "one", steps)
@@ -221,6 +301,46 @@ def test_what_was_changed_since_counts_for_nothing(tmp_path: Path, caplog: pytes
         assert taken == ["self_checks one", "use one"]
         assert f"What is kept in {tmp_path / FOLDER / key} counts for nothing" in caplog.text
         caplog.clear()
+
+
+@dataclass(frozen=True)
+class Anything:
+    value: Any
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.arange(3.0)[::-1],
+        np.arange(3, dtype=">f4"),
+        torch.eye(2).to_sparse(),
+        torch.ones(2).to(torch.float8_e4m3fn),
+        {1, "a"},
+        {"__tensor__": "x"},
+        {1: 2},
+        object(),
+        torch.tensor([float("nan"), 1]),
+        {"a": [1, (2, None)]},
+    ],
+    ids=str,
+)
+def test_findings_of_any_kind_are_kept_as_they_are_or_not_at_all(tmp_path: Path, value: Any) -> None:
+    class Gives(Method):
+        gives: ClassVar = Anything
+        judged: ClassVar = False
+
+        def run(self, study: Study) -> Generator[Result, None, Anything]:
+            yield Scalar("gives/one", 1.0)
+            return Anything(value)
+
+    steps = steps_of({"gives": Gives()}, with_settings(NOW, method={"gives": {}}))
+    for id in ("one", "two"):
+        assert figures(ran(tmp_path, id, steps)[0]) == {"gives/one": 1.0}
+    kept = Place(tmp_path, steps[1].key).read(Anything)
+    if kept is not None and isinstance(value, torch.Tensor):
+        assert torch.equal(kept.finding.value.nan_to_num(), value.nan_to_num())
+    elif kept is not None:
+        assert kept.finding.value == json.loads(json.dumps(value))
 
 
 class Odd:
@@ -242,7 +362,7 @@ def test_what_cannot_be_written_down_is_found_anew_and_said(tmp_path: Path, capl
     for id in ("one", "two"):
         ran(tmp_path, id, steps)
     assert CALLS == ["strange", "strange"]
-    assert "What strange found is not kept: a Odd has no place in JSON." in caplog.text
+    assert "What strange found is not kept (a Odd has no place in JSON)." in caplog.text
     assert not list((tmp_path / FOLDER).glob("*.partial"))
 
 
