@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from rcm.execution.interventions import Ablate, Add, Intervention
-from rcm.execution.passes import Figure, rows_at_once, shared_tokens
+from rcm.execution.passes import Figure, shared_tokens
 from rcm.execution.progress import track
 from rcm.execution.self_checks import may_branch
 from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
 
-LIKE = 8  # prompts of like length in a pass, if there are variants to fill the rest of it
+LIKE = 8  # prompts of like length in a pass, if there are variants to fill the rest of it; more rows gain nothing here
 
 
 @torch.inference_mode()
@@ -74,7 +74,7 @@ class _Asked:
 
     def variants(self, of: int) -> int:
         """How many go through the model together."""
-        return max(1, min(of, rows_at_once(self.model) // max(1, min(LIKE, len(self.tokens)))))
+        return max(1, min(of, self.model.batch_size // max(1, min(LIKE, len(self.tokens)))))
 
     def figures(
         self, interventions: Sequence[Intervention], variants: int, figure: Figure
@@ -82,7 +82,7 @@ class _Asked:
         """The interventions hold a row for each variant."""
         figures = torch.empty(variants, len(self.tokens), dtype=torch.float64)
         by_length = sorted(range(len(self.tokens)), key=lambda i: len(self.tokens[i]))
-        at_once = rows_at_once(self.model) // variants
+        at_once = self.model.batch_size // variants
         for index in (by_length[start : start + at_once] for start in range(0, len(by_length), at_once)):
             chosen = [one.rows([v for v in range(variants) for _ in index]) for one in interventions]
             rows = [self.tokens[i] for i in index] * variants

@@ -98,20 +98,20 @@ def test_blocks_before_the_vector_see_a_row_for_each_prompt(tiny: Tiny) -> None:
 
 
 def test_rows_are_variants_times_prompts(tiny: Tiny) -> None:
-    model, shapes = tiny(batch_size=4), []
+    model, shapes = tiny(batch_size=32), []
     fast(model)
     model.hf.register_forward_pre_hook(
         lambda _, __, kwargs: shapes.append(tuple(kwargs["input_ids"].shape)), with_kwargs=True
     )
     list(ablated(model, PROMPTS, unit(6), chosen))
     rows, tokens = zip(*shapes, strict=True)
-    # 32 rows on a CPU: four variants of eight prompts, four of the ninth from its start, then two of all nine.
+    # Four variants of eight prompts, four of the ninth from its start, then two of all nine.
     assert rows == (1, 8, 1, 1, 9), "the first block makes rows of them"
     assert tokens[0] == tokens[3] == len(model.template.beginning) < tokens[2]
 
 
 def test_what_is_not_taken_is_not_run(tiny: Tiny) -> None:
-    model = tiny(batch_size=1)  # eight rows on a CPU, which are a variant of eight prompts
+    model = tiny(batch_size=len(PROMPTS))  # a variant at a time
     fast(model)
     passes = blocks_run(model, lambda: list(ablated(model, PROMPTS, unit(1), chosen)))
     assert blocks_run(model, lambda: ablated(model, PROMPTS, unit(10), chosen)) == [0, 0, 0]
