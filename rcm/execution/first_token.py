@@ -16,7 +16,7 @@ from rcm.execution.interventions import Ablate, Add, Intervention
 from rcm.execution.passes import Figure, shared_tokens
 from rcm.execution.progress import track
 from rcm.execution.self_checks import may_branch
-from rcm.execution.shared_prefix import Tokens, read
+from rcm.execution.shared_prefix import Tokens, beginning, distinct, read
 from rcm.models import LoadedModel
 
 LIKE = 8  # prompts of like length in a pass, if there are variants to fill the rest of it; more rows gain nothing here
@@ -81,12 +81,17 @@ class _Asked:
     ) -> Float[Tensor, "variant prompt"]:
         """The interventions hold a row for each variant."""
         figures = torch.empty(variants, len(self.tokens), dtype=torch.float64)
+        firsts, _ = distinct(interventions, variants)
+        begun = None
+        if self.shared and may_branch(self.model):
+            begun = beginning(self.model, self.tokens[0][: self.shared], [one.rows(firsts) for one in interventions])
         by_length = sorted(range(len(self.tokens)), key=lambda i: len(self.tokens[i]))
         at_once = self.model.batch_size // variants
         for index in (by_length[start : start + at_once] for start in range(0, len(by_length), at_once)):
             chosen = [one.rows([v for v in range(variants) for _ in index]) for one in interventions]
             rows = [self.tokens[i] for i in index] * variants
-            logits = read(self.model, rows, chosen, self.shared, branch=may_branch(self.model)).logits[:, -1].float()
+            found = read(self.model, rows, chosen, self.shared, branch=may_branch(self.model), begun=begun)
+            logits = found.logits[:, -1].float()
             of_variants = [figure(one, index) for one in logits.unflatten(0, (variants, -1))]
             figures[:, index] = torch.stack(of_variants).double().cpu()
         return figures

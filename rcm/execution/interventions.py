@@ -51,11 +51,14 @@ class Ablate:
         return Ablate(_rows(self.directions, index))
 
     def sites(self, points: Points) -> Iterator[Site]:
+        there: dict[torch.device, Tensor] = {}  # once for each device
+
         def edit(module: nn.Module) -> Edit:
-            r = placed(self.directions, module)
+            if (device := device_of(module)) not in there:
+                there[device] = self.directions.to(device)
+            r = there[device]
             return lambda x: without(by_row(x, len(r)), r).view_as(x)
 
-        placed = Placed()
         yield from ((layer, "input", edit(layer)) for layer in points.layers)
         yield from ((module, "output", edit(module)) for module in (*points.attention_out, *points.mlp_out))
 
@@ -72,7 +75,7 @@ class Add:
 
     def sites(self, points: Points) -> Iterator[Site]:
         layer = points.layers[self.layer]
-        vectors = Placed()(self.vectors, layer)
+        vectors = self.vectors.to(device_of(layer))
         yield layer, "input", lambda x: x + _like(vectors, x)
 
 
@@ -89,8 +92,8 @@ class Clamp:
 
     def sites(self, points: Points) -> Iterator[Site]:
         layer = points.layers[self.layer]
-        r = Placed()(self.directions, layer)
-        goal = Placed()(self.values[:, None] * self.directions, layer)
+        r = self.directions.to(device_of(layer))
+        goal = (self.values[:, None] * self.directions).to(device_of(layer))
         yield layer, "input", lambda x: without(x, r) + _like(goal, x)
 
 
@@ -108,17 +111,6 @@ class Affine:
         for layer in range(len(points.layers)):
             yield from Clamp(layer, self.directions, self.values[:, layer]).sites(points)
         yield from (site for site in Ablate(self.directions).sites(points) if site[1] == "output")
-
-
-class Placed:
-    """Tensors on the devices of modules, each brought to each device once."""
-
-    def __init__(self) -> None:
-        self._there: dict[tuple[int, torch.device], Tensor] = {}
-
-    def __call__(self, tensor: Tensor, module: nn.Module) -> Tensor:
-        key = id(tensor), device_of(module)
-        return self._there.setdefault(key, tensor.to(key[1]))
 
 
 def without(x: Float[Tensor, "row token d_model"], directions: Float[Tensor, "#row d_model"]) -> Tensor:

@@ -7,6 +7,7 @@ Adding a vector at layer 20 of 30 under a hundred strengths and controls so cost
 logits are those of one pass for each row, up to rounding.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple, cast
@@ -40,11 +41,12 @@ def read(
     keep: int = 1,
     branch: bool = True,
     watching: Sequence[Intervention] = (),
+    begun: DynamicCache | None = None,
 ) -> Read:
     """Logits at the last `keep` tokens of every row. All rows begin with the same `shared` tokens. `branch`: whether
     rows of one prompt are one up to the interventions (`rcm.execution.self_checks.may_branch`). Gradients flow, unless
     whoever calls it says otherwise. `watching`: interventions that change nothing, and see rows without what they
-    share."""
+    share. `begun`: what they share, if it has been read for the distinct rows of these interventions (`beginning`)."""
     prompts = list(dict.fromkeys(rows)) if branch else list(rows)
     number = {prompt: i for i, prompt in enumerate(prompts)}
     parents = torch.tensor([number[row] for row in rows] if branch else range(len(rows)), device=model.device)
@@ -52,11 +54,13 @@ def read(
     firsts, of_row = distinct(interventions, len(rows))
     # A beginning for each row would be another pass for nothing; rows that share none are read from the start.
     shared = shared if branch and len(firsts) < len(rows) else 0
-    cache = DynamicCache(config=model.hf.config)
     batch = model.template.padded([prompt[shared:] for prompt in prompts], model.device)
     mask, positions = batch.attention_mask, batch.position_ids
+    cache = DynamicCache(config=model.hf.config)
     if shared:
-        _read_beginning(model, rows[0][:shared], [i.rows(firsts) for i in interventions], len(firsts), layer, cache)
+        if begun is None:
+            begun = beginning(model, rows[0][:shared], [one.rows(firsts) for one in interventions])
+        cache = copied(begun)
         _select(cache, slice(layer), torch.zeros(len(prompts), dtype=torch.long, device=model.device))
         _select(cache, slice(layer, None), torch.tensor(of_row, device=model.device))
         mask, positions = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1), shared + positions
@@ -73,19 +77,28 @@ def read(
     return Read(output.logits, cache, mask[parents])
 
 
-def _read_beginning(
-    model: LoadedModel,
-    beginning: Tokens,
-    interventions: Sequence[Intervention],
-    rows: int,
-    layer: int,
-    cache: DynamicCache,
-) -> None:
-    """Fill the cache: one row for the layers below, and a row for each of the interventions' from there on."""
-    ids = torch.tensor([beginning], device=model.device)
+def beginning(model: LoadedModel, tokens: Tokens, interventions: Sequence[Intervention]) -> DynamicCache:
+    """Keys and values of what rows begin with: one row in the layers below the interventions, and one for each of
+    theirs from there on."""
+    cache = DynamicCache(config=model.hf.config)
+    ids = torch.tensor([tokens], device=model.device)
+    rows = max((len(tensor) for one in interventions for tensor in _tensors(one)), default=1)
     parents = torch.zeros(rows, dtype=torch.long, device=model.device)
+    layer = first_layer(model.points, interventions)
     with branching(model.points, layer, parents), applied(model.points, interventions):
         model.hf(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    return cache
+
+
+def copied(cache: DynamicCache) -> DynamicCache:
+    """The same for a pass to select from and append to, which leaves the tensors themselves as they are."""
+    other = copy.copy(cache)
+    other.layers = [copy.copy(layer) for layer in cache.layers]
+    return other
+
+
+def _tensors(intervention: Intervention) -> list[Tensor]:
+    return [value for value in vars(intervention).values() if torch.is_tensor(value)]
 
 
 def first_layer(points: Points, interventions: Sequence[Intervention]) -> int:
@@ -101,9 +114,7 @@ def first_layer(points: Points, interventions: Sequence[Intervention]) -> int:
 
 def distinct(interventions: Sequence[Intervention], rows: int) -> tuple[list[int], list[int]]:
     """The first of every set of equal rows, and which set each row belongs to."""
-    tensors = [
-        value for intervention in interventions for value in vars(intervention).values() if torch.is_tensor(value)
-    ]
+    tensors = [tensor for intervention in interventions for tensor in _tensors(intervention)]
     table = [tensor.float().reshape(len(tensor), -1).expand(rows, -1).cpu() for tensor in tensors]
     content = torch.cat(table, dim=1).numpy() if table else torch.zeros(rows, 0).numpy()
     sets: dict[bytes, int] = {}

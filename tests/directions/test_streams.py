@@ -31,7 +31,8 @@ def streams(monkeypatch: pytest.MonkeyPatch, held: int) -> tuple[Streams, list[R
 
 def test_as_many_layers_as_fit_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
     some, _ = streams(monkeypatch, 4 * A_LAYER)
-    assert (some.shape, some.of_layer()) == ((2, 6, 32), A_LAYER)
+    assert (some.shape, some.of_layer("training"), some.of_layer("test")) == ((2, 6, 32), A_LAYER, 4 * A_LAYER // 10)
+    assert not some.whole
     assert list(some.layers()) == [range(4), range(4, 6)]
     assert list(streams(monkeypatch, 1)[0].layers()) == [range(layer, layer + 1) for layer in range(6)]
     assert list(streams(monkeypatch, 2**30)[0].layers()) == [range(6)]
@@ -50,7 +51,8 @@ def test_never_more_than_one_part_of_some_layers_lies_in_memory(monkeypatch: pyt
 
 
 def test_what_fits_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    some, made = streams(monkeypatch, 6 * A_LAYER)
+    some, made = streams(monkeypatch, 6 * A_LAYER * 14 // 10)
+    assert some.whole
     for _ in range(3):
         for part in PARTS:
             some.at(part, 0, 3)

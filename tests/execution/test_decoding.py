@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -134,3 +135,18 @@ def test_generation_settings_of_the_checkpoint_do_not_leak_in(tiny: Tiny):
     )
     again = LoadedModel.of(model.hf, model.template.tokenizer, "chat")
     assert replies(again, ["x", "yy"], 8) == ["abababab"] * 2
+
+
+def test_hooks_are_set_once_for_a_whole_batch_of_replies(tiny: Tiny, monkeypatch: pytest.MonkeyPatch):
+    """And once for the reading before: not at every token, though rows end on the way."""
+    model, set_by = tiny(), list[int]()
+
+    def noted(*given: Any) -> Any:
+        set_by.append(1)
+        return applied(*given)
+
+    reply_tokens(model, PROMPTS, 2, [Ablate(unit(1))])  # checks itself the first time
+    monkeypatch.setattr("rcm.execution.decoding.applied", noted)
+    long = reply_tokens(model, PROMPTS, 24, [Ablate(unit(1))])
+    assert max(map(len, long)) > 8
+    assert len(set_by) == 1

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from rcm.execution.interventions import Ablate, Add, Affine, Clamp, Intervention, applied, without
 from rcm.execution.passes import last_logits
 from rcm.models import LoadedModel
+from rcm.models.points import device_of
 
 PROMPTS = ("Hi", "How do I bake a good loaf of bread at home?", "Stop it now.", "Name three rivers")
 Tiny = Callable[..., LoadedModel]
@@ -185,3 +187,33 @@ def test_projection_is_removed_in_full_precision():
     naive_removal = x - (x * r[:, None].bfloat16()).sum(-1, keepdim=True) * r[:, None].bfloat16()
     assert removed < torch.einsum("rtd,rd->rt", naive_removal.float(), r).abs().max()
     assert removed < 0.01
+
+
+class Brought:
+    """A vector that notes where it is brought."""
+
+    def __init__(self, tensor: Tensor, log: list[torch.device]) -> None:
+        self.tensor, self.log = tensor, log
+
+    def to(self, device: torch.device) -> Tensor:
+        self.log.append(device)
+        return self.tensor
+
+
+def test_vectors_are_brought_to_a_device_once_for_a_batch(tiny: Tiny) -> None:
+    """Not in each call of a hook, nor for each of the sites."""
+    model, log = tiny(), list[torch.device]()
+    ablate = Ablate(unit(1))
+    object.__setattr__(ablate, "directions", Brought(unit(1), log))
+    with applied(model.points, [ablate]), torch.inference_mode():
+        for _ in range(3):
+            model.hf(torch.tensor([model.template.tokens("Hi")]))
+    assert log == [torch.device("cpu")]
+
+
+def test_a_module_that_accelerate_feeds_computes_where_its_weights_are_brought() -> None:
+    layer = torch.nn.Linear(2, 2, device="meta")
+    layer._hf_hook = SimpleNamespace(execution_device="cpu")
+    assert device_of(layer) == torch.device("cpu")
+    assert device_of(torch.nn.Linear(2, 2)) == torch.device("cpu")
+    assert device_of(torch.nn.ReLU()) == torch.device("cpu")
