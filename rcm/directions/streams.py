@@ -3,7 +3,9 @@
 At every place a few figures are wanted of all prompts, and of all places at once nothing. A part takes
 prompts x positions x layers x d_model x 4 bytes: 4.2 GiB for 2 x 864 training prompts at 5 positions of a model with 32
 layers of 4,096, of which `HELD` lets 5 layers lie in memory, so that 7 passes read it. One part lies there at a time;
-all of them where together they fit, and then they are read once.
+all of them where together they take no more than `WHOLE`, and then they are read once: of a model that small nothing
+else is large. Beside them lie what was found at every place (positions x layers x d_model, some 40 times in 4 bytes:
+0.1 GiB there), so that less than 1 GiB is.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +18,7 @@ from rcm.execution.passes import Figure, Residuals, read_residuals
 from rcm.models import LoadedModel
 from rcm.prompts import Part, texts
 
-HELD = 700 * 2**20  # bytes
+HELD, WHOLE = 700 * 2**20, 900 * 2**20  # bytes
 
 
 class Classes(NamedTuple):
@@ -53,7 +55,7 @@ class Streams:
     @property
     def whole(self) -> bool:
         """Whether every part of every layer fits."""
-        return self._model.n_layers * sum(map(self.of_layer, self._parts)) <= HELD
+        return self._model.n_layers * sum(map(self.of_layer, self._parts)) <= WHOLE
 
     def of_layer(self, part: str) -> int:
         """Bytes that a part takes in one layer."""
@@ -63,6 +65,7 @@ class Streams:
     def layers(self) -> Iterator[range]:
         """Which of them are read together."""
         n, at_once = self._model.n_layers, max(1, HELD // max(map(self.of_layer, self._parts)))
+        at_once = n if self.whole else at_once
         yield from (range(start, min(start + at_once, n)) for start in range(0, n, at_once))
 
     def read(self, part: str, layers: range) -> Classes:

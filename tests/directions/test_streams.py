@@ -19,6 +19,7 @@ A_LAYER = 10 * 2 * 32 * 4  # bytes: training prompts, positions, width of the pl
 
 def streams(monkeypatch: pytest.MonkeyPatch, held: int) -> tuple[Streams, list[Residuals]]:
     monkeypatch.setattr(streams_of, "HELD", held)
+    monkeypatch.setattr(streams_of, "WHOLE", held)
     made: list[Residuals] = []
 
     def noted(*given: Any) -> Residuals:
@@ -77,6 +78,7 @@ def is_float(value: Any) -> bool:
 def test_the_method_finds_the_same_a_layer_at_a_time(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
     whole = reported(method("direction"), planted_model(), planted_prompts())
     monkeypatch.setattr(streams_of, "HELD", held)
+    monkeypatch.setattr(streams_of, "WHOLE", held)
     streamed = reported(method("direction"), planted_model(), planted_prompts())
     assert list(streamed) == list(whole)
     for name, one in whole.items():
