@@ -322,7 +322,7 @@ class Anything:
         torch.tensor([float("nan"), 1]),
         {"a": [1, (2, None)]},
     ],
-    ids=str,
+    ids=["strides", "endian", "sparse", "float8", "mixed", "marker", "keys", "object", "nan", "nested"],
 )
 def test_findings_of_any_kind_are_kept_as_they_are_or_not_at_all(tmp_path: Path, value: Any) -> None:
     class Gives(Method):
