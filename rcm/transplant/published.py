@@ -9,11 +9,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
@@ -23,6 +21,7 @@ from rcm.models import LoadedModel
 from rcm.record.digests import content_digest
 from rcm.record.identity import VECTOR
 from rcm.record.results import Tensors
+from rcm.transplant.torch_file import tensor_of
 
 METADATA = "direction_metadata.json"
 NAMES = ("direction", "mean_difference", "vector")  # of the tensor, where a file has several
@@ -106,15 +105,12 @@ def published(place: Path, position: int | None, layer: int | None) -> Published
 def _folder(place: Path) -> tuple[Tensor, Mapping[str, Any]]:
     file = place / VECTOR
     try:
-        # The reference publishes no other format. Nothing but tensors is made of it: code in it is refused, not run.
-        stored: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
+        stored = tensor_of(file)  # the reference publishes no other format
+    except (OSError, ValueError) as error:
         raise InputError(
-            f"{file} cannot be read as a tensor and nothing else ({type(error).__name__}); save it again with "
-            "torch.save(vector, FILE), or as safetensors."
+            f"{file} cannot be read as a tensor and nothing else ({error}); give the vector alone, as "
+            "torch.save(vector, FILE) writes it, or as safetensors."
         ) from error
-    if not isinstance(stored, Tensor):
-        raise InputError(f"{file} holds a {type(stored).__name__}; give the vector alone, as torch.save writes it.")
     beside = place / METADATA
     if not beside.is_file():
         return stored, {}

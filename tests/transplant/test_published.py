@@ -1,17 +1,23 @@
 """Directions that somebody else found, as files, read with their place or refused in one sentence."""
 
+import io
 import json
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from rcm.errors import InputError
 from rcm.record.identity import run_id
 from rcm.transplant.published import published
+from rcm.transplant.torch_file import tensor_of
 from tests.planted import LAYERS, planted_model
 
 VECTOR = torch.arange(1.0, 33.0)
@@ -72,7 +78,7 @@ class Code:
     ("vector", "metadata", "told"),
     [
         (Code(), {}, "cannot be read as a tensor and nothing else"),
-        ({"r": VECTOR}, {}, "holds a dict; give the vector alone"),
+        ({"r": VECTOR}, {}, r"holds a dict\); give the vector alone"),
         (VECTOR * torch.nan, {}, "holds no direction"),
         (VECTOR * 0, {}, "holds no direction"),
         (VECTOR[None, None, None], {}, "holds no direction"),
@@ -88,6 +94,49 @@ def test_what_is_no_direction(
     with pytest.raises(InputError, match=told):
         published(reference(tmp_path, vector, **metadata), None, None)
     assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "tensor",
+    [
+        VECTOR,
+        VECTOR.double(),
+        VECTOR.half(),
+        VECTOR.bfloat16(),
+        torch.randn(2, 3, 4),
+        torch.randn(6, 4).T,
+        torch.randn(10)[3:7],
+        torch.randn(1000, 300)[::2],
+        VECTOR.clone().requires_grad_(),
+    ],
+    ids=["float", "double", "half", "bfloat16", "stack", "transposed", "part", "every other", "with gradient"],
+)
+def test_a_tensor_is_what_torch_would_load(tmp_path: Path, tensor: torch.Tensor) -> None:
+    torch.save(tensor, tmp_path / "x.pt")
+    found = tensor_of(tmp_path / "x.pt")
+    assert found.dtype == tensor.dtype
+    assert torch.equal(found, tensor.detach())
+
+
+def test_no_more_is_taken_than_a_tensor_by_itself(tmp_path: Path) -> None:
+    for number, other in enumerate(([VECTOR], (VECTOR, VECTOR), torch.arange(3), "words", torch.nn.Linear(2, 2), None)):
+        torch.save(other, tmp_path / f"{number}.pt")
+        with pytest.raises(ValueError, match="it holds"):
+            tensor_of(tmp_path / f"{number}.pt")
+
+
+@given(data=st.data())
+def test_a_damaged_file_is_refused_or_read_and_never_more(data: st.DataObject) -> None:
+    buffer = io.BytesIO()
+    torch.save(VECTOR, buffer)
+    content = bytearray(buffer.getvalue())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    with TemporaryDirectory() as folder:
+        file_of = Path(folder) / "x.pt"
+        file_of.write_bytes(content)
+        with suppress(ValueError, OSError):
+            assert isinstance(tensor_of(file_of), torch.Tensor)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
