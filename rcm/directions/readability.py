@@ -94,7 +94,8 @@ def everywhere(streams: Streams, labelled: Callable[[], Masks], clusters: Sequen
         cells = [(row, layer) for row in range(rows) for layer in some]
         _fit(fits, cells, streams.read("training", some), labelled, seed)
         _measure(validation, fits, cells, streams.read("validation", some))
-        separable |= _measure(test, fits, cells, streams.read("test", some), clusters)
+        _measure(test, fits, cells, streams.read("test", some))
+        separable |= _separable(fits, cells, streams.read("test", some), clusters)
     return Everywhere(fits, validation, test, separable)
 
 
@@ -112,19 +113,21 @@ def _fit(fits: Fits, cells: Sequence[Cell], read: Read, labelled: Callable[[], M
             fits.probes[cell] = fit.probe(*classes)
 
 
-def _measure(
-    maps: Readability, fits: Fits, cells: Sequence[Cell], read: Read, clusters: Sequence[str] = ()
-) -> dict[Cell, Estimate]:
-    """Of the mean difference: separation in sigma, with its interval, and AUROC. Of the probe: accuracy."""
-    separable = {}
+def _measure(maps: Readability, fits: Fits, cells: Sequence[Cell], read: Read) -> None:
+    """Of the mean difference: separation in sigma and AUROC. Of the probe: accuracy."""
     for cell in cells:
         classes, direction = read.at(*cell), fits.means.harmful[cell] - fits.means.harmless[cell]
         projected = tuple(side @ direction for side in classes)
         maps.separation[cell] = separation(*projected)
         maps.auroc[cell] = auroc(*projected)
         maps.probe_accuracy[cell] = fit.correct(fits.probes[cell], *classes).mean()
-        separable[cell] = separability(classes, direction, clusters)
-    return separable
+
+
+def _separable(fits: Fits, cells: Sequence[Cell], read: Read, clusters: Sequence[str]) -> dict[Cell, Estimate]:
+    return {
+        cell: separability(read.at(*cell), fits.means.harmful[cell] - fits.means.harmless[cell], clusters)
+        for cell in cells
+    }
 
 
 def separability(classes: Classes, direction: Vector, clusters: Sequence[str]) -> Estimate:

@@ -6,9 +6,9 @@ happens (device), who watches (tracker) and which version of the code it was are
 
 A setting that names a file or folder (key `path`, `adapter`, `harmful`, `harmless`, or `..._path`) enters by content:
 an edited prompt file makes another run, the same file in another place does not, nor one at an address that gives its
-sha256. So does a `source` that is a direction
-of somebody else's. One that names earlier runs enters by the names of those that have a direction to give: once there
-are more, it is another run. That one of them was run again does not count; that takes `rerun=true`.
+sha256. So does a `source` that is a direction of somebody else's. One that names earlier runs enters by the names of
+those that have a direction to give: once there are more, it is another run. That one of them was run again does not
+count; that takes `rerun=true`.
 """
 
 import hashlib

@@ -12,13 +12,13 @@ import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib.machinery import PathFinder
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from rcm.packaged import ASSETS, PACKAGE
 from rcm.record.digests import content_digest, file_digest
+from rcm.record.provenance import version_of
 
 OURS = PACKAGE.name
 NOT_MEASURING = ("comparison", "report", "tracking", "running", "conf", "launch.py")
@@ -42,14 +42,7 @@ def sources_digest(settings: Any, *, now: bool = False) -> str:
 
 def versions() -> dict[str, str | None]:
     """Of the packages that figures depend on; None of one that is not there."""
-    return {name: _version(name) for name in PACKAGES}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    return {name: version_of(name) for name in PACKAGES}
 
 
 @cache

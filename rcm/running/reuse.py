@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from rcm.errors import InputError
 from rcm.execution.self_checks import self_checks
 from rcm.methods import Method, Study, run_method
 from rcm.models import LoadedModel
@@ -52,7 +53,7 @@ class Circumstances:
 
 @dataclass(frozen=True)
 class Step:
-    """One part of a run. `of`: what its finding is of; `takes`: the kinds of findings that it is given."""
+    """One part of a run. `of`: what its finding is of; empty where nothing is kept."""
 
     name: str
     of: Mapping[str, Any]
@@ -64,8 +65,22 @@ class Step:
         return key_of(self.of)
 
 
-def steps_of(methods: Mapping[str, Method], given: Circumstances, *, now: bool = False) -> list[Step]:
-    """How the model is checked, then each method, in order. `now`: by the sources as they are by now."""
+def steps_of(
+    methods: Mapping[str, Method], given: Circumstances, *, reuse: bool = True, now: bool = False
+) -> list[Step]:
+    """How the model is checked, then each method, in order. `reuse`: whether to find out what each is of; raises
+    InputError where that cannot be read. `now`: by the sources as they are by now."""
+    runs: dict[str, Callable[[Study], Generator[Result, None, Any]]] = {
+        SELF_CHECKS: partial(_checks, given.longest_reply),
+        **{name: partial(run_method, name, method) for name, method in methods.items()},
+    }
+    of = _of(methods, given, now) if reuse else {name: {} for name in runs}
+    gives = {name: method.gives for name, method in methods.items()}
+    return [Step(name, of[name], gives.get(name), run) for name, run in runs.items()]
+
+
+def _of(methods: Mapping[str, Method], given: Circumstances, now: bool) -> dict[str, dict[str, Any]]:
+    """What the finding of each step is of."""
     model = {key: value for key, value in given.config["model"].items() if key not in NAMES}
     common = {
         # Also as it is called: that stands beside the tensors.
@@ -75,13 +90,12 @@ def steps_of(methods: Mapping[str, Method], given: Circumstances, *, now: bool =
         "device": given.device.type,
         "packages": versions(),
     }
-    checked = {**common, "reply": given.longest_reply, "sources": sources_digest(model, now=now)}
-    steps = [Step(SELF_CHECKS, checked, None, partial(_checks, given.longest_reply))]
+    found = {SELF_CHECKS: {**common, "reply": given.longest_reply, "sources": sources_digest(model, now=now)}}
     givers: dict[type, str] = {}  # the key of what gives each kind
     for name, method in methods.items():
         settings = given.config["method"][name]
         judges = [given.config["judge"], _settings_of(getattr(given.judge, "second", None))] if method.judged else []
-        of = {
+        found[name] = {
             **common,
             "method": by_content(settings, whole=True),
             "judge": [by_content(judges, whole=True), given.commits[1] if judges else ""],
@@ -93,10 +107,9 @@ def steps_of(methods: Mapping[str, Method], given: Circumstances, *, now: bool =
                 if kind in givers
             },
         }
-        steps.append(Step(name, of, method.gives, partial(run_method, name, method)))
         if method.gives is not None:
-            givers[method.gives] = steps[-1].key
-    return steps
+            givers[method.gives] = key_of(found[name])
+    return found
 
 
 def _settings_of(judge: Any) -> dict[str, Any] | None:
@@ -128,7 +141,7 @@ def results(
     each step that was taken from a run. `again` gives the steps as they are by now: what has changed while it was
     computed is not kept. Nor is what there is no room for: that costs time another day, and no run."""
     findings: dict[type, Any] = {}
-    for number, step in enumerate(steps):
+    for step in steps:
         with ExitStack() as stack:
             place = _alone(Place(run.directory.resolve().parent, step.key), stack) if reuse else None
             kept = place.read(step.gives) if place else None
@@ -140,10 +153,18 @@ def results(
                 writer = stack.enter_context(place.writing()) if place else None
                 keeping = Keeping(step.name, writer, run)
                 found = yield from keeping.noted(step.run(study().given(findings)))
-                same = again is None or again()[number].key == step.key
-                keeping.finish(found, step, round(time.monotonic() - start, 1), same)
+                seconds = round(time.monotonic() - start, 1)
+                keeping.finish(found, step, seconds, again is None or _same(step, again))
         if step.gives is not None:
             findings[step.gives] = found
+
+
+def _same(step: Step, again: Callable[[], Sequence[Step]]) -> bool:
+    """Whether it is by now of what it was of when it began."""
+    try:
+        return any(one.key == step.key for one in again())
+    except InputError:  # of what can no longer be read
+        return False
 
 
 def _alone(place: Place, stack: ExitStack) -> Place | None:

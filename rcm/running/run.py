@@ -73,10 +73,11 @@ def _checked(chosen: Chosen) -> tuple[Split, Kind | Lent]:
     return prompts, template
 
 
-def _commit(source: Any) -> str:
-    """What the revision of a model or judge, and of its second, stands for, where it is of a hub."""
-    second = getattr(source, "second", None)
-    return " ".join(str(getattr(one, "commit", "")) for one in (source, second) if one is not None)
+def _commits(chosen: Chosen) -> tuple[str, str]:
+    """What the revisions of the model and of the judges stand for, where they are of a hub, and where one is asked."""
+    asked = any(method.judged for method in chosen.methods.values())
+    judges = (chosen.judge, getattr(chosen.judge, "second", None)) if asked else ()
+    return str(getattr(chosen.model, "commit", "")), " ".join(str(getattr(one, "commit", "")) for one in judges)
 
 
 def _longest_reply(methods: Mapping[str, Method]) -> int:
@@ -152,9 +153,9 @@ def perform(chosen: Chosen, run: Run) -> None:
             log.info("Run %s in %s, on %s: %s", run.id, run.directory, device, reason)
             log.info("%s", set_threads(chosen.device.threads))
             prompts, template = _checked(chosen)
-            reply, commits = _longest_reply(chosen.methods), (_commit(chosen.model), _commit(chosen.judge))
+            reply, commits = _longest_reply(chosen.methods), _commits(chosen) if chosen.reuse else ("", "")
             given = Circumstances(run.config, prompts, template, chosen.judge, chosen.seed, device, reply, commits)
-            steps = steps_of(chosen.methods, given)
+            steps = steps_of(chosen.methods, given, reuse=chosen.reuse)
             run = replace(run, findings={step.name: step.key for step in steps} if chosen.reuse else {})
             track = stack.enter_context(chosen.tracker.open(run))
         store = stack.enter_context(Store(run))
@@ -167,7 +168,7 @@ def perform(chosen: Chosen, run: Run) -> None:
                 self_checks(model, checked_lengths(made, reply))
             return made
 
-        again = partial(steps_of, chosen.methods, given, now=True)
+        again = partial(steps_of, chosen.methods, given, now=True) if chosen.reuse else None
         reported = results(steps, study, run, chosen.reuse, store.reused, again)
         for result in _summed_up(reported, scalars):
             store.save(result)

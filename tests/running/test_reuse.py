@@ -24,7 +24,9 @@ from rcm.record.findings import FOLDER, Place, Writer, key_of
 from rcm.record.results import Result, Scalar, Tensors
 from rcm.record.run import Run
 from rcm.record.storage import Store
+from rcm.running.chosen import Chosen
 from rcm.running.reuse import Circumstances, Step, results, steps_of
+from rcm.running.run import _commits
 from tests.conftest import tiny_model
 from tests.planted import opening_judge
 
@@ -246,8 +248,25 @@ def test_what_cannot_be_read_whole_is_one_sentence(tmp_path: Path, monkeypatch: 
         raise PermissionError(13, "Permission denied", str(folder / "notes.txt"))
 
     monkeypatch.setattr("rcm.record.identity.content_digest", forbidden)
+    now = with_settings(NOW, model={**CONFIG["model"], "path": str(folder)})
     with pytest.raises(InputError, match=r"path=.*model cannot be read whole .*reuse=false"):
-        keys(with_settings(NOW, model={**CONFIG["model"], "path": str(folder)}))
+        keys(now)
+    assert figures(ran(tmp_path, "one", steps_of(methods(), now, reuse=False), reuse=False)[0])  # as it says
+
+
+class OnAHub:
+    second = None
+
+    @property
+    def commit(self) -> str:
+        raise InputError("The hub is away.")
+
+
+def test_a_judge_that_nobody_asks_is_not_fetched() -> None:
+    chosen = Chosen(*(None,) * len(Chosen._fields))._replace(judge=OnAHub(), methods={"find": Find(size=3)})
+    assert _commits(chosen) == ("", "")
+    with pytest.raises(InputError, match="away"):
+        _commits(chosen._replace(methods=methods()))
 
 
 def test_a_copy_elsewhere_is_called_otherwise(tmp_path: Path) -> None:
@@ -265,6 +284,15 @@ def test_what_changes_meanwhile_is_not_kept(tmp_path: Path, caplog: pytest.LogCa
     assert set(figures(reported)) == {"find/sum", "use/scaled", "use/words"}
     assert "What find found is not kept (the files that it is of, or the code, changed meanwhile)." in caplog.text
     assert {path.name for path in (tmp_path / FOLDER).iterdir() if path.is_dir()} == {steps[0].key, steps[2].key}
+
+
+def test_what_can_no_longer_be_read_is_not_kept_and_ends_no_run(tmp_path: Path) -> None:
+    def gone() -> list[Step]:
+        raise InputError("path=... cannot be read whole")
+
+    reported, _ = ran(tmp_path, "one", steps_of(methods(), NOW), again=gone)
+    assert set(figures(reported)) == {"find/sum", "use/scaled", "use/words"}
+    assert not [path for path in (tmp_path / FOLDER).iterdir() if path.is_dir()]
 
 
 @pytest.mark.parametrize("where", ["alone", "add", "finish"])
