@@ -4,7 +4,7 @@ All prompts of a part count, whatever the model does with them, so that two mode
 same as causal: what separates best often lies layers behind what decides (`rcm.directions.causal`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 from typing import NamedTuple
@@ -82,9 +82,9 @@ class Everywhere(NamedTuple):
     separability: dict[tuple[int, int], Estimate]
 
 
-def everywhere(streams: Streams, labelled: Callable[[], Masks], clusters: Sequence[str], seed: int) -> Everywhere:
+def everywhere(streams: Streams, labelled: Masks, clusters: Sequence[str], seed: int) -> Everywhere:
     """Fit to the training prompts and measure on the others, some layers at a time. `labelled`: which training prompts
-    the model treats as labelled, once they have been read. `clusters`: of test prompts."""
+    the model treats as labelled. `clusters`: of test prompts."""
     rows, layers, width = streams.shape
     means, kept = (Means(*(np.zeros((rows, layers, width)) for _ in range(2))) for _ in range(2))
     fits = Fits(means, kept, np.zeros((rows, layers, width)), np.zeros((rows, layers, DRAWN, width), np.float32), {})
@@ -99,12 +99,11 @@ def everywhere(streams: Streams, labelled: Callable[[], Masks], clusters: Sequen
     return Everywhere(fits, validation, test, separable)
 
 
-def _fit(fits: Fits, cells: Sequence[Cell], read: Read, labelled: Callable[[], Masks], seed: int) -> None:
-    masks = labelled()
+def _fit(fits: Fits, cells: Sequence[Cell], read: Read, labelled: Masks, seed: int) -> None:
     with fit.on_one_thread():
         for cell in track(cells, "direction: probes"):
             classes = read.at(*cell)
-            for name, side, mask in zip(("harmful", "harmless"), classes, masks, strict=True):
+            for name, side, mask in zip(("harmful", "harmless"), classes, labelled, strict=True):
                 getattr(fits.means, name)[cell] = side.mean(0, dtype=np.float64)
                 if mask.any():
                     getattr(fits.kept, name)[cell] = side[mask.numpy()].mean(0, dtype=np.float64)

@@ -6,19 +6,26 @@ layers of 4,096, of which `HELD` lets 5 layers lie in memory, so that 7 passes r
 all of them where together they take no more than `WHOLE`, and then they are read once: of a model that small nothing
 else is large. Beside them lie what was found at every place (positions x layers x d_model, some 40 times in 4 bytes:
 0.1 GiB there), so that less than 1 GiB is.
+
+What opens the replies is seen in the same passes. Which tokens may open refusals is known when the harmful training
+prompts have been read: until then their logits are kept (prompts x vocabulary x 4 bytes, beside one class alone: 0.4
+GiB there) where they take no more than `LOGITS`, else those prompts are read once more.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from rcm.directions.fit import Activations
-from rcm.execution.passes import Figure, Residuals, read_residuals
+from rcm.directions.refusal_tokens import FirstTokens, may_open
+from rcm.execution.passes import Residuals, mean_probabilities, mean_probability, read_residuals
 from rcm.models import LoadedModel
 from rcm.prompts import Part, texts
 
-HELD, WHOLE = 700 * 2**20, 900 * 2**20  # bytes
+HELD, WHOLE, LOGITS = 700 * 2**20, 900 * 2**20, 450 * 2**20  # bytes
 
 
 class Classes(NamedTuple):
@@ -32,7 +39,8 @@ class Classes(NamedTuple):
 
 
 class Streams:
-    """Of some parts by name, at some positions. `figure`: of each prompt's logits, which is kept in the same passes."""
+    """Of some parts by name, at some positions. `first_tokens`: those that are known to open refusals; how likely
+    replies open with them, or with what may yet be found to, is kept of every prompt. None keeps nothing of it."""
 
     def __init__(
         self,
@@ -40,12 +48,13 @@ class Streams:
         parts: Mapping[str, Part],
         positions: Sequence[int],
         label: str,
-        figure: Figure | None = None,
+        first_tokens: Sequence[int] | None = None,
     ) -> None:
         self._model, self._parts, self._positions = model, parts, list(positions)
-        self._label, self._figure = label, figure
+        self._label, self._known = label, first_tokens
         self._held: dict[str, Classes] = {}
-        self.figures: dict[str, tuple[Tensor, Tensor]] = {}  # by part, once it has been read
+        self._tokens: list[int] | None = None  # of which the probabilities are kept
+        self.first_tokens: dict[str, tuple[FirstTokens, FirstTokens]] = {}  # by part, once it has been read
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -76,16 +85,38 @@ class Streams:
         del held
         if not self.whole:
             self._held.clear()
-        figure = None if part in self.figures else self._figure
-        label = f"{self._label}: {part} prompts"
-        harmful, harmless = (
-            read_residuals(self._model, texts(side), self._positions, label, layers, figure)
-            for side in self._parts[part]
-        )
-        if harmful.figures is not None and harmless.figures is not None:
-            self.figures[part] = harmful.figures, harmless.figures
-        self._held[part] = Classes(harmful, harmless)
+        label, sides = f"{self._label}: {part} prompts", [texts(side) for side in self._parts[part]]
+        if self._known is None or part in self.first_tokens:
+            read = [read_residuals(self._model, side, self._positions, label, layers) for side in sides]
+        else:
+            both = [self._with_first_tokens(side, label, layers) for side in sides]
+            read, (harmful, harmless) = [residuals for residuals, _ in both], [tokens for _, tokens in both]
+            self.first_tokens[part] = harmful, harmless
+        self._held[part] = Classes(*read)
         return self._held[part]
+
+    def _with_first_tokens(self, prompts: list[str], label: str, layers: range) -> tuple[Residuals, FirstTokens]:
+        """The first prompts of all decide which tokens these are of."""
+        if self._tokens is None and len(prompts) * self._model.config.vocab_size * 4 > LOGITS:
+            self._tokens = self._and_known(mean_probabilities(self._model, prompts, f"{self._label}: first tokens"))
+        tokens = self._tokens
+
+        def figures(logits: Tensor, _: Sequence[int]) -> Tensor:
+            if tokens is None:
+                return logits
+            seen = FirstTokens.of(logits, tokens)
+            return torch.cat([seen.these, seen.others[:, None]], dim=1)
+
+        read = read_residuals(self._model, prompts, self._positions, label, layers, figures)
+        found = cast(Tensor, read.figures)
+        read = read._replace(figures=None)
+        if tokens is not None:
+            return read, FirstTokens(tuple(tokens), found[:, :-1], found[:, -1])
+        self._tokens = self._and_known(mean_probability(found.split(self._model.batch_size)))
+        return read, FirstTokens.of(found, self._tokens)
+
+    def _and_known(self, probabilities: Float[Tensor, " vocabulary"]) -> list[int]:
+        return sorted({*may_open(probabilities), *(self._known or ())})
 
     def at(self, part: str, row: int, layer: int) -> tuple[Activations, Activations]:
         """Activations at one position (by its row) and layer: copies, which hold nothing else in memory."""

@@ -3,7 +3,7 @@
 Filtered prompts differ from model to model, so only what intervenes takes them; what is read takes all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from jaxtyping import Bool, Float
@@ -32,7 +32,7 @@ class Treated(NamedTuple):
     harmless: Side
 
     @classmethod
-    def of(cls, part: Part, log_odds: tuple[Tensor, Tensor]) -> "Treated":
+    def of(cls, part: Part, log_odds: Sequence[Tensor]) -> "Treated":
         return cls(*(Side(texts(side), odds) for side, odds in zip(part, log_odds, strict=True)))
 
     def labelled(self) -> tuple[Bool[Tensor, " _"], Bool[Tensor, " _"]]:

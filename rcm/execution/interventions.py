@@ -120,7 +120,7 @@ def without(x: Float[Tensor, "row token d_model"], directions: Float[Tensor, "#r
     """
     r = directions.float()[:, None]
     exact = x.float()
-    return (exact - (exact * r).sum(-1, keepdim=True) * r).to(x.dtype)
+    return torch.addcmul(exact, (exact * r).sum(-1, keepdim=True), r, value=-1).to(x.dtype)
 
 
 def by_row(x: Tensor, rows: int) -> Float[Tensor, "row token width"]:

@@ -6,7 +6,7 @@ with (a system prompt is half of a short one) is read once for a batch. Results 
 Of the logits of many prompts only what is needed is kept: they are as many as the vocabulary has tokens.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,17 +23,18 @@ from rcm.models.points import Points
 
 # Of logits of some prompts, and which they are.
 Figure = Callable[[Float[Tensor, "prompt vocabulary"], Sequence[int]], Float[Tensor, " prompt"]]
+Figures = Callable[[Float[Tensor, "prompt vocabulary"], Sequence[int]], Float[Tensor, "prompt figure"]]
 LONGER = 8  # times as many rows in a pass on a CPU, which multiplies 256 rows 1.6 times as fast as 32
 
 
 class Residuals(NamedTuple):
-    """Residual streams at the input of some blocks, float32 on the CPU; and a figure of each prompt's logits, where one
-    was asked for."""
+    """Residual streams at the input of some blocks, float32 on the CPU; and figures of each prompt's logits, where they
+    were asked for."""
 
     prompts: list[str]
     layers: range
     residuals: Float[Tensor, "prompt position layer d_model"]
-    figures: Float[Tensor, " prompt"] | None
+    figures: Float[Tensor, "prompt figure"] | None
 
     def at(self, row: int, layer: int) -> Float[np.ndarray, "prompt d_model"]:
         """Activations at one position (by its row) and layer."""
@@ -55,8 +56,16 @@ def last_logits(
 @torch.inference_mode()
 def mean_probabilities(model: LoadedModel, prompts: Sequence[str], label: str) -> Float[Tensor, " vocabulary"]:
     """How likely each token is the first of the reply, in the mean over prompts; float64 on the CPU."""
-    sums = [logits.softmax(-1).sum(0, dtype=torch.float64).cpu() for _, logits in _passes(model, prompts, label=label)]
-    return torch.stack(sums).sum(0) / len(prompts)
+    return mean_probability(logits for _, logits in _passes(model, prompts, label=label))
+
+
+def mean_probability(logits: Iterable[Float[Tensor, "_ vocabulary"]]) -> Float[Tensor, " vocabulary"]:
+    """Of all prompts, whose logits come some at a time; float64 on the CPU."""
+    sums, n = [], 0
+    for some in logits:
+        sums.append(some.softmax(-1).sum(0, dtype=torch.float64).cpu())
+        n += len(some)
+    return torch.stack(sums).sum(0) / n
 
 
 @torch.inference_mode()
@@ -77,7 +86,7 @@ def read_residuals(
     positions: Sequence[int],
     label: str,
     layers: range | None = None,
-    figure: Figure | None = None,
+    figures: Figures | None = None,
 ) -> Residuals:
     """Residual streams (`resid_pre`) at the inputs of these blocks; of all, where none are named.
 
@@ -86,14 +95,16 @@ def read_residuals(
     """
     layers = range(model.n_layers) if layers is None else layers
     residuals = torch.empty(len(prompts), len(positions), len(layers), model.d_model)
-    figures = None if figure is None else torch.empty(len(prompts), dtype=torch.float64)
+    found: Tensor | None = None
     recorders = [_Recorder(layer, list(positions)) for layer in layers]
     for index, logits in _passes(model, prompts, watching=recorders, label=label):
         for column, recorder in enumerate(recorders):
             residuals[index, :, column] = recorder.seen.pop().cpu()
-        if figure is not None and figures is not None:
-            figures[index] = figure(logits, index).double().cpu()
-    return Residuals(list(prompts), layers, residuals, figures)
+        if figures is not None:
+            some = figures(logits, index)
+            found = torch.empty(len(prompts), *some.shape[1:], dtype=some.dtype) if found is None else found
+            found[index] = some.cpu()
+    return Residuals(list(prompts), layers, residuals, found)
 
 
 def _passes(
@@ -136,6 +147,6 @@ def shared_tokens(model: LoadedModel, prompts: Sequence[str]) -> int:
     return self_checks.shared_tokens(model, (len(model.template.tokens(prompt)) for prompt in prompts))
 
 
-def rows_at_once(model: LoadedModel) -> int:
+def rows_at_once(model: LoadedModel, longer: int = LONGER) -> int:
     """How many rows of one prompt or of few, under several interventions, go through the model together."""
-    return model.batch_size * (LONGER if model.device.type == "cpu" else 1)
+    return model.batch_size * (longer if model.device.type == "cpu" else 1)

@@ -3,9 +3,9 @@
 After Arditi et al. 2024 ("Refusal in Language Models Is Mediated by a Single Direction", section 2, appendix C):
 
 1. Find the tokens that open refusals on training prompts.
-2. Record the residual stream at the input of every block, at every end-of-instruction token, some layers at a time
-   (`rcm.directions.streams`). Keep the prompts that the model treats as labelled: harmful ones that it is about to
-   refuse, harmless ones that it is about to answer. They are what step 4 fits to and intervenes on.
+2. In the same passes record the residual stream at the input of every block, at every end-of-instruction token, some
+   layers at a time (`rcm.directions.streams`). Keep the prompts that the model treats as labelled: harmful ones that it
+   is about to refuse, harmless ones that it is about to answer. They are what step 4 fits to and intervenes on.
 3. At every position and layer, from all training prompts, so that models are read alike: mean difference, principal
    direction, logistic probe; and how they read validation and test prompts.
 4. Score the mean differences of the kept training prompts on kept validation prompts by intervening: bypass, induce,
@@ -48,15 +48,13 @@ from rcm.directions.stored import directions, harmless_activations
 from rcm.directions.streams import Streams
 from rcm.directions.treated import Treated, kept
 from rcm.errors import InputError
-from rcm.execution.passes import mean_probabilities
 from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
 from rcm.methods import Method, Study
 from rcm.models import LoadedModel
-from rcm.prompts import Split, texts
+from rcm.prompts import Split
 from rcm.record.identity import prompt_digest
 from rcm.record.results import SHUFFLED_LABELS, Column, Null, Outcome, Result, Scalar, Table
 from rcm.stats import FEWEST, rate_interval
-from rcm.stats.metrics import refusal_log_odds
 
 TREATED = {"harmful": "refused", "harmless": "answered"}
 ON_TEST = "on all test prompts"
@@ -113,21 +111,19 @@ class Direction(Method):
         model, prompts, seed = study.model, study.prompts, study.seed
         behaviour = study.get(RefusalBehaviour)
         positions = self._positions(model)
-        openings = refusal_openings(
-            *(mean_probabilities(model, texts(side), "direction: refusal tokens") for side in prompts.train)
-        )
+        parts = {"training": prompts.train, "validation": prompts.validation, "test": prompts.test}
+        streams = Streams(model, parts, positions, "direction", model.refusal_tokens or ())
+        streams.read("training", next(streams.layers()))
+        harmful, harmless = streams.first_tokens["training"]
+        openings = refusal_openings(harmful.these.mean(0), harmless.these.mean(0), harmful.tokens)
         yield _openings_table(model, openings)
         tokens = model.refusal_tokens or tuple(opening.token for opening in openings)
 
-        parts = {"training": prompts.train, "validation": prompts.validation, "test": prompts.test}
-        streams = Streams(model, parts, positions, "direction", lambda logits, index: refusal_log_odds(logits, tokens))
-        places = everywhere(
-            streams,
-            lambda: Treated.of(prompts.train, streams.figures["training"]).labelled(),
-            clusters(prompts.test),
-            seed,
-        )
-        every = {name: Treated.of(part, streams.figures[name]) for name, part in parts.items()}
+        def treated(part: str) -> Treated:
+            return Treated.of(parts[part], [side.log_odds(tokens) for side in streams.first_tokens[part]])
+
+        places = everywhere(streams, treated("training").labelled(), clusters(prompts.test), seed)
+        every = {part: treated(part) for part in parts}
         as_labelled = {name: part.as_labelled() for name, part in every.items()}
         stop = None if behaviour is None or behaviour.refuses else behaviour.outcome
         stop = stop or self._nothing_to_score(every, as_labelled, tokens)
@@ -140,8 +136,9 @@ class Direction(Method):
 
         scores, choice = Scores.unknown(mean_difference.shape[:2]), None
         if stop is None:
-            harmful, harmless = (side.prompts for side in scored["validation"])
-            scores = self._scores(Scorer(model, harmful, harmless, tokens), mean_difference)
+            validation = scored["validation"]
+            scorer = Scorer(model, validation.harmful.prompts, validation.harmless.prompts, tokens)
+            scores = self._scores(scorer, mean_difference)
             choice = select(
                 *(scores.bypass, scores.induce, scores.kl),
                 max_kl=self.max_kl,

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from rcm.directions import streams as streams_of
+from rcm.directions.refusal_tokens import refusal_openings
 from rcm.directions.streams import Streams
-from rcm.execution.passes import Residuals, read_residuals
-from rcm.prompts import Part, Prompt
+from rcm.execution.passes import Residuals, last_logits, mean_probabilities, read_residuals
+from rcm.prompts import Part, Prompt, texts
 from rcm.record.results import Scalar, Table, Tensors
+from rcm.stats.metrics import refusal_log_odds
 from tests.planted import method, planted_model, planted_prompts, reported
 
 SIDE = tuple(Prompt(f"Count to {n}", "") for n in range(6))
@@ -59,6 +61,31 @@ def test_what_fits_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
             some.at(part, 0, 3)
             some.read(part, range(2, 5))
     assert len(made) == 4
+
+
+@pytest.mark.parametrize("logits", [0, 2**30], ids=["read once more", "kept"])
+@pytest.mark.parametrize("held", [A_LAYER, 2**30], ids=["some layers at a time", "whole"])
+@pytest.mark.parametrize("known", [[], [7, 5]], ids=["none known", "two known"])
+def test_what_opens_replies_is_that_of_all_logits(
+    monkeypatch: pytest.MonkeyPatch, known: list[int], held: int, logits: int
+) -> None:
+    for name, most in {"HELD": held, "WHOLE": held, "LOGITS": logits}.items():
+        monkeypatch.setattr(streams_of, name, most)
+    model, prompts = planted_model(), planted_prompts()
+    some = Streams(model, {"training": prompts.train, "test": prompts.test}, [-2, -1], "test", known)
+    for layers in some.layers():
+        for part in ("training", "test"):
+            some.read(part, layers)
+    harmful, harmless = some.first_tokens["training"]
+    openings = refusal_openings(harmful.these.mean(0), harmless.these.mean(0), harmful.tokens)
+    slowly = refusal_openings(*(mean_probabilities(model, texts(side), "test") for side in prompts.train))
+    assert [one.token for one in openings] == [one.token for one in slowly] == model.template.tokenizer("R")["input_ids"]
+    assert np.allclose(openings, slowly, rtol=1e-5)
+    tokens = known or [one.token for one in openings]
+    for part, sides in {"training": prompts.train, "test": prompts.test}.items():
+        for found, side in zip(some.first_tokens[part], sides, strict=True):
+            wanted = refusal_log_odds(last_logits(model, texts(side)), tuple(tokens))
+            assert np.allclose(found.log_odds(tokens), wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_a_place_is_that_of_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:

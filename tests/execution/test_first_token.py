@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from rcm.execution import first_token
 from rcm.execution.first_token import ablated, added
 from rcm.execution.interventions import Ablate, Add, Intervention
 from rcm.models import LoadedModel
@@ -97,7 +98,8 @@ def test_blocks_before_the_vector_see_a_row_for_each_prompt(tiny: Tiny) -> None:
     assert rows == [*beginning, *prompts]
 
 
-def test_rows_are_variants_times_prompts(tiny: Tiny) -> None:
+def test_rows_are_variants_times_prompts(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_token, "MORE", 1)
     model, shapes = tiny(batch_size=32), []
     fast(model)
     model.hf.register_forward_pre_hook(
@@ -110,7 +112,8 @@ def test_rows_are_variants_times_prompts(tiny: Tiny) -> None:
     assert tokens[0] == tokens[3] == len(model.template.beginning) < tokens[2]
 
 
-def test_what_is_not_taken_is_not_run(tiny: Tiny) -> None:
+def test_what_is_not_taken_is_not_run(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(first_token, "MORE", 1)
     model = tiny(batch_size=len(PROMPTS))  # a variant at a time
     fast(model)
     passes = blocks_run(model, lambda: list(ablated(model, PROMPTS, unit(1), chosen)))

@@ -181,12 +181,15 @@ def test_hooks_are_gone_after_an_exception(tiny: Tiny, last: Intervention | None
 
 
 def test_projection_is_removed_in_full_precision():
-    x, r = torch.randn(2, 5, 32).bfloat16(), unit(2)
-    assert without(x, r).dtype == torch.bfloat16
-    removed = torch.einsum("rtd,rd->rt", without(x, r).float(), r).abs().max()
+    x, r = torch.randn(100, 5, 32, generator=torch.manual_seed(0)).bfloat16(), unit(100)
     naive_removal = x - (x * r[:, None].bfloat16()).sum(-1, keepdim=True) * r[:, None].bfloat16()
-    assert removed < torch.einsum("rtd,rd->rt", naive_removal.float(), r).abs().max()
-    assert removed < 0.01
+
+    def left(activations: Tensor) -> Tensor:
+        return torch.einsum("rtd,rd->rt", activations.float(), r).abs()
+
+    assert without(x, r).dtype == torch.bfloat16
+    assert left(without(x, r)).mean() < 0.7 * left(naive_removal).mean()
+    assert left(without(x, r)).max() < 0.01
 
 
 class Brought:

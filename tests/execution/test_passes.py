@@ -51,10 +51,10 @@ def test_a_sliding_window_does_not_count_the_padding(tiny: Tiny, architecture: s
 
 def test_recorded_are_the_hidden_states_at_the_positions(tiny: Tiny, family: str):
     model, positions = tiny(family), (-4, -1, -7)
-    recorded = read_residuals(model, PROMPTS, positions, "test", figure=lambda logits, index: logits[:, 5])
+    recorded = read_residuals(model, PROMPTS, positions, "test", figures=lambda logits, index: logits[:, 5:7])
     assert recorded.prompts == list(PROMPTS)
     assert recorded.figures is not None
-    assert error(recorded.figures, slow_logits(model)[:, 5]) < 1e-5
+    assert error(recorded.figures, slow_logits(model)[:, 5:7]) < 1e-5
     with torch.inference_mode():
         for prompt, got in zip(PROMPTS, recorded.residuals, strict=True):
             states = model.hf(torch.tensor([model.template.tokens(prompt)]), output_hidden_states=True).hidden_states

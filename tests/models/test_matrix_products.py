@@ -2,8 +2,10 @@
 
 import copy
 import gc
+import math
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +60,23 @@ def test_products_are_the_same_up_to_rounding(shape: tuple[int, ...], bias: bool
         torch.testing.assert_close(by_onednn(x, weight, added), linear(x, weight, added))
         strided = torch.randn(*shape[:-1], 48)[..., ::2]
         torch.testing.assert_close(by_onednn(strided, weight, added), linear(strided, weight, added))
+
+
+@pytest.mark.parametrize("shape", [(7, 24), (2, 361, 24), (1, 24), (3, 7, 24)])
+def test_rows_that_do_not_divide_well_are_filled_up(shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(matrix_products, "LARGE", 0)
+    rows: list[int] = []
+    operator = torch.ops.mkldnn._linear_pointwise
+
+    def noted(x: Tensor, *rest: Any) -> Tensor:
+        rows.append(x.numel() // x.shape[-1])
+        return operator(x, *rest)
+
+    monkeypatch.setattr(torch.ops.mkldnn, "_linear_pointwise", noted)
+    x, weight, bias = torch.randn(*shape), torch.randn(40, 24), torch.randn(40)
+    with torch.inference_mode():
+        torch.testing.assert_close(by_onednn(x, weight, bias), linear(x, weight, bias))
+    assert rows == [4 * math.ceil(x.numel() / 24 / 4)]
 
 
 def test_logits_are_the_same_by_either(model: LlamaForCausalLM, speed: Callable[[float], None]) -> None:
