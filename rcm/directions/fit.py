@@ -25,8 +25,8 @@ Vector = Float[np.ndarray, " d_model"]
 
 
 def on_one_thread() -> AbstractContextManager[Any]:
-    """For fits: their matrices are too small to share, and threads of BLAS that wait by spinning make one seventy times
-    as slow where another process is busy."""
+    """For fits: their matrices are too small to share, and threads of BLAS that wait for each other at every step made
+    one 29 times as slow, with nothing else at work."""
     return _libraries().limit(limits=1, user_api="blas")
 
 
