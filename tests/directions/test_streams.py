@@ -79,7 +79,8 @@ def test_what_opens_replies_is_that_of_all_logits(
     harmful, harmless = some.first_tokens["training"]
     openings = refusal_openings(harmful.these.mean(0), harmless.these.mean(0), harmful.tokens)
     slowly = refusal_openings(*(mean_probabilities(model, texts(side), "test") for side in prompts.train))
-    assert [one.token for one in openings] == [one.token for one in slowly] == model.template.tokenizer("R")["input_ids"]
+    planted = model.template.tokenizer("R")["input_ids"]
+    assert [one.token for one in openings] == [one.token for one in slowly] == planted
     assert np.allclose(openings, slowly, rtol=1e-5)
     tokens = known or [one.token for one in openings]
     for part, sides in {"training": prompts.train, "test": prompts.test}.items():
