@@ -79,14 +79,14 @@ class Asked:
         """Mean differences of the training prompts, of the kept ones and of all."""
 
         def odds(logits: Tensor, _: Sequence[int]) -> Tensor:
-            return refusal_log_odds(logits, self.tokens)
+            return refusal_log_odds(logits, self.tokens)[:, None]
 
-        sides = [read_residuals(self.model, texts(side), [-1], self.name, figure=odds) for side in self.train]
+        sides = [read_residuals(self.model, texts(side), [-1], self.name, figures=odds) for side in self.train]
         found = {}
         for name in ("kept", "all"):
             means = []
             for side, sign in zip(sides, (1, -1), strict=True):
-                chosen = side.residuals[sign * side.figures > 0] if name == "kept" else side.residuals
+                chosen = side.residuals[sign * side.figures[:, 0] > 0] if name == "kept" else side.residuals
                 means.append(chosen[:, 0].mean(0, dtype=torch.float64))
             found[name] = means[0] - means[1]
         return found

@@ -58,9 +58,9 @@ def test_a_prompt_in_a_batch_is_a_prompt_alone(architecture: str) -> None:
     model = made(architecture)
     wanted = torch.cat([alone(model, prompt) for prompt in PROMPTS])
     assert (last_logits(model, PROMPTS) - wanted).abs().max() < 1e-4 * wanted.abs().max()
-    read = read_residuals(model, PROMPTS, [-1], "test", figure=lambda logits, index: logits[:, 7])
+    read = read_residuals(model, PROMPTS, [-1], "test", figures=lambda logits, index: logits[:, 7:8])
     assert read.figures is not None
-    assert (read.figures - wanted[:, 7]).abs().max() < 1e-4 * wanted.abs().max()
+    assert (read.figures - wanted[:, 7:8]).abs().max() < 1e-4 * wanted.abs().max()
 
 
 def test_alibi_shares_no_beginning(caplog: pytest.LogCaptureFixture) -> None:
