@@ -52,7 +52,7 @@ Pair = tuple[Sequence[int], Sequence[int]]  # clean and corrupt, as tokens
 Sign = Literal["noising", "denoising"]
 Path = Literal["midpoint", "right", "clean", "corrupt"]
 HELD = 256 * 2**20  # bytes: what writers write, at as many positions as fit
-WIDTHS = 24  # of d_model that the graph keeps of a token in a layer, and of d_mlp 4: as measured, rounded up
+WIDTHS = 14  # of d_model that the graph keeps of a token in a layer, and of d_mlp 4: as measured, rounded up
 
 
 class Writer(NamedTuple):
