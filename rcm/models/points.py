@@ -1,19 +1,20 @@
 """The named points of a model at which activations are read and changed.
 
 `layers[l]` is a block; its input is the residual stream before it (`resid_pre`). The input of `head_out[l]`, the output
-projection of attention, is what the heads put out, side by side (`z`). `attention_out[l]` and `mlp_out[l]` are the
-modules whose outputs are *written to the residual stream*: the output projections (Bloom's attention and MLP add the
-stream themselves), and in models that normalise after a sublayer (Gemma 2 and 3) that norm. Paths come from
-TransformerLens' architecture adapters.
+projection of attention, is what the heads put out, side by side (`z`); that of `mlp_in[l]` is what the MLP reads,
+behind its norm. `attention_out[l]` and `mlp_out[l]` are the modules whose outputs are *written to the residual stream*:
+the output projections (Bloom's attention and MLP add the stream themselves), and in models that normalise after a
+sublayer (Gemma 2 and 3) that norm. Paths come from TransformerLens' architecture adapters.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from rcm.errors import InputError
@@ -26,7 +27,14 @@ class Points:
     layers: Sequence[nn.Module]
     head_out: Sequence[nn.Module]
     attention_out: Sequence[nn.Module]
+    mlp_in: Sequence[nn.Module]
     mlp_out: Sequence[nn.Module]
+
+
+def output_weight(projection: nn.Module) -> Float[Tensor, "d_model width"]:
+    """Of a linear layer that writes to the stream; GPT-2's lies transposed."""
+    weight = cast(Tensor, projection.weight)
+    return weight if isinstance(projection, nn.Linear) else weight.T
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -67,8 +75,14 @@ def _points(hf: PreTrainedModel, mapping: Any) -> Points:
     def written(projected: list[nn.Module], norm: str) -> list[nn.Module]:
         return [_submodule(layer, parts[norm].name) for layer in layers] if norm in parts else projected
 
-    head_out = projections("attn", "o")
-    return Points(layers, head_out, written(head_out, "ln1_post"), written(projections("mlp", "out"), "ln2_post"))
+    head_out, mlp = projections("attn", "o"), parts["mlp"]
+    return Points(
+        layers,
+        head_out,
+        attention_out=written(head_out, "ln1_post"),
+        mlp_in=[_submodule(layer, mlp.name or mlp.submodules["in"].name) for layer in layers],
+        mlp_out=written(projections("mlp", "out"), "ln2_post"),
+    )
 
 
 def _component_mapping(hf: PreTrainedModel) -> Any:  # TransformerLens leaves its type open

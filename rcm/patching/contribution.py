@@ -8,15 +8,15 @@ written by heads of earlier layers at that token.
 """
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from rcm.execution.progress import track
 from rcm.execution.recording import Values, cache_components, of_width, shape_of
 from rcm.models import LoadedModel
+from rcm.models.points import output_weight
 from rcm.patching.interchange import Pair, batches
 
 
@@ -47,8 +47,7 @@ def _of_layer(
     model: LoadedModel, values: Values, direction: Float[Tensor, " d_model"], layer: int
 ) -> Float[Tensor, "prompt head"]:
     projection = model.points.head_out[layer]
-    weight = cast(Tensor, projection.weight)
-    weight = weight if isinstance(projection, nn.Linear) else weight.T  # GPT-2's lies transposed
+    weight = output_weight(projection)
     heads = of_width(values.head[layer], weight.shape[1])
     writer = model.points.attention_out[layer]
     read = direction.to(heads).expand(len(heads), -1)

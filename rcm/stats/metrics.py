@@ -35,6 +35,8 @@ def first_token_probabilities(
     def of_some(some: Float[Tensor, "some vocabulary"]) -> tuple[Tensor, Tensor]:
         weights = (some - some.amax(-1, keepdim=True)).exp_()
         these = weights[:, chosen].double()
+        if weights.requires_grad:
+            weights = weights.clone()  # of what gradients go back through, nothing may change
         weights[:, chosen] = 0
         others = weights.sum(-1).double()
         total = these.sum(-1) + others

@@ -1,0 +1,432 @@
+"""How much each component, and each edge between two, carries of a metric: gradients instead of patches.
+
+A *writer* puts something into the residual stream: the embedding, an attention head, an MLP. A *reader* takes from it:
+a query, key or value head, an MLP, the logits. Of a pair of prompts, clean and corrupt, token for token as long:
+
+    node score of u         sum over positions of  (what u writes on one prompt less on the other) . dm/du
+    edge score of u -> v    sum over positions of  (the same difference) . dm/d(what v reads)
+
+(attribution patching: Nanda 2023; EAP: Syed et al. 2023, arXiv:2310.10348). The gradient is taken at one of the
+prompts, or in the mean over steps between their embeddings (EAP-IG with inputs: Hanna et al. 2024, arXiv:2403.17806).
+Signs:
+
+    noising      corrupt less clean: what the metric gains, to first order, when the corrupt value is put in (EAP-IG's)
+    denoising    clean less corrupt (TransformerLens')
+
+The stream is not forked for each reader. One backward pass gives gradients at queries, keys and values as attention
+gets them, which are in as many heads as there are (keys and values of grouped queries are readers of their own); from
+each the way back to the stream is short (rotation, projection, norm), and of an MLP the norm alone. All writers and
+readers of a batch meet in one matrix product. In a model that normalises what a sublayer writes, a head writes what
+that norm makes of it, to first order. So the edges of a writer sum up to its node score, which is checked in every run.
+
+In memory lie the graph of the pass, and what every writer writes: pairs x positions x writers x d_model x 4 bytes
+(`Cost`), of which as many positions at a time as `HELD` takes.
+"""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, Literal, NamedTuple, cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from rcm.errors import InputError
+from rcm.execution.interventions import Edit, Site, applied, by_row
+from rcm.execution.metric import Metric
+from rcm.execution.progress import track
+from rcm.execution.recording import shape_of
+from rcm.execution.rows import attention
+from rcm.execution.self_checks import TOLERANCE
+from rcm.models import LoadedModel
+from rcm.models.points import Points, output_weight
+
+log = logging.getLogger(__name__)
+
+Pair = tuple[Sequence[int], Sequence[int]]  # clean and corrupt, as tokens
+Sign = Literal["noising", "denoising"]
+Path = Literal["midpoint", "right", "clean", "corrupt"]
+HELD = 256 * 2**20  # bytes: what writers write, at as many positions as fit
+WIDTHS = 14  # of d_model that the graph keeps of a token in a layer, and of d_mlp 4: as measured, rounded up
+
+
+class Writer(NamedTuple):
+    kind: Literal["embedding", "head", "mlp"]
+    layer: int
+    head: int = 0
+
+
+class Reader(NamedTuple):
+    """`head` of keys and values counts the heads that they have: fewer than queries have where these are grouped."""
+
+    kind: Literal["query", "key", "value", "mlp", "logits"]
+    layer: int
+    head: int = 0
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """Scores in units of the metric. `edges` are means over the pairs; `connected` says which edges there are (zero
+    elsewhere). `off_by`: the most by which a writer's edges miss its node score, as a share of the largest node."""
+
+    writers: list[Writer]
+    readers: list[Reader]
+    nodes: Float[Tensor, "pair writer"]
+    edges: Float[Tensor, "writer reader"]
+    connected: Bool[Tensor, "writer reader"]
+    off_by: float
+
+
+class Cost(NamedTuple):
+    """Of the whole work: forward passes of one prompt with a backward, and bytes of the largest batch."""
+
+    passes: int
+    bytes: int
+
+
+def steps_of(path: Path, steps: int) -> Float[Tensor, " step"]:
+    """Where the gradient is taken, from 0 (corrupt) to 1 (clean). `midpoint`: the middles of so many equal parts, whose
+    error falls with their square; `right`: their ends, as EAP-IG does; else one prompt alone."""
+    match path:
+        case "midpoint":
+            return (torch.arange(steps) + 0.5) / steps
+        case "right":
+            return (torch.arange(steps) + 1.0) / steps
+        case "clean" | "corrupt":
+            return torch.tensor([float(path == "clean")])
+
+
+def cost(model: LoadedModel, pairs: Sequence[Pair], steps: int) -> Cost:
+    """What attributing these pairs takes."""
+    longest = max((len(clean) for clean, _ in pairs), default=0)
+    at_once = _pairs_at_once(model, steps)
+    writers = 1 + model.n_layers * (shape_of(model).heads + 1)
+    d_mlp = int(getattr(model.config, "intermediate_size", None) or 4 * model.d_model)
+    graph = at_once * steps * longest * model.n_layers * (WIDTHS * model.d_model + 4 * d_mlp) * 4
+    return Cost(len(pairs) * (2 + steps), graph + min(HELD, at_once * longest * writers * model.d_model * 4))
+
+
+def attribute(
+    model: LoadedModel,
+    pairs: Sequence[Pair],
+    metric: Metric,
+    *,
+    path: Path = "midpoint",
+    steps: int = 5,
+    sign: Sign = "noising",
+    label: str = "attribution",
+) -> Attribution:
+    """Node and edge scores over all positions.
+
+    `metric`: of logits at the last tokens (`rcm.execution.metric`). Raises InputError where the prompts of a pair
+    differ in length, or where attention or the stream of the model cannot be seen.
+    """
+    if uneven := next((i for i, (clean, corrupt) in enumerate(pairs) if len(clean) != len(corrupt)), None):
+        a, b = map(len, pairs[uneven])
+        raise InputError(
+            f"Pair {uneven} has prompts of {a} and {b} tokens, whose positions cannot be set against each other; keep "
+            "only pairs of one length."
+        )
+    at = steps_of(path, steps)
+    _told(cost(model, pairs, len(at)))
+    shape = shape_of(model)
+    nodes = torch.zeros(len(pairs), 1 + shape.layers * (shape.heads + 1), dtype=torch.float64)
+    total, connected, readers, off_by = torch.zeros(0), torch.zeros(0), list[Reader](), 0.0
+    for index in track(list(_batches(pairs, _pairs_at_once(model, len(at)))), label):
+        batch = _Batch(model, [pairs[i] for i in index], at, sign, metric.of([i for i in index for _ in at]))
+        with batch:
+            nodes[index] = batch.node_scores().double().cpu()
+            found = batch.edge_scores()
+        edges = found.scores.double().cpu()
+        total = edges if not readers else total + edges
+        connected, readers = found.connected, found.readers
+        summed = nodes[index].sum(0)
+        off_by = max(off_by, float((edges.sum(1) - summed).abs().max() / summed.abs().max().clamp(min=1e-30)))
+    if off_by > 10 * TOLERANCE[model.hf.dtype]:
+        raise InputError(
+            f"The edges of a component of {type(model.hf).__name__} do not sum up to what it does (off by "
+            f"{off_by:.1g} of the largest), so something reads the residual stream unseen; choose another model."
+        )
+    return Attribution(_writers(model), readers, nodes, total / len(pairs), connected, off_by)
+
+
+def _told(needed: Cost) -> None:
+    log.info(
+        "Attribution takes %d passes of one prompt, and about %.1f GiB at once", needed.passes, needed.bytes / 2**30
+    )
+
+
+def _pairs_at_once(model: LoadedModel, steps: int) -> int:
+    return max(1, model.batch_size // steps)
+
+
+def _batches(pairs: Sequence[Pair], at_once: int) -> Iterator[list[int]]:
+    """Pairs of one length together, so that nothing is padded."""
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]))
+    for _, group in groupby(order, key=lambda i: len(pairs[i][0])):
+        alike = list(group)
+        yield from (alike[start : start + at_once] for start in range(0, len(alike), at_once))
+
+
+def _writers(model: LoadedModel) -> list[Writer]:
+    shape = shape_of(model)
+    return [
+        Writer("embedding", 0),
+        *(
+            writer
+            for layer in range(shape.layers)
+            for writer in (*(Writer("head", layer, head) for head in range(shape.heads)), Writer("mlp", layer))
+        ),
+    ]
+
+
+class _Edges(NamedTuple):
+    scores: Float[Tensor, "writer reader"]
+    connected: Bool[Tensor, "writer reader"]
+    readers: list[Reader]
+
+
+class _Seen:
+    """An intervention that changes nothing, and sees what is written and read. `embedded`: what the first block gets in
+    place of its input."""
+
+    def __init__(self, embedded: Tensor | None = None) -> None:
+        self.embedded = embedded
+        self.stream: dict[int, Tensor] = {}
+        self.z: dict[int, Tensor] = {}
+        self.projected: dict[int, Tensor] = {}
+        self.attention: dict[int, Tensor] = {}
+        self.mlp_reads: dict[int, Tensor] = {}
+        self.mlp: dict[int, Tensor] = {}
+
+    def rows(self, index: Sequence[int]) -> "_Seen":
+        raise NotImplementedError("a pass is for all of its prompts")
+
+    def sites(self, points: Points) -> Iterator[Site]:
+        for layer, module in enumerate(points.layers):
+            yield module, "input", self._noted(self.stream, layer)
+            yield points.head_out[layer], "input", self._noted(self.z, layer)
+            yield points.head_out[layer], "output", self._noted(self.projected, layer)
+            if points.attention_out[layer] is not points.head_out[layer]:
+                yield points.attention_out[layer], "output", self._noted(self.attention, layer)
+            yield points.mlp_in[layer], "input", self._noted(self.mlp_reads, layer)
+            yield points.mlp_out[layer], "output", self._noted(self.mlp, layer)
+
+    def _noted(self, where: dict[int, Tensor], layer: int) -> Edit:
+        def note(x: Tensor) -> Tensor:
+            first = self.embedded is not None and where is self.stream and layer == 0
+            # A name of its own for what is read here: parallel blocks give attention and MLP the very same tensor.
+            where[layer] = cast(Tensor, self.embedded) if first else x.view_as(x)
+            return where[layer]
+
+        return note
+
+    def written_by_attention(self, layer: int) -> Tensor:
+        return self.attention.get(layer, self.projected[layer])
+
+
+class _Batch:
+    """Pairs of one length, and the graph of one pass over them at every step."""
+
+    def __init__(
+        self, model: LoadedModel, pairs: Sequence[Pair], at: Float[Tensor, " step"], sign: Sign, metric: Metric
+    ) -> None:
+        self.model, self.points, self.metric, self.steps = model, model.points, metric, len(at)
+        self.layers, self.heads = shape_of(model)
+        self.scale = float(getattr(model.config, "residual_multiplier", 1.0))  # Granite's, of all that is written
+        with torch.inference_mode():
+            clean, corrupt = (self._seen([pair[side] for pair in pairs]) for side in (0, 1))
+        self._require_sums(clean)
+        # Copies, because what inference mode made can take no part in a graph.
+        ends = (corrupt.stream[0].clone(), clean.stream[0].clone())
+        steps = at.to(ends[0])[None, :, None, None]
+        self.embedded = torch.lerp(ends[0][:, None], ends[1][:, None], steps).flatten(0, 1).requires_grad_()
+        self.minuend, self.subtrahend = (corrupt, clean) if sign == "noising" else (clean, corrupt)
+        self.ids = torch.tensor([pair[0] for pair in pairs for _ in at], device=model.device)
+
+    def __enter__(self) -> "_Batch":
+        self.seen = _Seen(self.embedded)
+        self.read: list[tuple[Tensor, Tensor, Tensor]] = []
+        with torch.enable_grad(), self._attention_seen():
+            logits = self._run(self.ids, self.seen, self.metric.keep)
+            value = self.metric(logits[:, None].float()).sum()
+        if len(self.read) != self.layers:
+            raise InputError(
+                f"Attention of {type(self.model.hf).__name__} is seen in {len(self.read)} of {self.layers} layers, as "
+                "the others do not take it from transformers' interface; choose another model for attribution."
+            )
+        at_layers = [by_layer for group in self.read for by_layer in group]
+        mlp_reads, mlp, z = ([where[layer] for layer in range(self.layers)] for where in self._places())
+        gradients = torch.autograd.grad(value, [*at_layers, *mlp_reads, *mlp, *z, self.embedded], retain_graph=True)
+        self.at_attention = [gradients[3 * layer : 3 * layer + 3] for layer in range(self.layers)]
+        self.at_mlp_reads, self.at_mlp, self.at_z = (
+            gradients[start * self.layers : (start + 1) * self.layers] for start in (3, 4, 5)
+        )
+        self.at_embedding = gradients[-1]
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self.seen, self.read  # and with them the graph
+
+    def _places(self) -> tuple[dict[int, Tensor], ...]:
+        return self.seen.mlp_reads, self.seen.mlp, self.seen.z
+
+    def _run(self, ids: Tensor, seen: _Seen, keep: int) -> Tensor:
+        with applied(self.points, [seen]):
+            output = self.model.hf(
+                input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False, logits_to_keep=keep
+            )
+        return cast(Tensor, output.logits)
+
+    def _seen(self, prompts: Sequence[Sequence[int]]) -> _Seen:
+        seen = _Seen()
+        self._run(torch.tensor([list(prompt) for prompt in prompts], device=self.model.device), seen, 1)
+        return seen
+
+    def _require_sums(self, seen: _Seen) -> None:
+        """The stream is the sum of what was written, or nobody can say what a reader got from whom."""
+        for layer in range(self.layers - 1):
+            before, after = seen.stream[layer], seen.stream[layer + 1]
+            written = seen.written_by_attention(layer).view_as(before) + seen.mlp[layer].view_as(before)
+            off = (before + self.scale * written - after).abs().max() / after.abs().max()
+            if not off <= TOLERANCE[self.model.hf.dtype]:
+                raise InputError(
+                    f"The residual stream of {type(self.model.hf).__name__} is not the sum of what attention and MLPs "
+                    f"write to it (off by {off:.1g} of the largest), so no edge can be told from another; choose "
+                    "another model for attribution."
+                )
+
+    @contextmanager
+    def _attention_seen(self) -> Iterator[None]:
+        """Note queries, keys and values as attention gets them, which it then takes as ever."""
+        name = self.model.hf.config._attn_implementation
+        live: Callable[..., Any] | None = ALL_ATTENTION_FUNCTIONS.get(name)
+
+        def noted(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, *rest: Any, **named: Any) -> Any:
+            self.read.append((query, key, value))
+            own = live or vars(sys.modules[type(module).__module__])["eager_attention_forward"]
+            return own(module, query, key, value, *rest, **named)
+
+        with attention(self.model.hf, noted, name):
+            yield
+
+    def node_scores(self) -> Float[Tensor, "pair writer"]:
+        """Of each pair, in the mean over its steps."""
+        scores = [self._times(self._difference("stream", 0), self.at_embedding, 1)]
+        for layer in range(self.layers):
+            z = self._difference("z", layer)
+            mlp = self._difference("mlp", layer)
+            scores += [self._times(z, self.at_z[layer], self.heads), self._times(mlp, self.at_mlp[layer], 1)]
+        return torch.cat(scores, dim=1)
+
+    def edge_scores(self) -> _Edges:
+        """Summed over the pairs, in the mean over their steps."""
+        writers = 1 + self.layers * (self.heads + 1)
+        positions, at_once = self.embedded.shape[1], max(1, HELD // (len(self.embedded) * writers * self._bytes))
+        total = torch.zeros(0)
+        for start in range(0, positions, at_once):
+            written = self._written(slice(start, start + at_once))
+            columns, connected, readers = list[Tensor](), list[Tensor](), list[Reader]()
+            for names, gradients, before in self._readers():
+                read = self._mean_of_steps(gradients[:, :, start : start + at_once])
+                scores = read.new_zeros(writers, len(names))
+                scores[:before] = written[:before].flatten(1) @ read.flatten(1).T
+                columns.append(scores)
+                connected.append((torch.arange(writers) < before)[:, None].expand(-1, len(names)))
+                readers += names
+            scores = torch.cat(columns, dim=1)
+            total = total + scores if start else scores
+        return _Edges(total / self._repeats, torch.cat(connected, dim=1), readers)
+
+    @property
+    def _bytes(self) -> int:
+        """Of what one writer writes at one position."""
+        return self.model.d_model * 4
+
+    @property
+    def _linear(self) -> bool:
+        """Whether what heads write is the same at every step: no norm comes after attention."""
+        return not self.seen.attention
+
+    @property
+    def _repeats(self) -> int:
+        return 1 if self._linear else self.steps
+
+    def _mean_of_steps(self, gradients: Float[Tensor, "reader row token d_model"]) -> Tensor:
+        """Where what is written is the same at every step, one product does for the mean of all."""
+        return gradients.unflatten(1, (-1, self.steps)).mean(2) if self._linear else gradients
+
+    def _readers(self) -> Iterator[tuple[list[Reader], Float[Tensor, "reader row token d_model"], int]]:
+        """Some readers, the gradients of the metric at the stream through each alone, and how many writers lie before
+        them."""
+        for layer in range(self.layers):
+            before = 1 + layer * (self.heads + 1)
+            for kind, read, gradient in zip(KINDS, self.read[layer], self.at_attention[layer], strict=True):
+                heads = range(read.shape[1])
+                through = [self._back(read, _only(gradient, head), self.seen.stream[layer]) for head in heads]
+                yield [Reader(kind, layer, head) for head in heads], torch.stack(through), before
+            given = self.seen.mlp_reads[layer], self.at_mlp_reads[layer]
+            attention = self.seen.written_by_attention(layer)
+            behind = torch.autograd.grad(given[0], attention, given[1], retain_graph=True, allow_unused=True)[0]
+            # In a parallel block the MLP reads what attention reads, and nothing of what it writes.
+            through_mlp = self._back(*given, self.seen.stream[layer]) if behind is None else behind / self.scale
+            yield [Reader("mlp", layer)], self._tokens(through_mlp)[None], before + self.heads * (behind is not None)
+        last = self.at_mlp[self.layers - 1] / self.scale
+        yield [Reader("logits", self.layers)], self._tokens(last)[None], 1 + self.layers * (self.heads + 1)
+
+    def _back(self, read: Tensor, gradient: Tensor, stream: Tensor) -> Float[Tensor, "row token d_model"]:
+        return self._tokens(torch.autograd.grad(read, stream, gradient, retain_graph=True)[0])
+
+    def _written(self, some: slice) -> Float[Tensor, "writer pair token d_model"]:
+        """What each writes on one prompt less on the other, at some positions; of each step, where it differs."""
+        written = [self._repeated(self._difference("stream", 0))[None, :, some]]
+        for layer in range(self.layers):
+            z = self._difference("z", layer)
+            weight = output_weight(self.points.head_out[layer]).to(z)
+            by_head = torch.einsum("pthd,mhd->hptm", *(x.unflatten(-1, (self.heads, -1)) for x in (z, weight)))
+            if not self._linear:
+                normed = [self._after_norm(self._repeated(one), layer) for one in by_head]
+                by_head = torch.stack(normed)
+            mlp = self._repeated(self._difference("mlp", layer))
+            written += [self.scale * by_head[:, :, some], self.scale * mlp[None, :, some]]
+        return torch.cat(written)
+
+    def _after_norm(self, change: Float[Tensor, "row token d_model"], layer: int) -> Tensor:
+        """What the norm after attention makes of a change of its input, to first order: the product of its Jacobian,
+        as the gradient of the gradient."""
+        into, out = self.seen.projected[layer], self.seen.attention[layer]
+        direction = torch.zeros_like(out, requires_grad=True)
+        (back,) = torch.autograd.grad(out, into, direction, create_graph=True, retain_graph=True)
+        return self._tokens(torch.autograd.grad(back, direction, change.view_as(into))[0])
+
+    def _difference(self, what: str, layer: int) -> Float[Tensor, "pair token width"]:
+        of_minuend, of_subtrahend = (getattr(seen, what)[layer] for seen in (self.minuend, self.subtrahend))
+        return (of_minuend - of_subtrahend).view(len(self.ids) // self.steps, self.ids.shape[1], -1)
+
+    def _repeated(self, of_pairs: Float[Tensor, "pair token width"]) -> Tensor:
+        return of_pairs if self._linear else of_pairs.repeat_interleave(self.steps, 0)
+
+    def _times(
+        self, difference: Float[Tensor, "pair token width"], gradient: Tensor, heads: int
+    ) -> Float[Tensor, "pair head"]:
+        gradients = gradient.reshape(len(difference), self.steps, *difference.shape[1:]).mean(1)
+        return (difference * gradients).float().unflatten(-1, (heads, -1)).sum((1, 3))
+
+    def _tokens(self, x: Tensor) -> Float[Tensor, "row token width"]:
+        """OPT's MLP has all tokens of all rows in one dimension."""
+        return by_row(x, len(self.ids))
+
+
+KINDS: tuple[Literal["query", "key", "value"], ...] = ("query", "key", "value")
+
+
+def _only(gradient: Float[Tensor, "row head token d_head"], head: int) -> Tensor:
+    """Of one head, and nothing of the others."""
+    alone = torch.zeros_like(gradient)
+    alone[:, head] = gradient[:, head]
+    return alone
