@@ -141,7 +141,7 @@ def theirs(task: Task, sample: Tensor) -> Tensor:
     _, cache = bridge.run_with_cache(task.source.batch.input_ids, names_filter=needed.__contains__)
     figures = []
     for kind in dict.fromkeys(cell.kind for cell in cells):
-        index = [(cell.layer, task.length - 1, cell.head) for cell in cells if cell.kind == kind]
+        index = [(cell.layer, task.length - 1, cell.number) for cell in cells if cell.kind == kind]
         frame = pd.DataFrame(index, columns=["layer", "pos", "head"])
         heads = kind == "head"
         figures.append(

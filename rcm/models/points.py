@@ -3,8 +3,9 @@
 `layers[l]` is a block; its input is the residual stream before it (`resid_pre`). The input of `head_out[l]`, the output
 projection of attention, is what the heads put out, side by side (`z`). `attention_out[l]` and `mlp_out[l]` are the
 modules whose outputs are *written to the residual stream*: the output projections (Bloom's attention and MLP add the
-stream themselves), and in models that normalise after a sublayer (Gemma 2 and 3) that norm. Paths come from
-TransformerLens' architecture adapters.
+stream themselves), and in models that normalise after a sublayer (Gemma 2 and 3) that norm. The input of
+`down_projection[l]` is what the MLP's neurons put out (`post`); None where an MLP has no such layer, as a mixture of
+experts, whose neurons run for some tokens only. Paths come from TransformerLens' architecture adapters.
 """
 
 from collections.abc import Sequence
@@ -27,6 +28,17 @@ class Points:
     head_out: Sequence[nn.Module]
     attention_out: Sequence[nn.Module]
     mlp_out: Sequence[nn.Module]
+    down_projection: Sequence[nn.Module | None]
+
+    @property
+    def neurons(self) -> tuple[int, ...]:
+        """How many neurons the MLP of each layer has: the width of its down projection's input, 0 where it has none."""
+        return tuple(0 if module is None else _input_width(module) for module in self.down_projection)
+
+
+def _input_width(module: nn.Module) -> int:
+    """Of a linear layer, whatever it is called there (GPT-2's Conv1D: `nx`); 0 of any other module."""
+    return int(getattr(module, "in_features", 0) or getattr(module, "nx", 0))
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -67,8 +79,9 @@ def _points(hf: PreTrainedModel, mapping: Any) -> Points:
     def written(projected: list[nn.Module], norm: str) -> list[nn.Module]:
         return [_submodule(layer, parts[norm].name) for layer in layers] if norm in parts else projected
 
-    head_out = projections("attn", "o")
-    return Points(layers, head_out, written(head_out, "ln1_post"), written(projections("mlp", "out"), "ln2_post"))
+    head_out, projected = projections("attn", "o"), projections("mlp", "out")
+    down = [module if _input_width(module) else None for module in projected]
+    return Points(layers, head_out, written(head_out, "ln1_post"), written(projected, "ln2_post"), down)
 
 
 def _component_mapping(hf: PreTrainedModel) -> Any:  # TransformerLens leaves its type open
