@@ -2,6 +2,7 @@
 
     python -m benchmarks.patching                               # the embedded tuned model, one pair, heads
     python -m benchmarks.patching --count 32 --kinds all
+    python -m benchmarks.patching --kinds neurons               # 2,000 of them, and 50 random sets beside the loop
     python -m benchmarks.patching --model gpt2 --pairs X.json --json FILE
     python -m benchmarks.patching --shape pythia-410m --count 32 --dtype bfloat16 --device cuda
     python -m benchmarks.patching --shape llama-7b --count 4 --dtype bfloat16 --device cuda
@@ -9,7 +10,8 @@
 In one process, in turn and several times over: TransformerLens' own loop, a bare loop of hooks on the Hugging Face
 model, ours, and one plain forward pass over as many tokens as ours has rows. All prompts have one length, so that the
 loops, too, can take them as one batch. The loops run on a sample of the components and are scaled up; logits are
-compared. Prints a table of medians.
+compared. Prints a table of medians. Of neurons those are taken, as many in each layer, whose values differ most between
+the two prompts of a pair, in the mean over pairs; there are too many to take all.
 """
 
 import argparse
@@ -21,46 +23,59 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from benchmarks.shared import SHAPES, interleaved, medians, model_of, prompts_of, random_model, settings
 from rcm.execution import loop, rows
-from rcm.execution.components import COMPONENT_KINDS, Component, Kind, Rows
+from rcm.execution.components import COMPONENT_KINDS, Component, DenseKind, Kind, Rows
 from rcm.execution.engine import TOKENS_PER_PROMPT, Engine
 from rcm.execution.metric import LogOdds
 from rcm.execution.recording import ComponentCache, cache_components
 from rcm.models import LoadedModel
 
 METRIC = LogOdds((5, 7))  # of any two tokens: it is the work that counts, not what is found
-ACTIVATIONS = {
+SETS = 50  # of neurons
+ACTIVATIONS: dict[Kind, str] = {
     "head": "z",
     "attention": "attn_out",
     "mlp": "mlp_out",
     "residual": "resid_pre",
+    "neuron": "post",
 }  # TransformerLens' names
 
 
 @dataclass(frozen=True)
 class Task:
-    """The same components of the same pairs, patched in several ways. All prompts have one length."""
+    """The same components of the same pairs, patched in several ways. All prompts have one length. `neurons`: so many
+    of them, in place of components of other kinds."""
 
     model: LoadedModel
     base_ids: list[list[int]]
     source_ids: list[list[int]]
-    kinds: Sequence[Kind]
+    kinds: Sequence[DenseKind]
+    neurons: int = 0
 
     @cached_property
     def base(self) -> ComponentCache:
-        return cache_components(self.model, self.base_ids)
+        return cache_components(self.model, self.base_ids, neurons=self.neurons > 0)
 
     @cached_property
     def source(self) -> ComponentCache:
-        return cache_components(self.model, self.source_ids)
+        return cache_components(self.model, self.source_ids, neurons=self.neurons > 0)
+
+    @cached_property
+    def components(self) -> list[Component]:
+        if not self.neurons:
+            return self.base.shape.components(self.kinds)
+        differ = (self.source.at(-1).neuron - self.base.at(-1).neuron).abs().mean(1)
+        of_each = differ.topk(min(self.neurons // len(differ), differ.shape[1])).indices.tolist()
+        return [Component("neuron", layer, number) for layer, numbers in enumerate(of_each) for number in numbers]
 
     @cached_property
     def patches(self) -> Rows:
-        return Rows.each(self.kinds, self.base.shape)
+        return Rows.of([[component] for component in self.components], self.base.shape)
 
     @property
     def length(self) -> int:
@@ -73,7 +88,7 @@ class Task:
     def by_rows(self, tokens: int) -> Tensor:
         """Recordings and rows, a pass of so many tokens at a time: all that a user waits for."""
         count = len(self.base_ids)
-        both = cache_components(self.model, self.base_ids + self.source_ids)
+        both = cache_components(self.model, self.base_ids + self.source_ids, neurons=self.neurons > 0)
         donors = [both[:count].at(-1), both[count:].at(-1)]
         return self._engine("rows", tokens).measure(both[:count], donors, self.patches, METRIC)
 
@@ -94,11 +109,30 @@ class Task:
 
     def error(self, sample: Tensor) -> tuple[float, float]:
         """The largest difference of a logit between rows and loop, and the largest logit."""
-        donors, some = [self.base.at(-1), self.source.at(-1)], self.patches[sample]
-        some = some[some.first_layer.argsort(stable=True)]
-        slow = loop.patched_logits(self.model, self.base, donors, some)
-        fast = rows.patched_logits(self.model, self.base, donors, some)
+        slow, fast = self._both_ways(self.patches[sample])
         return (slow - fast).abs().max().item(), slow.abs().max().item()
+
+    def error_of_sets(self) -> dict[str, float]:
+        """Of random sets of 1 to 500 neurons of all layers: the largest difference of a logit between rows and loop,
+        and what a set changes in a logit at most, in the least, the median and the strongest set. All as shares of
+        the largest logit."""
+        draw, widths = np.random.default_rng(0), self.model.points.neurons
+        every = [Component("neuron", layer, number) for layer, width in enumerate(widths) for number in range(width)]
+        sizes = np.geomspace(1, min(500, len(every)), SETS).round().astype(int)
+        sets = [[every[i] for i in draw.choice(len(every), size, replace=False)] for size in sizes]
+        slow, fast = self._both_ways(Rows.of([*sets, []], self.base.shape))
+        # The empty set enters last, and no other row stands behind it.
+        effects = (slow[:, :-1] - slow[:, -1:]).abs().amax((0, 2, 3)) / slow.abs().max()
+        error = (slow - fast).abs().max() / slow.abs().max()
+        figures = {"error": error, "least": effects.min(), "median": effects.median(), "most": effects.max()}
+        return {name: figure.item() for name, figure in figures.items()}
+
+    def _both_ways(self, patches: Rows) -> tuple[Tensor, Tensor]:
+        """Logits by the loop and by rows, in the order of first layers."""
+        donors = [self.base.at(-1), self.source.at(-1)]
+        some = patches[patches.first_layer.argsort(stable=True)]
+        slow, fast = (way.patched_logits(self.model, self.base, donors, some) for way in (loop, rows))
+        return slow, fast
 
     def _engine(self, path: Literal["rows", "loop"], tokens: int) -> Engine:
         model = replace(self.model, batch_size=max(1, tokens // TOKENS_PER_PROMPT))
@@ -109,8 +143,8 @@ def main() -> None:
     options = parsed()
     model = loaded(options)
     ids = random_ids(model, options.count, options.length) if options.shape else pairs(options, model)
-    kinds: Sequence[Kind] = COMPONENT_KINDS if options.kinds == "all" else ("head",)
-    task = Task(model, *ids, kinds)
+    kinds: Sequence[DenseKind] = COMPONENT_KINDS if options.kinds == "all" else ("head",)
+    task = Task(model, *ids, kinds, options.neurons if options.kinds == "neurons" else 0)
     sample = task.sample(options.sample)
     works: dict[str, Callable[[], Tensor]] = {
         "rows": lambda: task.by_rows(options.tokens),
@@ -125,7 +159,7 @@ def main() -> None:
     *_, seconds = interleaved(works, options.repeats)
     scale = len(task.patches) / len(sample)
     typical = {name: value * (scale if "loop" in name else 1) for name, value in medians(seconds).items()}
-    report(options, task, typical, error)
+    report(options, task, typical, error, task.error_of_sets() if task.neurons else None)
 
 
 @torch.inference_mode()
@@ -135,38 +169,47 @@ def theirs(task: Task, sample: Tensor) -> Tensor:
     from transformer_lens import patching
     from transformer_lens.utilities import get_act_name
 
-    bridge, components = task.model.bridge, task.base.shape.components(task.kinds)
-    cells: list[Component] = [components[i] for i in sample]
+    bridge = task.model.bridge
+    cells = [task.components[i] for i in sample]
     needed = {get_act_name(ACTIVATIONS[cell.kind], cell.layer) for cell in cells}
     _, cache = bridge.run_with_cache(task.source.batch.input_ids, names_filter=needed.__contains__)
     figures = []
     for kind in dict.fromkeys(cell.kind for cell in cells):
-        index = [(cell.layer, task.length - 1, cell.head) for cell in cells if cell.kind == kind]
+        index = [(cell.layer, task.length - 1, cell.number) for cell in cells if cell.kind == kind]
         frame = pd.DataFrame(index, columns=["layer", "pos", "head"])
-        heads = kind == "head"
+        numbered = kind in ("head", "neuron")  # a neuron lies where a head does: behind layer and token
         figures.append(
             patching.generic_activation_patch(
                 bridge,
                 task.base.batch.input_ids,
                 cache,
                 lambda logits: METRIC(logits[:, None, -1:]).mean(),
-                patching.layer_pos_head_vector_patch_setter if heads else patching.layer_pos_patch_setter,
+                patching.layer_pos_head_vector_patch_setter if numbered else patching.layer_pos_patch_setter,
                 ACTIVATIONS[kind],
-                index_df=frame if heads else frame[["layer", "pos"]],
+                index_df=frame if numbered else frame[["layer", "pos"]],
             )
         )
     return torch.cat([figure.flatten().cpu() for figure in figures])
 
 
-def report(options: argparse.Namespace, task: Task, seconds: dict[str, float], error: float) -> None:
+def report(
+    options: argparse.Namespace, task: Task, seconds: dict[str, float], error: float, of_sets: dict[str, float] | None
+) -> None:
     cells = len(task.patches)
     print(f"{options.shape or options.model}, {options.dtype or 'its dtype'}, {options.device}: {cells} components of ")
     print(f"{options.count} pairs of {task.length} tokens; loops on {options.sample} components, scaled up")
     for name, value in seconds.items():
         print(f"  {name:32s} {value:9.3f} s   {value / seconds['rows']:8.2f} x rows")
+    print(f"  {cells * options.count / seconds['rows']:.0f} rows a second, recordings among them")
     print(f"  largest difference of a logit to the hook loop: {error:.1e}")
+    if of_sets:
+        print("  {} random sets of neurons: {error:.1e} of the largest logit; a set changes".format(SETS, **of_sets))
+        print(
+            "  a logit by {least:.1e} of it at least, {median:.1e} in the median, {most:.1e} at most".format(**of_sets)
+        )
     if options.json:
         figures: dict[str, Any] = {"options": vars(options), "components": cells, "seconds": seconds, "error": error}
+        figures |= {"sets": of_sets} if of_sets else {}
         Path(options.json).write_text(json.dumps(figures, indent=1) + "\n")
 
 
@@ -207,7 +250,8 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--pairs", help="a JSON file of prompts as dataset=file reads it, in place of our own pairs")
     parser.add_argument("--count", type=int, default=1, help="pairs")
     parser.add_argument("--length", type=int, default=37, help="random tokens of a prompt")
-    parser.add_argument("--kinds", choices=("heads", "all"), default="heads")
+    parser.add_argument("--kinds", choices=("heads", "all", "neurons"), default="heads")
+    parser.add_argument("--neurons", type=int, default=2000, help="of them, as many in each layer")
     parser.add_argument("--dtype", help="other than the model's own")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--tokens", type=int, default=1024, help="rows times pairs of one pass")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rcm.errors import first_sentence
 from rcm.execution import loop, rows
-from rcm.execution.components import COMPONENT_KINDS, Rows, Shape
+from rcm.execution.components import COMPONENT_KINDS, Component, Rows, Shape
 from rcm.execution.metric import Metric
 from rcm.execution.recording import ComponentCache, Values, shape_of
 from rcm.execution.self_checks import BROKEN, TOLERANCE
@@ -20,7 +20,8 @@ from rcm.models import LoadedModel
 
 log = logging.getLogger(__name__)
 
-CHECKED = 3  # random sets of components
+CHECKED = 3  # random sets of components, and as many of neurons where they were recorded
+NEURONS = 64  # of each layer in such a set, at most
 TOKENS_PER_PROMPT = 32  # a pass over rows is cut to hold about as many tokens as a batch of prompts does
 
 
@@ -109,7 +110,8 @@ def _compared(model: LoadedModel, base: ComponentCache, source: ComponentCache, 
     components = base.shape.components(COMPONENT_KINDS)
     draw = np.random.default_rng(seed)
     half = [draw.choice(len(components), len(components) // 2, replace=False) for _ in range(CHECKED)]
-    sets = Rows.of([[components[i] for i in chosen] for chosen in half], base.shape)
+    neurons = [_random_neurons(model, draw) for _ in range(CHECKED if base.tail["neuron"].shape[-1] else 0)]
+    sets = Rows.of([*([components[i] for i in chosen] for chosen in half), *neurons], base.shape)
     sets = sets[sets.first_layer.argsort(stable=True)]
     errors, scales = [], []
     for tail in {1, base.length_of_tail}:
@@ -118,3 +120,11 @@ def _compared(model: LoadedModel, base: ComponentCache, source: ComponentCache, 
         errors.append((slow - rows.patched_logits(model, base, donors, sets, tail)).abs().max().item())
         scales.append(slow.abs().max().item())
     return float(np.max(errors)), float(np.max(scales))  # which, unlike max, cannot overlook a NaN
+
+
+def _random_neurons(model: LoadedModel, draw: np.random.Generator) -> list[Component]:
+    return [
+        Component("neuron", layer, int(number))
+        for layer, width in enumerate(model.points.neurons)
+        for number in draw.choice(width, min(width // 2, NEURONS), replace=False)
+    ]

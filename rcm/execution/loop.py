@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rcm.execution.components import Kind, Rows, places
+from rcm.execution.components import DenseKind, PerNeuron, Rows, neurons_of, places
 from rcm.execution.interventions import Edit, Site, applied, by_row
 from rcm.execution.recording import ComponentCache, Values, of_width
 from rcm.models import LoadedModel
@@ -54,8 +54,10 @@ class Patch:
             for layer, chosen in enumerate(getattr(self.row, kind)[0]):
                 if chosen.any():
                     yield modules[layer], side, self._edit(kind, layer)
+        for layer, module, _, number in neurons_of(self.row, points):
+            yield module, "input", self._edit_neurons(layer, number)
 
-    def _edit(self, kind: Kind, layer: int) -> Edit:
+    def _edit(self, kind: DenseKind, layer: int) -> Edit:
         new = getattr(self.donor, kind)[layer]
         chosen = self.row.head[0, layer] if kind == "head" else ...
 
@@ -65,6 +67,16 @@ class Patch:
             own = of_width(new, token.shape[-1]) if kind == "head" else new
             target = token.unflatten(-1, own.shape[1:]) if kind == "head" else token
             target[:, chosen] = own[:, chosen]
+            return changed
+
+        return edit
+
+    def _edit_neurons(self, layer: int, number: PerNeuron) -> Edit:
+        new = self.donor.of_neurons(layer, number)
+
+        def edit(x: Tensor) -> Tensor:
+            changed = x.clone()
+            by_row(changed, len(new))[:, self.position, number] = new.to(x)
             return changed
 
         return edit

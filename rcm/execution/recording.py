@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
-from rcm.execution.components import COMPONENT_KINDS, Kind, Shape, places
+from rcm.errors import InputError
+from rcm.execution.components import COMPONENT_KINDS, Kind, PerNeuron, Shape, places
 from rcm.execution.interventions import Edit, Site, applied, by_row
 from rcm.execution.self_checks import may_share
 from rcm.models import LoadedModel
@@ -22,18 +23,29 @@ WORTH_SHARING = 64  # tokens: to save fewer, a pass of its own over the beginnin
 
 class Values(NamedTuple):
     """What every component puts out at one token of each prompt. Layers may have heads of different widths (Gemma 4):
-    `d_head` is the widest, behind what narrower ones put out are zeros (`of_width` leaves them away)."""
+    `d_head` is the widest, behind what narrower ones put out are zeros (`of_width` leaves them away). Neurons, too, and
+    where they were not recorded `d_mlp` is 0."""
 
     head: Float[Tensor, "layer prompt head d_head"]
     attention: Float[Tensor, "layer prompt d_model"]
     mlp: Float[Tensor, "layer prompt d_model"]
     residual: Float[Tensor, "layer prompt d_model"]
+    neuron: Float[Tensor, "layer prompt d_mlp"]
+
+    def of_neurons(self, layer: int, number: PerNeuron) -> Float[Tensor, "prompt neuron"]:
+        """What these neurons of a layer put out; InputError where neurons were not recorded."""
+        if not self.neuron.shape[-1]:
+            raise InputError(
+                f"Neurons of layer {layer} are to be patched, and the donor's were not recorded; call "
+                "cache_components with neurons=True."
+            )
+        return self.neuron[layer][:, number]
 
 
 @dataclass(frozen=True)
 class ComponentCache:
     """`cache`: each layer's keys and values at every token of a batch; `tail`: what each kind of component put out at
-    the last tokens."""
+    the last tokens, neurons only where they were asked for."""
 
     batch: Batch
     cache: Sequence[tuple[Float[Tensor, "prompt kv_head token _"], Float[Tensor, "prompt kv_head token _"]]]
@@ -68,12 +80,18 @@ def shape_of(model: LoadedModel) -> Shape:
 
 
 @torch.inference_mode()
-def cache_components(model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int = 1) -> ComponentCache:
-    """Run token rows, which may differ in length, and keep what their last `tail` tokens computed."""
+def cache_components(
+    model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int = 1, neurons: bool = False
+) -> ComponentCache:
+    """Run token rows, which may differ in length, and keep what their last `tail` tokens computed.
+
+    `neurons`: also what those of the MLPs put out, layers x prompts x `tail` x d_mlp numbers; nothing in layers that
+    have no down projection.
+    """
     shape = shape_of(model)
     beginning = _beginning(model, prompts, tail)
     batch = model.template.padded(prompts, model.device, beginning)
-    keeper = _Keeper(len(prompts), tail, shape)
+    keeper = _Keeper(len(prompts), tail, shape, neurons)
     cache = _cache(model)
     if beginning:
         model.hf(input_ids=batch.input_ids[:1, :beginning], past_key_values=cache, use_cache=True, logits_to_keep=1)
@@ -87,7 +105,11 @@ def cache_components(model: LoadedModel, prompts: Sequence[Sequence[int]], tail:
             use_cache=True,
             logits_to_keep=1,
         )
-    stacked = {kind: _stacked([keeper.seen[kind, layer] for layer in range(shape.layers)]) for kind in COMPONENT_KINDS}
+    stacked: dict[Kind, Tensor] = {
+        kind: _stacked([keeper.seen[kind, layer] for layer in range(shape.layers)]) for kind in COMPONENT_KINDS
+    }
+    none = stacked["residual"].new_empty(len(prompts), tail, 0)
+    stacked["neuron"] = _stacked([keeper.seen.get(("neuron", layer), none) for layer in range(shape.layers)])
     # A layer that keeps a state instead of keys has nothing to share; rcm.execution.engine notices.
     kept = [
         (layer.keys, layer.values)
@@ -125,8 +147,8 @@ def _beginning(model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int) 
 class _Keeper:
     """An intervention that changes nothing and keeps what it sees at the last tokens."""
 
-    def __init__(self, prompts: int, tail: int, shape: Shape) -> None:
-        self.prompts, self.tail, self.shape = prompts, tail, shape
+    def __init__(self, prompts: int, tail: int, shape: Shape, neurons: bool) -> None:
+        self.prompts, self.tail, self.shape, self.neurons = prompts, tail, shape, neurons
         self.seen: dict[tuple[Kind, int], Tensor] = {}
 
     def rows(self, index: Sequence[int]) -> "_Keeper":
@@ -136,6 +158,9 @@ class _Keeper:
         for kind, (modules, side) in places(points).items():
             for layer, module in enumerate(modules):
                 yield module, side, self._keep(kind, layer)
+        for layer, down in enumerate(points.down_projection if self.neurons else ()):
+            if down is not None:
+                yield down, "input", self._keep("neuron", layer)
 
     def _keep(self, kind: Kind, layer: int) -> Edit:
         def keep(x: Tensor) -> Tensor:

@@ -24,7 +24,7 @@ from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from rcm.execution.components import Kind, Rows, places
+from rcm.execution.components import DenseKind, PerNeuron, Rows, neurons_of, places
 from rcm.execution.interventions import Edit, Site, applied, by_row
 from rcm.execution.recording import ComponentCache, Values, of_width
 from rcm.models import LoadedModel
@@ -177,8 +177,10 @@ class _Run:
             for layer, module in enumerate(modules):
                 if changed[:, layer].any():
                     yield module, side, self._replace(kind, layer, changed[:, layer].nonzero()[:, 0])
+        for layer, module, row, number in neurons_of(self.patches, points):
+            yield module, "input", self._replace_neurons(layer, row, number)
 
-    def _replace(self, kind: Kind, layer: int, rows: Int[Tensor, " changed"]) -> Edit:
+    def _replace(self, kind: DenseKind, layer: int, rows: Int[Tensor, " changed"]) -> Edit:
         donor = self.patches.donor[rows]
         values = torch.stack([getattr(donor, kind)[layer] for donor in self.donors])
         new = values[donor.to(values.device)].transpose(0, 1)
@@ -193,6 +195,19 @@ class _Run:
                 own = of_width(new.to(x), tokens.shape[-1])
                 by_head = tokens.unflatten(-1, own.shape[2:])
                 by_head[:, rows, 0] = torch.where(heads, own, by_head[:, rows, 0])
+            return changed
+
+        return edit
+
+    def _replace_neurons(self, layer: int, rows: PerNeuron, number: PerNeuron) -> Edit:
+        values = torch.stack([donor.of_neurons(layer, number) for donor in self.donors])
+        donor = self.patches.donor[rows].to(values.device)
+        new = values.gather(0, donor.expand(1, *values.shape[1:]))[0]
+
+        def edit(x: Tensor) -> Tensor:
+            changed = x.clone(memory_format=torch.contiguous_format)
+            tokens = by_row(changed, len(self.base)).unflatten(1, (-1, self.tail))
+            tokens[:, rows, 0, number] = new.to(x)
             return changed
 
         return edit

@@ -535,4 +535,4 @@ def _leading(effects: Effects, direct: ShareEstimates, n: int) -> list[Component
 
 
 def _name(head: Component) -> str:
-    return f"{head.layer}.{head.head}"
+    return f"{head.layer}.{head.number}"

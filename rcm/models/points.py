@@ -2,9 +2,10 @@
 
 `layers[l]` is a block; its input is the residual stream before it (`resid_pre`). The input of `head_out[l]`, the output
 projection of attention, is what the heads put out, side by side (`z`); that of `mlp_in[l]` is what the MLP reads,
-behind its norm. `attention_out[l]` and `mlp_out[l]` are the modules whose outputs are *written to the residual stream*:
-the output projections (Bloom's attention and MLP add the stream themselves), and in models that normalise after a
-sublayer (Gemma 2 and 3) that norm. Paths come from TransformerLens' architecture adapters.
+behind its norm; that of `down_projection[l]` what the MLP's neurons put out, None where it has none of its own.
+`attention_out[l]` and `mlp_out[l]` are the modules whose outputs are *written to the residual stream*: the output
+projections (Bloom's attention and MLP add the stream themselves), and in models that normalise after a sublayer
+(Gemma 2 and 3) that norm. Paths come from TransformerLens' architecture adapters.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,17 @@ class Points:
     attention_out: Sequence[nn.Module]
     mlp_in: Sequence[nn.Module]
     mlp_out: Sequence[nn.Module]
+    down_projection: Sequence[nn.Module | None]
+
+    @property
+    def neurons(self) -> tuple[int, ...]:
+        """How many neurons the MLP of each layer has: the width of its down projection's input, 0 where it has none."""
+        return tuple(0 if module is None else _input_width(module) for module in self.down_projection)
+
+
+def _input_width(module: nn.Module) -> int:
+    """Of a linear layer, whatever it is called there (GPT-2's Conv1D: `nx`); 0 of any other module."""
+    return int(getattr(module, "in_features", 0) or getattr(module, "nx", 0))
 
 
 def output_weight(projection: nn.Module) -> Float[Tensor, "d_model width"]:
@@ -75,13 +87,14 @@ def _points(hf: PreTrainedModel, mapping: Any) -> Points:
     def written(projected: list[nn.Module], norm: str) -> list[nn.Module]:
         return [_submodule(layer, parts[norm].name) for layer in layers] if norm in parts else projected
 
-    head_out, mlp = projections("attn", "o"), parts["mlp"]
+    head_out, projected, mlp = projections("attn", "o"), projections("mlp", "out"), parts["mlp"]
     return Points(
         layers,
         head_out,
         attention_out=written(head_out, "ln1_post"),
         mlp_in=[_submodule(layer, mlp.name or mlp.submodules["in"].name) for layer in layers],
-        mlp_out=written(projections("mlp", "out"), "ln2_post"),
+        mlp_out=written(projected, "ln2_post"),
+        down_projection=[module if _input_width(module) else None for module in projected],
     )
 
 

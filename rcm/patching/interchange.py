@@ -79,7 +79,8 @@ def interchange(
     figures = torch.empty(len(pairs), 2, len(everything), dtype=torch.float64)
     for index in track(batches(pairs, engine.prompts_at_once(2 * len(everything) * tail)), label):
         # Each prompt of a pair, side by side, is the other's source.
-        base = cache_components(engine.model, [prompt for i in index for prompt in pairs[i]], tail)
+        prompts = [prompt for i in index for prompt in pairs[i]]
+        base = cache_components(engine.model, prompts, tail, neurons=len(patches.neuron) > 0)
         own = base.at(-tail)
         donors = [own, Values(*(part.unflatten(1, (-1, 2)).flip(2).flatten(1, 2) for part in own))]
         of_both = metric.of([i for i in index for _ in range(2)])

@@ -23,7 +23,7 @@ def heads_table(effects: Effects, direct: ShareEstimates, min_share: float) -> T
     rows = [
         (
             effects.components[cell].layer,
-            effects.components[cell].head,
+            effects.components[cell].number,
             *_figures(effects, cell),
             *(float(column[place[cell]]) for column in (direct.share, direct.low, direct.high)),
             *last,

@@ -54,7 +54,7 @@ def first_of(order: Sequence[Component], sizes: Sequence[int], shape: Shape) -> 
 def random_orders(n: int, order: Sequence[Component], seed: int) -> list[list[Component]]:
     """Orders with the same layer at every place, and the heads of each layer shuffled."""
     draw = np.random.default_rng(seed)
-    heads = {layer: [one.head for one in order if one.layer == layer] for layer in {one.layer for one in order}}
+    heads = {layer: [one.number for one in order if one.layer == layer] for layer in {one.layer for one in order}}
     orders = []
     for _ in range(n):
         left = {layer: draw.permutation(those).tolist() for layer, those in sorted(heads.items())}

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rcm.execution.components import Component, Kind, Rows
+from rcm.execution.components import Component, DenseKind, Rows
 from rcm.execution.engine import engine_of
 from rcm.execution.metric import LogOdds
 from rcm.execution.passes import first_token
@@ -32,7 +32,7 @@ from rcm.stats.metrics import refusal_log_odds
 from rcm.transplant.source import rows_of
 
 NAME = "patching/activations"
-WRITTEN_KINDS: tuple[Kind, ...] = (
+WRITTEN_KINDS: tuple[DenseKind, ...] = (
     "head",
     "attention",
     "mlp",
@@ -126,10 +126,10 @@ class Donor:
         return Patched(figures[:, -1], other, figures[:, :-1])
 
     def _values(self, prompts: Sequence[int], own: Values) -> Values:
-        """The recording as what patches take; the residual stream, which no row takes from it, is this model's."""
+        """The recording as what patches take; what no row takes from it, is this model's."""
         rows = [self.index[i] for i in prompts]
         given = {kind: self.recorded.tensors[kind][:, rows].to(own.residual) for kind in WRITTEN_KINDS}
-        return Values(**given, residual=own.residual)
+        return own._replace(**given)
 
 
 def everything_written(layers: int) -> list[Component]:

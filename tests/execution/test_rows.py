@@ -137,9 +137,9 @@ def test_what_prompts_begin_with_is_read_once(
 ):
     model, patches = tiny(name, **size), in_order(everything())
     harmful, harmless = ([[1, 90, 40, 7, *prompt[1:]] for prompt in side] for side in (HARMFUL, HARMLESS))
-    whole, source = cache_components(model, harmful), cache_components(model, harmless)
+    whole, source = (cache_components(model, side, neurons=True) for side in (harmful, harmless))
     monkeypatch.setattr(recording, "WORTH_SHARING", 0)
-    shared, shared_source = cache_components(model, harmful), cache_components(model, harmless)
+    shared, shared_source = (cache_components(model, side, neurons=True) for side in (harmful, harmless))
     read_once = shared.batch.attention_mask[:, :4].bool().all().item()
     assert read_once is ("sliding_window" not in size), "a window that prompts outgrow would count the padding"
     assert not whole.batch.attention_mask[:, :4].bool().all()

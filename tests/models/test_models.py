@@ -72,6 +72,7 @@ def test_points_are_found(tiny: Tiny, family: str):
     points = points_of(model.hf)
     assert model.n_layers == len(points.layers) == len(points.attention_out) == len(points.mlp_out) == 3
     assert model.d_model == 32
+    assert points.neurons == (64, 64, 64)
     written = (points.layers, points.attention_out, points.mlp_out)
     assert len({id(part) for parts in written for part in parts}) == 9
     for projection, out in zip(points.head_out, points.attention_out, strict=True):

@@ -24,7 +24,7 @@ def test_random_orders_have_the_same_layers_and_all_heads() -> None:
     for order in orders:
         assert [one.layer for one in order] == [one.layer for one in ORDER]
         assert sorted(order) == sorted(ORDER)
-    firsts = Counter(order[0].head for order in orders)
+    firsts = Counter(order[0].number for order in orders)
     assert set(firsts) == {0, 1, 2, 3}
     assert min(firsts.values()) > 30
     assert orders == random_orders(200, ORDER, seed=0)
