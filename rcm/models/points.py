@@ -2,10 +2,11 @@
 
 `layers[l]` is a block; its input is the residual stream before it (`resid_pre`). The input of `head_out[l]`, the output
 projection of attention, is what the heads put out, side by side (`z`); that of `mlp_in[l]` is what the MLP reads,
-behind its norm; that of `down_projection[l]` what the MLP's neurons put out, None where it has none of its own.
-`attention_out[l]` and `mlp_out[l]` are the modules whose outputs are *written to the residual stream*: the output
-projections (Bloom's attention and MLP add the stream themselves), and in models that normalise after a sublayer
-(Gemma 2 and 3) that norm. Paths come from TransformerLens' architecture adapters.
+behind its norm; that of `down_projection[l]` is what the MLP's neurons put out (`post`), None where an MLP has no such
+layer, as a mixture of experts, whose neurons run for some tokens only. `attention_out[l]` and `mlp_out[l]` are the
+modules whose outputs are *written to the residual stream*: the output projections (Bloom's attention and MLP add the
+stream themselves), and in models that normalise after a sublayer (Gemma 2 and 3) that norm. Paths come from
+TransformerLens' architecture adapters.
 """
 
 from collections.abc import Sequence
