@@ -17,7 +17,7 @@ FLOORS = (
     ("record",),
     ("models", "prompts", "tracking", "comparison"),
     ("execution", "report"),
-    ("judges", "directions", "patching"),
+    ("judges", "directions", "patching", "circuits"),
     ("steering",),
     ("transplant",),
     ("methods",),
