@@ -32,7 +32,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from rcm.errors import InputError
-from rcm.execution.components import Component, Kind, Shape, places
+from rcm.execution.components import Component, DenseKind, Shape, places
 from rcm.execution.interventions import Edit, Intervention, Site, applied
 from rcm.models import LoadedModel
 from rcm.models.hub import Folder
@@ -46,7 +46,7 @@ SHORTEST, LONGEST = 6, 24  # characters of a prompt, each a token
 MOST = 3  # tokens of a class in one prompt
 
 SHAPE = Shape(layers=4, heads=4)
-KINDS: tuple[Kind, ...] = ("head", "mlp")
+KINDS: tuple[DenseKind, ...] = ("head", "mlp")
 NODES = tuple(SHAPE.components(KINDS))
 DETECT_A, DETECT_B, DECIDE = Component("head", 0, 1), Component("head", 1, 2), Component("mlp", 2)
 CIRCUIT = (DETECT_A, DETECT_B, DECIDE)
@@ -169,7 +169,7 @@ class Recorded:
     """An intervention that changes nothing, and keeps what it sees with its gradient."""
 
     def __init__(self) -> None:
-        self.seen: dict[tuple[Kind, int], Tensor] = {}
+        self.seen: dict[tuple[DenseKind, int], Tensor] = {}
 
     def rows(self, index: Sequence[int]) -> "Recorded":
         raise NotImplementedError("a recording is of all prompts")
@@ -180,7 +180,7 @@ class Recorded:
             for layer, module in enumerate(modules):
                 yield module, side, self._keep(kind, layer)
 
-    def _keep(self, kind: Kind, layer: int) -> Edit:
+    def _keep(self, kind: DenseKind, layer: int) -> Edit:
         def keep(x: Tensor) -> Tensor:
             self.seen[kind, layer] = x
             return x
@@ -208,8 +208,8 @@ class Swapped:
 
     def sites(self, points: Points) -> Iterator[Site]:
         of_heads, of_mlps = self.where.split([SHAPE.layers * SHAPE.heads, SHAPE.layers], dim=1)
-        where: dict[Kind, Tensor] = {"head": of_heads.unflatten(1, SHAPE).transpose(2, 3), "mlp": of_mlps}
-        donors: dict[Kind, Tensor] = {"head": self.donors.heads, "mlp": self.donors.mlps}
+        where: dict[DenseKind, Tensor] = {"head": of_heads.unflatten(1, SHAPE).transpose(2, 3), "mlp": of_mlps}
+        donors: dict[DenseKind, Tensor] = {"head": self.donors.heads, "mlp": self.donors.mlps}
         for kind in KINDS:
             modules, side = places(points)[kind]
             for layer, module in enumerate(modules):

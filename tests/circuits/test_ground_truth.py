@@ -175,8 +175,8 @@ def test_an_edge_is_what_its_reader_reads_otherwise(writer: Component, reader: C
         if writer.kind == "mlp":
             written.append(recorded.outputs.mlps[writer.layer])
         else:
-            weight = circuit.points.head_out[writer.layer].weight.unflatten(1, (SHAPE.heads, -1))[:, writer.head]
-            written.append(recorded.outputs.heads[writer.layer, :, :, writer.head] @ weight.T)
+            weight = circuit.points.head_out[writer.layer].weight.unflatten(1, (SHAPE.heads, -1))[:, writer.number]
+            written.append(recorded.outputs.heads[writer.layer, :, :, writer.number] @ weight.T)
     body = circuit.hf.model
     norm = body.layers[reader.layer].post_attention_layernorm if isinstance(reader, Component) else body.norm
     with hooked(norm.register_forward_pre_hook(lambda _, args: (args[0] + written[1] - written[0],))):
