@@ -31,6 +31,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, Literal, NamedTuple, cast
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
@@ -53,6 +54,8 @@ Sign = Literal["noising", "denoising"]
 Path = Literal["midpoint", "right", "clean", "corrupt"]
 HELD = 256 * 2**20  # bytes: what writers write, at as many positions as fit
 WIDTHS = 14  # of d_model that the graph keeps of a token in a layer, and of d_mlp 4: as measured, rounded up
+
+MAPS = 7  # of tokens by tokens that eager attention keeps of a head, with soft capping; without 4
 
 
 class Writer(NamedTuple):
@@ -83,7 +86,8 @@ class Attribution:
 
 
 class Cost(NamedTuple):
-    """Of the whole work: forward passes of one prompt with a backward, and bytes of the largest batch."""
+    """Of the whole work: forward passes of one prompt with a backward, and about how many bytes the largest batch
+    takes."""
 
     passes: int
     bytes: int
@@ -108,9 +112,12 @@ def cost(model: LoadedModel, pairs: Sequence[Pair], steps: int) -> Cost:
     writers = 1 + model.n_layers * (shape_of(model).heads + 1)
     d_mlp = int(getattr(model.config, "intermediate_size", None) or 4 * model.d_model)
     graph = at_once * steps * longest * model.n_layers * (WIDTHS * model.d_model + 4 * d_mlp) * 4
+    if model.hf.config._attn_implementation == "eager":  # which keeps what every token looks at
+        graph += at_once * steps * longest**2 * model.n_layers * shape_of(model).heads * MAPS * 4
     return Cost(len(pairs) * (2 + steps), graph + min(HELD, at_once * longest * writers * model.d_model * 4))
 
 
+@torch.inference_mode(False)
 def attribute(
     model: LoadedModel,
     pairs: Sequence[Pair],
@@ -132,6 +139,8 @@ def attribute(
             f"Pair {uneven} has prompts of {a} and {b} tokens, whose positions cannot be set against each other; keep "
             "only pairs of one length."
         )
+    if not pairs or steps < 1:
+        raise InputError(f"{len(pairs)} pairs and {steps} steps are nothing to attribute; give at least one of each.")
     at = steps_of(path, steps)
     _told(cost(model, pairs, len(at)))
     shape = shape_of(model)
@@ -145,9 +154,11 @@ def attribute(
         edges = found.scores.double().cpu()
         total = edges if not readers else total + edges
         connected, readers = found.connected, found.readers
-        summed = nodes[index].sum(0)
-        off_by = max(off_by, float((edges.sum(1) - summed).abs().max() / summed.abs().max().clamp(min=1e-30)))
-    if off_by > 10 * TOLERANCE[model.hf.dtype]:
+        # As a share of what does not cancel: pairs given both ways round sum up to nothing.
+        largest = nodes[index].abs().sum(0).max().clamp(min=1e-30)
+        off = float((edges.sum(1) - nodes[index].sum(0)).abs().max() / largest)
+        off_by = float(np.maximum(off_by, off))  # which, unlike max, cannot overlook a NaN
+    if not off_by <= 10 * TOLERANCE[model.hf.dtype]:
         raise InputError(
             f"The edges of a component of {type(model.hf).__name__} do not sum up to what it does (off by "
             f"{off_by:.1g} of the largest), so something reads the residual stream unseen; choose another model."
@@ -327,7 +338,8 @@ class _Batch:
     def edge_scores(self) -> _Edges:
         """Summed over the pairs, in the mean over their steps."""
         writers = 1 + self.layers * (self.heads + 1)
-        positions, at_once = self.embedded.shape[1], max(1, HELD // (len(self.embedded) * writers * self._bytes))
+        rows = len(self.embedded) // self.steps * self._repeats
+        positions, at_once = self.embedded.shape[1], max(1, HELD // (rows * writers * self._bytes))
         total = torch.zeros(0)
         for start in range(0, positions, at_once):
             written = self._written(slice(start, start + at_once))

@@ -42,8 +42,14 @@ class Tested(NamedTuple):
     holds: bool
 
 
+def _require_scores(*scores: Float[np.ndarray, "*shape"]) -> None:
+    if not all(one.size and np.isfinite(one).all() for one in scores):
+        raise ValueError("a test of a circuit needs examples, and finite scores of each")
+
+
 def losses(scores: Circuits, model: Scores) -> Float[np.ndarray, " circuit"]:
     """How far circuits lie from the model: mean square difference over the examples."""
+    _require_scores(model, *scores)
     return np.square(scores - model).mean(-1)
 
 
@@ -79,9 +85,10 @@ def minimality(
 def equivalence(circuit: Scores, model: Scores, epsilon: float = EPSILON) -> Tested:
     """Fails where it is rejected that the model exceeds the circuit in one half of the examples, give or take epsilon;
     ties are half an example each."""
+    _require_scores(circuit, model)
     n = len(model)
     wins = float((model > circuit).sum() + (model == circuit).sum() / 2)
-    apart = int(np.ceil(abs(wins - n / 2) + n / 2))
+    apart = int(np.floor(abs(wins - n / 2) + n / 2))  # half a tie speaks for neither
     # Both tails at the edge of what is allowed, where the null is likeliest to be rejected.
     p = min(1.0, float(binom.sf(apart - 1, n, 0.5 + epsilon) + binom.cdf(n - apart, n, 0.5 + epsilon)))
     return Tested(wins, n, p, p > ALPHA)
@@ -90,6 +97,7 @@ def equivalence(circuit: Scores, model: Scores, epsilon: float = EPSILON) -> Tes
 def independence(complement: Scores, model: Scores, seed: int, permutations: int = PERMUTATIONS) -> Tested:
     """Fails where it is rejected that the complement's scores tell nothing of the model's: HSIC (Gretton et al. 2007)
     with Gaussian kernels of the median distance, under permutations of the examples."""
+    _require_scores(complement, model)
     draw = np.random.default_rng(seed)
     first, second = _centred(complement), _kernel(model)
     observed = float((first * second).mean())

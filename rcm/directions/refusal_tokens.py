@@ -36,6 +36,8 @@ class FirstTokens(NamedTuple):
 
     def log_odds(self, refusal_tokens: Sequence[int]) -> Float[Tensor, " prompt"]:
         """Of opening with one of these, which must be among the tokens."""
+        if lacking := set(refusal_tokens) - set(self.tokens):
+            raise ValueError(f"the probabilities of tokens {sorted(lacking)} were not kept")
         refusing = torch.tensor([token in refusal_tokens for token in self.tokens], dtype=torch.bool)
         return log_odds(self.these[:, refusing].sum(-1), self.others + self.these[:, ~refusing].sum(-1))
 

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from rcm.errors import first_sentence
+from rcm.errors import InputError, first_sentence
 from rcm.execution import loop, rows
 from rcm.execution.components import COMPONENT_KINDS, Component, Rows, Shape
 from rcm.execution.metric import Metric
@@ -67,6 +67,8 @@ def engine_of(model: LoadedModel, base: ComponentCache, source: ComponentCache, 
         error, scale = _compared(model, base, source, seed)
     except CannotShareError as obstacle:
         return _told(Engine(model, "loop", str(obstacle), None))
+    except InputError:  # of whoever asked, not of the model
+        raise
     except BROKEN as broken:
         why = f"rows do not go through its layers ({type(broken).__name__}: {first_sentence(broken)})"
         return _told(Engine(model, "loop", why, None))

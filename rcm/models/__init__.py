@@ -119,7 +119,8 @@ class Model(Settings):
     def _refusal_tokens(self, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...] | None:
         if self.refusal_tokens is None:
             return None
-        return tuple(_token(tokenizer, token) for token in self.refusal_tokens)
+        # Each once: text and id may name the same, which would count twice.
+        return tuple(dict.fromkeys(_token(tokenizer, token) for token in self.refusal_tokens))
 
 
 def _token(tokenizer: PreTrainedTokenizerBase, token: int | str) -> int:

@@ -73,7 +73,7 @@ def by_onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     many outputs, rows that do not divide well are filled up.
     """
     rows = x.numel() // x.shape[-1]
-    if rows % EVEN == 0 or rows * len(weight) < LARGE:
+    if rows % EVEN == 0 or rows * len(weight) < LARGE or x.shape[-1] > len(weight):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
         return result
     filled = pad(x.reshape(rows, -1), (0, 0, 0, -rows % EVEN))

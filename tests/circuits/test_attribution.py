@@ -246,6 +246,47 @@ def test_positions_at_a_time_and_pairs_at_a_time_change_nothing(tiny: Tiny, monk
     assert torch.allclose(whole.edges, few.edges, atol=1e-6)
 
 
+def test_pairs_both_ways_round_cancel_and_are_no_fault(tiny: Tiny) -> None:
+    given = [pair for a, b in pairs(9, 10, 11) for pair in ((a, b), (b, a))]
+    found = attribute(tiny("llama", batch_size=30), given, METRIC)
+    assert found.nodes.mean(0).abs().max() < 1e-5 * found.nodes.abs().max()
+    assert found.off_by < 1e-5
+
+
+def test_what_is_no_number_is_told(tiny: Tiny, sentence) -> None:
+    model = tiny("llama")
+    model.points.mlp_out[-1].weight.data[0, 0] = float("nan")
+    assert "do not sum up" in sentence(lambda: attribute(model, pairs(9), METRIC))
+
+
+@pytest.mark.parametrize(("given", "steps"), [([], 5), (pairs(9), 0)])
+def test_nothing_to_attribute_is_told(tiny: Tiny, sentence, given: list[Pair], steps: int) -> None:
+    assert "give at least one of each" in sentence(lambda: attribute(tiny(), given, METRIC, steps=steps))
+
+
+def test_as_many_positions_at_a_time_as_fit(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written does not depend on the step where no norm comes after attention, and lies there once."""
+    chunks: list[int] = []
+    written = attribution._Batch._written
+
+    def noted(batch: attribution._Batch, some: slice) -> Tensor:
+        chunks.append(written(batch, some).shape[2])
+        return written(batch, some)
+
+    monkeypatch.setattr(attribution._Batch, "_written", noted)
+    monkeypatch.setattr(attribution, "HELD", 2 * 16 * 32 * 4 * 12)  # pairs, writers, d_model, bytes, positions
+    attribute(tiny("llama", batch_size=10), pairs(12, 12), METRIC)
+    attribute(tiny("gemma2", batch_size=10), pairs(12, 12), METRIC)
+    assert chunks == [12, 2, 2, 2, 2, 2, 2]
+
+
+def test_it_may_be_asked_for_where_nothing_has_gradients(tiny: Tiny) -> None:
+    model = tiny("llama")
+    with torch.inference_mode():
+        inside = attribute(model, pairs(9), METRIC)
+    assert torch.equal(inside.nodes, attribute(model, pairs(9), METRIC).nodes)
+
+
 def test_steps_are_where_they_are_said_to_be() -> None:
     assert steps_of("midpoint", 4).tolist() == [0.125, 0.375, 0.625, 0.875]
     assert steps_of("right", 4).tolist() == [0.25, 0.5, 0.75, 1.0]

@@ -87,6 +87,26 @@ def test_equivalence_counts_examples() -> None:
     assert equivalence(MODEL[:8] - 0.01, MODEL[:8]).p > equivalence(MODEL - 0.01, MODEL).p
 
 
+def test_half_a_tie_speaks_for_neither() -> None:
+    model = np.zeros(20)
+    three, four = (np.where(np.arange(20) < wins, -1.0, 1.0) for wins in (3, 4))
+    three[19] = 0
+    between = equivalence(three, model)
+    assert between.statistic == 3.5
+    assert between.p == equivalence(four, model).p
+
+
+@pytest.mark.parametrize("scores", [np.zeros(0), np.array([1.0, np.nan])])
+def test_without_examples_or_scores_nothing_is_tested(scores: np.ndarray) -> None:
+    for test in (
+        lambda: sufficiency(scores, scores[None], scores),
+        lambda: equivalence(scores, scores),
+        lambda: independence(scores, scores, seed=0),
+    ):
+        with pytest.raises(ValueError, match="finite scores"):
+            test()
+
+
 def test_equivalence_errs_as_often_as_is_said() -> None:
     draw = np.random.default_rng(2)
     wrong = sum(
