@@ -19,11 +19,10 @@ from torch import Tensor
 from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 from transformer_lens.tools.analysis import EdgeAttributionConfig, attribution_patch
 
-from benchmarks.shared import interleaved, medians, model_of, prompts_of, settings, timed
+from benchmarks.shared import interleaved, medians, model_of, prompts_of, random_model, settings, timed
 from rcm.circuits.attribution import Attribution, Reader, Writer, attribute, cost
 from rcm.execution.metric import Logits, LogOdds
 from rcm.models import LoadedModel
-from rcm.models.random import Random
 from rcm.patching.pairs import Pairs
 
 A, B = 7, 9  # of any two tokens: it is the work that counts
@@ -50,7 +49,8 @@ def main() -> None:
 
 def shape(options: argparse.Namespace, layers: int, heads: int, width: int, tokens: int) -> dict[str, Any]:
     """Both ways on a random model."""
-    model = random_model(layers, heads, width)
+    size = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "n_inner": 4 * width}
+    model = random_model({"architecture": "gpt2", **size}, "cpu", torch.float32)
     tree = copy.deepcopy(model.hf).requires_grad_(True)  # as TransformerLens needs it, to keep a graph
     bridge = build_bridge_from_module(tree, "GPT2LMHeadModel", hf_config=tree.config)
     bridge.eval()
@@ -120,26 +120,6 @@ def real(options: argparse.Namespace) -> list[dict[str, Any]]:
 def peak() -> float:
     """GiB that this process has taken at most."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-
-
-def random_model(layers: int, heads: int, width: int) -> LoadedModel:
-    size = {"hidden_size": width, "num_hidden_layers": layers, "num_attention_heads": heads, "n_inner": 4 * width}
-    chosen = Random(
-        architecture="gpt2",
-        size=size,
-        seed=0,
-        family="random",
-        stage="base",
-        dtype="float32",
-        adapter=None,
-        refusal_tokens=None,
-    )
-    weights = chosen.weights().hf
-    with torch.no_grad():
-        for parameter in weights.parameters():
-            if parameter.ndim > 1:
-                parameter.mul_(2)  # as they come, every token attends to all alike, and nothing matters
-    return LoadedModel.of(weights, chosen.tokenizer(), "plain", batch_size=32, identity={"name": "random"})
 
 
 def parsed() -> argparse.Namespace:

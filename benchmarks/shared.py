@@ -74,9 +74,10 @@ def model_of(
     return chosen.model_copy(update={"dtype": dtype or chosen.dtype}).load(torch.device(device), template, batch_size)
 
 
-def random_model(shape: str, device: str, dtype: torch.dtype) -> LoadedModel:
-    """Random weights of a shape, drawn on the device: on a CPU, those of a 7B model would take minutes."""
-    size = dict(SHAPES[shape])
+def random_model(shape: str | Mapping[str, Any], device: str, dtype: torch.dtype) -> LoadedModel:
+    """Random weights of a shape, by its name or as it is, drawn on the device: on a CPU, those of a 7B model would take
+    minutes."""
+    size = dict(SHAPES[shape] if isinstance(shape, str) else shape)
     chosen = Random(
         architecture=size.pop("architecture"),
         size=size,
@@ -93,7 +94,7 @@ def random_model(shape: str, device: str, dtype: torch.dtype) -> LoadedModel:
         for parameter in hf.parameters():
             if parameter.ndim > 1:
                 parameter.mul_(2)  # as they come, every token attends to all alike, and nothing matters
-    return LoadedModel.of(hf, chosen.tokenizer(), "plain", identity={"name": shape})
+    return LoadedModel.of(hf, chosen.tokenizer(), "plain", identity={"name": str(shape)})
 
 
 def timed(work: Callable[[], T]) -> tuple[float, T]:

@@ -54,7 +54,6 @@ Sign = Literal["noising", "denoising"]
 Path = Literal["midpoint", "right", "clean", "corrupt"]
 HELD = 256 * 2**20  # bytes: what writers write, at as many positions as fit
 WIDTHS = 14  # of d_model that the graph keeps of a token in a layer, and of d_mlp 4: as measured, rounded up
-
 MAPS = 7  # of tokens by tokens that eager attention keeps of a head, with soft capping; without 4
 
 
@@ -133,12 +132,12 @@ def attribute(
     `metric`: of logits at the last tokens (`rcm.execution.metric`). Raises InputError where the prompts of a pair
     differ in length, or where attention or the stream of the model cannot be seen.
     """
-    if uneven := next((i for i, (clean, corrupt) in enumerate(pairs) if len(clean) != len(corrupt)), None):
-        a, b = map(len, pairs[uneven])
-        raise InputError(
-            f"Pair {uneven} has prompts of {a} and {b} tokens, whose positions cannot be set against each other; keep "
-            "only pairs of one length."
-        )
+    for i, (a, b) in enumerate((len(clean), len(corrupt)) for clean, corrupt in pairs):
+        if a != b:
+            raise InputError(
+                f"Pair {i} has prompts of {a} and {b} tokens, whose positions cannot be set against each other; keep "
+                "only pairs of one length."
+            )
     if not pairs or steps < 1:
         raise InputError(f"{len(pairs)} pairs and {steps} steps are nothing to attribute; give at least one of each.")
     at = steps_of(path, steps)
@@ -272,7 +271,8 @@ class _Batch:
                 "the others do not take it from transformers' interface; choose another model for attribution."
             )
         at_layers = [by_layer for group in self.read for by_layer in group]
-        mlp_reads, mlp, z = ([where[layer] for layer in range(self.layers)] for where in self._places())
+        places = self.seen.mlp_reads, self.seen.mlp, self.seen.z
+        mlp_reads, mlp, z = ([where[layer] for layer in range(self.layers)] for where in places)
         gradients = torch.autograd.grad(value, [*at_layers, *mlp_reads, *mlp, *z, self.embedded], retain_graph=True)
         self.at_attention = [gradients[3 * layer : 3 * layer + 3] for layer in range(self.layers)]
         self.at_mlp_reads, self.at_mlp, self.at_z = (
@@ -283,9 +283,6 @@ class _Batch:
 
     def __exit__(self, *_: object) -> None:
         del self.seen, self.read  # and with them the graph
-
-    def _places(self) -> tuple[dict[int, Tensor], ...]:
-        return self.seen.mlp_reads, self.seen.mlp, self.seen.z
 
     def _run(self, ids: Tensor, seen: _Seen, keep: int) -> Tensor:
         with applied(self.points, [seen]):
@@ -339,7 +336,7 @@ class _Batch:
         """Summed over the pairs, in the mean over their steps."""
         writers = 1 + self.layers * (self.heads + 1)
         rows = len(self.embedded) // self.steps * self._repeats
-        positions, at_once = self.embedded.shape[1], max(1, HELD // (rows * writers * self._bytes))
+        positions, at_once = self.embedded.shape[1], max(1, HELD // (rows * writers * self.model.d_model * 4))
         total = torch.zeros(0)
         for start in range(0, positions, at_once):
             written = self._written(slice(start, start + at_once))
@@ -354,11 +351,6 @@ class _Batch:
             scores = torch.cat(columns, dim=1)
             total = total + scores if start else scores
         return _Edges(total / self._repeats, torch.cat(connected, dim=1), readers)
-
-    @property
-    def _bytes(self) -> int:
-        """Of what one writer writes at one position."""
-        return self.model.d_model * 4
 
     @property
     def _linear(self) -> bool:

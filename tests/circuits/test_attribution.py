@@ -302,9 +302,11 @@ def test_what_it_takes_is_told_before(tiny: Tiny, caplog: pytest.LogCaptureFixtu
     assert "12 passes of one prompt" in caplog.text
 
 
-def test_prompts_of_two_lengths_are_told(tiny: Tiny, sentence) -> None:
-    told = sentence(lambda: attribute(tiny(), [*pairs(9), ([5, 6, 7], [5, 6])], METRIC))
-    assert "Pair 1 has prompts of 3 and 2 tokens" in told
+@pytest.mark.parametrize("place", [0, 1])
+def test_prompts_of_two_lengths_are_told(tiny: Tiny, sentence, place: int) -> None:
+    given: list[Pair] = pairs(9)
+    given.insert(place, ([5, 6, 7], [5, 6]))
+    assert f"Pair {place} has prompts of 3 and 2 tokens" in sentence(lambda: attribute(tiny(), given, METRIC))
 
 
 def test_attention_that_cannot_be_seen_is_told(tiny: Tiny, sentence, monkeypatch: pytest.MonkeyPatch) -> None:
