@@ -18,8 +18,11 @@ from rcm.record.results import (
     SHUFFLED_LABELS,
     Adapter,
     Curve,
+    Diagram,
+    Edge,
     Heatmap,
     Line,
+    Node,
     Null,
     Outcome,
     Result,
@@ -149,6 +152,14 @@ def one_of_each() -> list[Result]:
         ),
         Scatter(
             "stub/cloud", (0.5, nan), (1.0, -1.0), (nan, 2.0), ("first", "second"), "cost", "gain", "colour", (1,), 0.1
+        ),
+        Diagram(
+            "stub/circuit",
+            (Node("words", "source", -1, nan), Node("1.0", "head", 1, -0.5), Node("refusal", "output", 2, nan)),
+            (Edge("words", "1.0", 0.25), Edge("1.0", "refusal", -2.0)),
+            2,
+            "effect",
+            "weight",
         ),
         Table("stub/candidates", ("layer", "text", "score"), (tuple(row), (2, "ü", 0.125))),
         Transcripts("stub/transcripts", ({"prompt": "Say “hi”", "completion": "hi\nthere", "strength": 1.5},)),

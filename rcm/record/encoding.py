@@ -17,8 +17,11 @@ from rcm.record.results import (
     Adapter,
     Column,
     Curve,
+    Diagram,
+    Edge,
     Heatmap,
     Line,
+    Node,
     Null,
     Outcome,
     Result,
@@ -150,6 +153,11 @@ def _line(fields: Mapping[str, Any]) -> Line:
     return Line(fields["label"], _figures(fields["y"]), _band(fields["low"]), _band(fields["high"]))
 
 
+def _node(fields: Sequence[Any]) -> Node:
+    name, kind, layer, value = fields
+    return Node(name, kind, layer, _figure(value))
+
+
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: _cell(value) for key, value in row.items()}
 
@@ -166,6 +174,13 @@ RESULT_KINDS: Mapping[str, tuple[Callable[..., Result], Mapping[str, Callable[[A
     "scatter": (
         Scatter,
         {"x": _figures, "y": _figures, "values": _figures, "points": tuple, "marked": tuple},
+    ),
+    "diagram": (
+        Diagram,
+        {
+            "nodes": lambda nodes: tuple(map(_node, nodes)),
+            "edges": lambda edges: tuple(Edge(*one) for one in edges),
+        },
     ),
     "table": (
         Table,

@@ -10,7 +10,7 @@ is the method that reports.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -220,6 +220,93 @@ class Scatter:
         return [i for i, x, y in known if math.isfinite(x) and math.isfinite(y) and (x > 0 or not self.log_x)]
 
 
+Kind = Literal["source", "head", "mlp", "neuron", "output"]
+DRAWN_EDGES = 120  # more in one diagram cannot be told apart
+
+
+class Node(NamedTuple):
+    """A component of a diagram. `name`: unique in it, and shown in the cell ("12.4", "MLP 20"). `layer`: its row: -1 of
+    sources, the number of layers of outputs. `value`: its colour; NaN where there is none, as of sources."""
+
+    name: str
+    kind: Kind
+    layer: int
+    value: float
+
+
+class Edge(NamedTuple):
+    """What passes from one node to another, by their names."""
+
+    source: str
+    target: str
+    weight: float
+
+
+@dataclass(frozen=True)
+class Diagram:
+    """Components of a model and what passes between them: a circuit. Layers go upward; an edge goes up, or stays in
+    its layer, as one from a head to the MLP behind it.
+
+    `layers`: how many the model has; those without a node are left out. `value_label`: what the nodes' values are;
+    `center` is that of their colours, as in a heatmap. `weight_label`: what the edges' weights are; their sign is of
+    weight. Raises InputError for what cannot be drawn as it is meant.
+    """
+
+    name: str
+    nodes: Sequence[Node]
+    edges: Sequence[Edge]
+    layers: int
+    value_label: str
+    weight_label: str
+    center: float | None = 0.0
+    label: str = ""
+    hint: str = ""
+    caveat: str = ""
+
+    def __post_init__(self) -> None:
+        layer_of: dict[str, int] = {}
+        for node in self.nodes:
+            if node.name in layer_of:
+                raise InputError(
+                    f"The diagram {self.name} has two nodes of the name {node.name!r}; name each by itself."
+                )
+            if node.kind not in get_args(Kind):
+                raise InputError(
+                    f"In the diagram {self.name} the node {node.name!r} is of the kind {node.kind!r}; there are "
+                    f"{', '.join(get_args(Kind))}."
+                )
+            own = {"source": range(-1, 0), "output": range(self.layers, self.layers + 1)}
+            if node.layer not in own.get(node.kind, range(self.layers)):
+                raise InputError(
+                    f"In the diagram {self.name} the {node.kind} {node.name!r} lies in layer {node.layer}; of "
+                    f"{self.layers} layers give sources -1, outputs {self.layers}, and all else its layer, from 0."
+                )
+            layer_of[node.name] = node.layer
+        seen: set[tuple[str, str]] = set()
+        for source, target, weight in self.edges:
+            edge = f"In the diagram {self.name} the edge from {source!r} to {target!r}"
+            if missing := [end for end in (source, target) if end not in layer_of]:
+                raise InputError(f"{edge} ends in no node: there is no {missing[0]!r}; add the node or drop the edge.")
+            if source == target or layer_of[source] > layer_of[target]:
+                raise InputError(f"{edge} does not lead upward; give edges as the model computes.")
+            if (source, target) in seen:
+                raise InputError(f"{edge} is there twice; give one edge with the weight of both.")
+            if not math.isfinite(weight):
+                raise InputError(f"{edge} has the weight {weight}; leave out edges that were not measured.")
+            seen.add((source, target))
+
+    @property
+    def drawable(self) -> list[Edge]:
+        """The strongest edges, the strongest last; no more than can be told apart."""
+        ranked = sorted(self.edges, key=lambda edge: -abs(edge.weight))  # stable: of equals the first comes first
+        return ranked[:DRAWN_EDGES][::-1]
+
+    @property
+    def left_out(self) -> int:
+        """How many edges are not drawn."""
+        return max(0, len(self.edges) - DRAWN_EDGES)
+
+
 class Column(NamedTuple):
     """How a column of a table is shown. Columns `NAME_low`, `NAME_high`, `NAME_n`, `NAME_null` and `NAME_p` stand in
     NAME's cells."""
@@ -283,4 +370,4 @@ class Adapter:
     label: str = ""
 
 
-Result = Scalar | Outcome | Heatmap | Curve | Scatter | Table | Transcripts | Tensors | Adapter
+Result = Scalar | Outcome | Heatmap | Curve | Scatter | Diagram | Table | Transcripts | Tensors | Adapter

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 
-from rcm.record.results import Curve, Heatmap, Line, Result, Scalar, Scatter, Table, Transcripts
+from rcm.record.results import Curve, Diagram, Heatmap, Line, Result, Scalar, Scatter, Table, Transcripts
 
 FIGURES, CONCLUSIONS = "figures", "conclusions"  # the tables of what every scalar and every outcome means
 
@@ -21,6 +21,14 @@ def table(result: Table | Transcripts) -> str:
 def cells(picture: Heatmap | Scatter) -> str:
     """The table of a heatmap's cells, or of points; the picture itself has the result's name."""
     return f"{_without_slash(picture)}_values"
+
+
+def nodes(diagram: Diagram) -> str:
+    return f"{_without_slash(diagram)}_nodes"
+
+
+def edges(diagram: Diagram) -> str:
+    return f"{_without_slash(diagram)}_edges"
 
 
 def _without_slash(result: Result) -> str:
