@@ -125,9 +125,10 @@ def attribute(
     path: Path = "midpoint",
     steps: int = 5,
     sign: Sign = "noising",
+    last: bool = False,
     label: str = "attribution",
 ) -> Attribution:
-    """Node and edge scores over all positions.
+    """Node and edge scores over all positions; `last`: of the last token alone, where writers write and readers read.
 
     `metric`: of logits at the last tokens (`rcm.execution.metric`). Raises InputError where the prompts of a pair
     differ in length, or where attention or the stream of the model cannot be seen.
@@ -146,7 +147,7 @@ def attribute(
     nodes = torch.zeros(len(pairs), 1 + shape.layers * (shape.heads + 1), dtype=torch.float64)
     total, connected, readers, off_by = torch.zeros(0), torch.zeros(0), list[Reader](), 0.0
     for index in track(list(_batches(pairs, _pairs_at_once(model, len(at)))), label):
-        batch = _Batch(model, [pairs[i] for i in index], at, sign, metric.of([i for i in index for _ in at]))
+        batch = _Batch(model, [pairs[i] for i in index], at, sign, metric.of([i for i in index for _ in at]), last)
         with batch:
             nodes[index] = batch.node_scores().double().cpu()
             found = batch.edge_scores()
@@ -244,8 +245,15 @@ class _Batch:
     """Pairs of one length, and the graph of one pass over them at every step."""
 
     def __init__(
-        self, model: LoadedModel, pairs: Sequence[Pair], at: Float[Tensor, " step"], sign: Sign, metric: Metric
+        self,
+        model: LoadedModel,
+        pairs: Sequence[Pair],
+        at: Float[Tensor, " step"],
+        sign: Sign,
+        metric: Metric,
+        last: bool,
     ) -> None:
+        self.first = len(pairs[0][0]) - 1 if last else 0  # the position from which on scores are summed
         self.model, self.points, self.metric, self.steps = model, model.points, metric, len(at)
         self.layers, self.heads = shape_of(model)
         self.scale = float(getattr(model.config, "residual_multiplier", 1.0))  # Granite's, of all that is written
@@ -338,7 +346,7 @@ class _Batch:
         rows = len(self.embedded) // self.steps * self._repeats
         positions, at_once = self.embedded.shape[1], max(1, HELD // (rows * writers * self.model.d_model * 4))
         total = torch.zeros(0)
-        for start in range(0, positions, at_once):
+        for start in range(self.first, positions, at_once):
             written = self._written(slice(start, start + at_once))
             columns, connected, readers = list[Tensor](), list[Tensor](), list[Reader]()
             for names, gradients, before in self._readers():
@@ -349,7 +357,7 @@ class _Batch:
                 connected.append((torch.arange(writers) < before)[:, None].expand(-1, len(names)))
                 readers += names
             scores = torch.cat(columns, dim=1)
-            total = total + scores if start else scores
+            total = total + scores if start > self.first else scores
         return _Edges(total / self._repeats, torch.cat(connected, dim=1), readers)
 
     @property
@@ -419,7 +427,8 @@ class _Batch:
         self, difference: Float[Tensor, "pair token width"], gradient: Tensor, heads: int
     ) -> Float[Tensor, "pair head"]:
         gradients = gradient.reshape(len(difference), self.steps, *difference.shape[1:]).mean(1)
-        return (difference * gradients).float().unflatten(-1, (heads, -1)).sum((1, 3))
+        products = (difference * gradients)[:, self.first :].float()
+        return products.unflatten(-1, (heads, -1)).sum((1, 3))
 
     def _tokens(self, x: Tensor) -> Float[Tensor, "row token width"]:
         """OPT's MLP has all tokens of all rows in one dimension."""

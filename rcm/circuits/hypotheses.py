@@ -30,6 +30,7 @@ ALPHA = 0.05
 Q = 0.9  # of the random circuits, which a circuit must beat
 EPSILON = 0.1  # by which a share of examples may differ from one half
 PERMUTATIONS = 1000
+FEWEST_CIRCUITS = 29  # random ones: of fewer, not even all wins show that a share Q of them is beaten
 
 
 class Tested(NamedTuple):

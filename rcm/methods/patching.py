@@ -33,9 +33,8 @@ from scipy.stats import spearmanr
 
 from rcm.directions.refusal_direction import TOO_FEW, RefusalDirection
 from rcm.execution.components import COMPONENT_KINDS, Component, Rows
-from rcm.execution.engine import Engine, engine_of
+from rcm.execution.engine import Engine
 from rcm.execution.metric import LogOdds
-from rcm.execution.recording import cache_components
 from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
 from rcm.methods import Method, Study
 from rcm.models import LoadedModel
@@ -45,6 +44,7 @@ from rcm.patching import (
     Pairs,
     ShareEstimates,
     beside_random,
+    engine_for,
     first_of,
     heads_needed,
     interchange,
@@ -111,7 +111,7 @@ class Patching(Method):
             yield Outcome("patching/outcome", value, why, complete=False)
             return
         asked = Pairs.of(model, prompts.test, prompts.paired).first(self.pairs)
-        engine = _engine(model, asked, seed)
+        engine = engine_for(model, asked.tokens, seed)
         reason = f"{engine.reason[0].upper()}{engine.reason[1:]}."
         hint = "rows: all in one pass; loop: one pass for each"
         yield Outcome("patching/engine", engine.path, reason, label="engine", hint=hint)
@@ -343,16 +343,6 @@ class Patching(Method):
                 f"{pairs.other(OTHER[way])}",
                 hint=f"{way.capitalize()} at each token that all prompts end in. {OUTLINED}",
             )
-
-
-def _engine(model: LoadedModel, pairs: Pairs, seed: int) -> Engine:
-    """Checked on the pair whose lengths differ most, so that padding is checked, too."""
-    harmful, harmless = max(pairs.tokens, key=lambda pair: abs(len(pair[0]) - len(pair[1])))
-    base, source = (
-        cache_components(model, [harmful, harmless], tail=2),
-        cache_components(model, [harmless, harmful], tail=2),
-    )
-    return engine_of(model, base, source, seed)
 
 
 def _marked(critical: Bool[np.ndarray, "row column"]) -> list[tuple[int, int]]:

@@ -17,10 +17,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rcm.execution.components import Rows
-from rcm.execution.engine import Engine
+from rcm.execution.engine import Engine, engine_of
 from rcm.execution.metric import Likelihood, Metric
 from rcm.execution.progress import track
 from rcm.execution.recording import Values, cache_components
+from rcm.models import LoadedModel
 
 Pair = tuple[list[int], list[int]]  # a harmful prompt and its harmless twin, as tokens
 Figures = Float[Tensor, "pair row"]
@@ -69,6 +70,13 @@ class Interchange:
     def __sub__(self, other: "Interchange") -> "Interchange":
         """The same for the difference of two metrics."""
         return Interchange(*(getattr(self, field.name) - getattr(other, field.name) for field in fields(self)))
+
+
+def engine_for(model: LoadedModel, pairs: Sequence[Pair], seed: int) -> Engine:
+    """The way to patch these pairs, checked on the one whose lengths differ most, so that padding is checked, too."""
+    harmful, harmless = max(pairs, key=lambda pair: abs(len(pair[0]) - len(pair[1])))
+    base, source = (cache_components(model, prompts, tail=2) for prompts in ([harmful, harmless], [harmless, harmful]))
+    return engine_of(model, base, source, seed)
 
 
 def interchange(

@@ -1,0 +1,46 @@
+"""What the trial of a circuit concludes, in one word (`WORDS`), and why, in sentences.
+
+A circuit that was picked blindly, with as many nodes of each layer, carries more than all but 5 % of its like in one
+of twenty cases, whatever the model; so `circuit` and `weak` come to pass by chance at most so often.
+"""
+
+import math
+
+from rcm.circuits.trial import OF, Trial
+from rcm.record.results import Outcome
+from rcm.stats import ENOUGH
+
+CIRCUIT, WEAK, UNSPECIFIC, NO_GAP, OPEN = "circuit", "weak", "unspecific", "no_gap", "open"
+MAJORITY = 0.5  # of the behaviour, which a circuit certainly carries
+ALPHA = 0.05
+WORDS = (
+    f"circuit: on pairs that had no part in choosing it, it does certainly more than half of what the model does, the "
+    f"rest certainly less than half, and {OF} carry less; weak: only the latter; unspecific: they carry as much; "
+    "no_gap: the model does nothing there to be carried; open: too little to judge by"
+)
+
+
+def concluded(size: int, nodes: int, tried: Trial) -> Outcome:
+    """Of a circuit of so many of all nodes."""
+    word, why = _judged(tried)
+    said = f"{size} of {nodes} heads and MLPs, at the last token, ablated on {len(tried.kept)} pairs."
+    if word in (CIRCUIT, WEAK, UNSPECIFIC):
+        failed = [name for name, one in tried.tests().items() if not one.holds]
+        said += f" Of the five tests of a circuit it {'fails ' + ', '.join(failed) if failed else 'fails none'}."
+    return Outcome("circuit/outcome", word, f"{why} {said}", hint=WORDS)
+
+
+def _judged(tried: Trial) -> tuple[str, str]:
+    if not tried.has_gap:
+        return NO_GAP, "On held-out pairs, what the model does is not certainly other than with everything ablated."
+    null, carried = tried.null, tried.carried
+    if null is None or null.p is None or (null.draws or 0) < ENOUGH:
+        return OPEN, f"There are fewer than {ENOUGH} random circuits to judge it by."
+    beside = f"{OF} carry up to {null.value:.0%} (p = {null.p:.2g})"
+    if math.isnan(carried.low):
+        return OPEN, f"{len(tried.kept)} test pairs are too few for an interval."
+    alone, left = tried.sufficient.value, tried.left.value
+    figures = f"Alone it does {alone:.0%} of what the model does, without it {left:.0%} is left; {beside}."
+    if null.p > ALPHA:
+        return UNSPECIFIC, figures
+    return (CIRCUIT if carried.low > MAJORITY else WEAK), figures
