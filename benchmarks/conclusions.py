@@ -2,7 +2,8 @@
 
 Like `benchmarks/calibration.py`, which does so for the verdict on what tuning changed: figures are drawn from worlds
 with a known truth, and go through the functions that conclude from measured ones. Prompts come in 12 categories, which
-differ. Printed as rows of the table in docs/claims.md.
+differ; components are patched in as many pairs as there are prompts of a class. Printed as rows of the table in
+docs/claims.md.
 """
 
 import argparse
@@ -10,13 +11,17 @@ import sys
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
 
+from rcm.execution.components import Shape
 from rcm.judges import Verdict
 from rcm.judges.behaviour import Judged, refusal_behaviour
+from rcm.patching import Effects, Interchange
 from rcm.stats import ENOUGH, wilson
 from rcm.steering.headline import beats
 
 CATEGORIES, FLOOR = 12, 0.3
+HEADS, STEADY, MIN_SHARE = Shape(8, 5).components(["head"]), 4, 0.02
 Draw = np.random.Generator
 World = Callable[[int, Draw], str]
 
@@ -51,6 +56,30 @@ def steering(ours: float | None, few: float) -> World:
     return concluded
 
 
+def patching(necessity: float, sufficiency: float) -> World:
+    """Heads of which one has these shares; without any, the question is whether another one is critical.
+
+    What labels do has heavy tails, and damage to either prompt is skewed and varies with categories; heads share a part
+    of both. A few heads do the same tiny damage in every pair.
+    """
+
+    def concluded(n: int, draw: Draw) -> str:
+        heads, categories = len(HEADS), np.arange(n) % CATEGORIES
+        labels = 0.05 * draw.standard_t(3, (n, heads)) + 0.02 * draw.standard_t(3, (n, 1))
+        damage = draw.exponential(0.03, (n, heads)) + 0.05 * draw.standard_t(3, (n, heads))
+        damage += 0.02 * draw.standard_normal((CATEGORIES, heads))[categories]
+        labels[:, :STEADY], damage[:, :STEADY] = labels[:, :STEADY] / 1e5, 3e-4 + 1e-5 * draw.random((n, STEADY))
+        planted = (np.arange(heads) == heads - 1).astype(float)
+        lost, gained = labels + damage + necessity * planted, labels - damage + sufficiency * planted
+        gap, into = torch.ones(n, dtype=torch.float64), [torch.from_numpy(one) for one in (1 - lost, gained)]
+        study = Interchange(gap, torch.zeros_like(gap), *into)
+        effects = Effects.of(study, HEADS, 1.0, int(draw.integers(2**32)), [str(one) for one in categories])
+        critical = effects.critical(MIN_SHARE)
+        return "critical" if (critical[-1] if necessity or sufficiency else critical.any()) else "not critical"
+
+    return concluded
+
+
 def _beats(rates: np.ndarray) -> bool:
     """Whether the first, ours, exceeds the others."""
     return beats(rates[0], {"random": rates[1 : ENOUGH + 1], "shuffled": rates[ENOUGH + 1 :]})
@@ -67,6 +96,9 @@ WORLDS: tuple[tuple[str, str, bool, World], ...] = (
     ("no_refusal_behaviour", "refuses 10 %", True, refusing(0.1, 0.02, 0.05)),
     ("indiscriminate_refusal", "refuses 30 % of both", False, refusing(0.3, 0.3, 0.1)),
     ("indiscriminate_refusal", "refuses 80 % of both", True, refusing(0.8, 0.8, 0.1)),
+    ("critical", "labels mean nothing", False, patching(0.0, 0.0)),
+    ("critical", "a head has a share of 15 %", True, patching(0.15, 0.15)),
+    ("critical", "a head has a share of 15 % in one way", True, patching(0.15, 0.0)),
     ("steered", "a direction like its controls", False, steering(None, 1.6)),
     ("steered", "turns over 70 %, controls 5 % on average", True, steering(0.7, 8.0)),
 )

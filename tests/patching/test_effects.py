@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from rcm.execution.components import Shape
-from rcm.patching import Effects, Interchange
+from rcm.circuits.ground_truth import CIRCUIT, DETECT_A, DETECT_B, SHAPE, ground_truth, twins
+from rcm.execution.components import Rows, Shape
+from rcm.execution.engine import engine_of
+from rcm.execution.metric import LogOdds
+from rcm.execution.recording import cache_components
+from rcm.patching import Effects, Interchange, interchange
 from rcm.stats import label_swap_max_t, mean_interval
 
 COMPONENTS = Shape(8, 4).components(["mlp"])
@@ -51,7 +55,7 @@ def test_of_pairs_with_a_gap_labels_without_meaning_are_rarely_significant() -> 
     """Though in every pair one cell carries most of the gap. Were only pairs chosen in which the harmful prompt is
     refused more, that cell would be significant nearly always."""
     smallest, one_sided = [], []
-    for seed in range(200):
+    for seed in range(600):
         study = meaningless(np.random.default_rng(seed), 24, circuit=0.8)
         effects = Effects.of(study, COMPONENTS, min_gap=1.0, seed=seed)
         assert 8 < effects.with_gap.sum() <= 24
@@ -59,7 +63,7 @@ def test_of_pairs_with_a_gap_labels_without_meaning_are_rarely_significant() -> 
         if seed < 20:
             kept = study.where(study.gap >= 1.0)
             one_sided.append(min(map(np.min, label_swap_max_t(*kept.shares.numpy(), seed=seed))))
-    assert 0.01 <= np.mean(np.array(smallest) <= 0.05) <= 0.09
+    assert 0.03 <= np.mean(np.array(smallest) <= 0.05) <= 0.07
     assert np.mean(np.array(one_sided) <= 0.05) > 0.5
 
 
@@ -115,3 +119,22 @@ def test_a_cell_against_refusing_is_as_strong_as_one_for_it() -> None:
     assert effects.strongest_first([0, 1]) == [1, 0]
     assert effects.critical(0.02).tolist() == [True, True]
     assert effects.share == pytest.approx([0.1, -0.4])
+
+
+def test_of_a_circuit_that_is_known_both_heads_are_critical_and_no_other() -> None:
+    """Each does all in one half of the pairs, and nothing in the other; a head that does a ten-thousandth, as steadily
+    to either prompt, has the larger |t| whatever the labels."""
+    model, components = ground_truth("strict"), SHAPE.components(["head", "mlp"])
+    pairs = [(model.template.tokens(ours), model.template.tokens(theirs)) for ours, theirs in twins(40, seed=1000)]
+    base, source = (cache_components(model, side) for side in zip(*pairs[:4], strict=True))
+    engine = engine_of(model, base, source, seed=0)
+    study = interchange(engine, pairs, Rows.each(["head", "mlp"], SHAPE), LogOdds(model.refusal_tokens or ()))
+    effects = Effects.of(study, components, min_gap=1.0, seed=0)
+    assert {one for one, critical in zip(components, effects.critical(0.02), strict=True) if critical} == set(CIRCUIT)
+    for head in (DETECT_A, DETECT_B):
+        assert effects.share[components.index(head)] == pytest.approx(0.5, abs=0.01)
+        assert effects.necessity.p[components.index(head)] <= 0.001
+    shares = study.shares.numpy()
+    damage = shares[0] - shares[1]
+    steady = np.abs(damage.mean(0)) / damage.std(0) > 1
+    assert steady[np.abs(effects.share) < 1e-3].any()
