@@ -6,7 +6,8 @@ curves there are, what they are called and how they are read stands in the store
     cells            what one run says in one place of a table
     sections         the table that stands first: a row for each figure, a section for each method
     tables           tables that runs stored; changes, transplants, emergence: those of the comparison
-    pictures         maps and curves side by side, on common scales; drawn by heatmaps, curves, svg, in colours
+    pictures         maps, curves and circuits side by side, on common scales; drawn by heatmaps, curves, scatters,
+                     diagrams, svg, in colours
     transcripts      their columns, their filters, their counts
     provenance       where each run comes from
     formatting       untrusted text and durations, as people read them

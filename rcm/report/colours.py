@@ -3,6 +3,7 @@
 from matplotlib import colormaps
 from matplotlib.colors import Colormap
 
+PLUS, MINUS = "#b2182b", "#2166ac"  # edges in print; those of the page follow its theme (page.css)
 GREY = "0.8"  # cells that were not computed
 
 

@@ -1,26 +1,34 @@
-"""Maps, curves and clouds of points for print, as PDF and PNG (matplotlib)."""
+"""Maps, curves, clouds of points and circuits for print, as PDF and PNG (matplotlib)."""
 
 from collections.abc import Sequence
 from functools import singledispatch
 from io import BytesIO
 from itertools import cycle
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.lines import Line2D
+from matplotlib.patches import Circle, FancyBboxPatch, Patch, PathPatch, Rectangle
+from matplotlib.path import Path
 
-from rcm.record.results import Curve, Heatmap, Scatter, colour_limits
-from rcm.report.colours import colours
+from rcm.record.results import Curve, Diagram, Heatmap, Scatter, colour_limits
+from rcm.record.units import plain
+from rcm.report import diagrams
+from rcm.report.colours import GREY, MINUS, PLUS, colours
+from rcm.report.heatmaps import colour
 
 LABELS = 32  # more tick labels than this on one axis cannot be read
 DPI = 300  # of what is made of dots
 FORMATS = ("pdf", "png")
 
 
-def files(result: Heatmap | Curve | Scatter) -> dict[str, bytes]:
+def files(result: Heatmap | Curve | Scatter | Diagram) -> dict[str, bytes]:
     """The picture as the bytes of a file, by format. It is laid out once for all of them."""
     found: dict[str, bytes] = {}
     with rc_context({"text.parse_math": False}):  # a label may hold dollars
@@ -109,6 +117,75 @@ def _(result: Scatter) -> Figure:
     return drawn
 
 
+INCH = 96.0  # px, in which circuits are laid out
+POINT = 72 / INCH
+CODES = {"M": Path.MOVETO, "L": Path.LINETO, "C": Path.CURVE4}
+
+
+@figure.register
+def _(result: Diagram) -> Figure:
+    """As on the page, cell for cell."""
+    places = diagrams.layout([result])
+    limits, strongest = diagrams.values_of([result]), diagrams.strongest_of([result])
+    drawn = Figure(figsize=(places.width / INCH + 1.2, places.height / INCH + 0.9), layout="constrained")
+    axes = drawn.subplots()
+    axes.set(xlim=(0, places.width), ylim=(places.height, 0), aspect="equal")
+    axes.axis("off")
+    axes.set_title(result.label or result.name, fontsize=10, wrap=True)
+    for label, top, bottom in places.rows:
+        corner = (diagrams.LEFT, top)
+        axes.add_patch(Rectangle(corner, places.width - diagrams.LEFT, bottom - top, facecolor="0.95", zorder=0))
+        axes.text(diagrams.LEFT - 8, (top + bottom) / 2, label, fontsize=8, ha="right", va="center")
+    for one in places.skipped:
+        axes.text(diagrams.LEFT - 12, one.y, "⋮", fontsize=8, ha="center", va="center")
+    for edge, outline in zip(result.drawable, diagrams.routes(result, places), strict=True):
+        codes = [CODES[name] for name, points in outline for _ in points]
+        way = Path([point for _, points in outline for point in points], codes)
+        axes.add_patch(PathPatch(way, fill=False, zorder=1, **_stroke(edge.weight, strongest)))
+    for node in result.nodes:
+        box = places.box(node)
+        known = np.isfinite(node.value)
+        fill = colour(node.value, limits, colours(result.center)) if known else GREY
+        fill = "white" if node.kind in diagrams.ENDS and not known else fill
+        axes.add_patch(_cell(node.kind, box, facecolor=fill, edgecolor="0.35", linewidth=0.6, zorder=2))
+        if box.named:
+            beside = node.kind == "neuron"
+            x, anchor = (box.left + 2 * diagrams.DISC + 4, "left") if beside else (box.middle, "center")
+            ink = "black" if beside or not known or diagrams.is_light(fill) else "white"
+            axes.text(x, box.y, diagrams.short(node), fontsize=7, color=ink, ha=anchor, va="center")
+    if result.edges:
+        ends = [Line2D([], [], label=plain(weight), **_stroke(weight, strongest)) for weight in (strongest, -strongest)]
+        title = "\n".join(filter(None, (result.weight_label, diagrams.not_drawn({"": result}))))
+        drawn.legend(
+            handles=ends,
+            title=title,
+            fontsize=8,
+            title_fontsize=8,
+            loc="outside lower center",
+            ncols=2,
+            handlelength=3.5,
+        )
+    if any(np.isfinite(node.value) for node in result.nodes):
+        colours_of = ScalarMappable(Normalize(*limits), colours(result.center))
+        drawn.colorbar(colours_of, ax=axes, label=result.value_label, shrink=0.6)
+    return drawn
+
+
+def _stroke(weight: float, strongest: float) -> dict[str, Any]:
+    """How an edge of this weight is drawn."""
+    width, opacity = diagrams.thickness(weight, strongest)
+    sign = {"color": PLUS} if weight >= 0 else {"color": MINUS, "linestyle": (0, (3, 1))}
+    return {"linewidth": POINT * width, "alpha": opacity, **sign}
+
+
+def _cell(kind: str, box: diagrams.Box, **look: Any) -> Patch:
+    if kind == "neuron":
+        return Circle((box.left + diagrams.DISC, box.y), diagrams.DISC, **look)
+    corner = diagrams.CORNERS.get(kind, diagrams.CELL / 2)
+    bottom_left = box.left, box.y - diagrams.CELL / 2
+    return FancyBboxPatch(bottom_left, box.width, diagrams.CELL, f"round,pad=0,rounding_size={corner}", **look)
+
+
 def _label(axis: Axis, labels: Sequence[str], rotation: int) -> None:
     """Every label, or as many as can be read."""
     step = -(-len(labels) // LABELS) or 1
@@ -117,6 +194,6 @@ def _label(axis: Axis, labels: Sequence[str], rotation: int) -> None:
 
 def _outline(axes: Axes, row: int, column: int) -> None:
     """Black on white, so that it shows on every colour."""
-    for colour, width in (("white", 3.0), ("black", 1.4)):
+    for ink, width in (("white", 3.0), ("black", 1.4)):
         corner = (column - 0.5, row - 0.5)
-        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=colour, linewidth=width, zorder=3))
+        axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=ink, linewidth=width, zorder=3))

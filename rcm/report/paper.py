@@ -4,7 +4,7 @@ r"""For papers: tables as CSV and as LaTeX (booktabs), pictures as PNG and PDF.
     tables/figures.csv, .tex          the table that stands first on the page; of other runs figures-METHODS
     tables/NAME-MODEL-RUN.csv, .tex   every table of every run, as the page shows it, with all its rows
     tables/changes-, emergence-       likewise the tables of the comparison
-    pictures/MODEL-RUN-NAME.pdf       every map and curve of every run
+    pictures/MODEL-RUN-NAME.pdf       every map, curve and circuit of every run
 
 LaTeX needs \usepackage{booktabs} and nothing else. No name can lead out of the folder: of names only letters, digits,
 dots and hyphens are left (`stem`).
@@ -19,7 +19,7 @@ from typing import NamedTuple
 from rcm.comparison import Comparison
 from rcm.comparison.names import SUMMARY, TOGETHER
 from rcm.comparison.reading import Reading, method_of
-from rcm.record.results import Curve, Heatmap, Scalar, Scatter, Table
+from rcm.record.results import Curve, Diagram, Heatmap, Scalar, Scatter, Table
 from rcm.record.units import TIED
 from rcm.report import changes, emergence, matplotlib_figures, transplants
 from rcm.report.cells import Cell
@@ -92,11 +92,11 @@ def printed(comparison: Comparison) -> Iterator[Printed]:
                 yield _of_sheet(f"{stem(table.name)}-{_run(reading)}", sheet(reading.name, reading, table))
 
 
-def pictures(comparison: Comparison) -> Iterator[tuple[str, Heatmap | Curve | Scatter]]:
-    """Every map, curve and cloud of points, by the name of its files."""
+def pictures(comparison: Comparison) -> Iterator[tuple[str, Heatmap | Curve | Scatter | Diagram]]:
+    """Every map, curve, cloud of points and circuit, by the name of its files."""
     for reading in comparison.finished:
         for one in reading.results:
-            if isinstance(one, Heatmap | Curve | Scatter):
+            if isinstance(one, Heatmap | Curve | Scatter | Diagram):
                 yield f"{_run(reading)}-{stem(one.name)}", one
     for pair in (pair for tuning in comparison.tunings for pair in tuning.pairs):
         if pair.cosines:

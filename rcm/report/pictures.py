@@ -1,4 +1,4 @@
-"""Which pictures stand side by side: the same map, or the same curve, of several runs, on one scale."""
+"""Which pictures stand side by side: the same map, curve or circuit of several runs, on one scale."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,13 +9,14 @@ from markupsafe import Markup
 
 from rcm.comparison.reading import NOT_REPORTED, Reading
 from rcm.comparison.tunings import Tuning
-from rcm.record.results import Curve, Heatmap, Scatter, Table, colour_limits
+from rcm.record.results import Curve, Diagram, Heatmap, Scatter, Table, colour_limits
 from rcm.report.cells import titled
 from rcm.report.curves import curve, vertical_limits
+from rcm.report.diagrams import diagram, layout, legend, not_drawn, strongest_of, values_of
 from rcm.report.heatmaps import colour_bar, heatmap, is_wide
 from rcm.report.scatters import across_all, scatter, up_all
 
-T = TypeVar("T", Heatmap, Curve, Scatter)
+T = TypeVar("T", Heatmap, Curve, Scatter, Diagram)
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ def scatters(readings: Sequence[Reading]) -> list[Panels]:
     return [_scatters(found, readings) for found in _by_name(Scatter, readings)]
 
 
+def diagrams(readings: Sequence[Reading]) -> list[Panels]:
+    """Each circuit that any of the runs has."""
+    return [_diagrams(found, readings) for found in _by_name(Diagram, readings)]
+
+
 def cosines(readings: Sequence[Reading], tunings: Sequence[Tuning]) -> list[Panels]:
     """A row of how alike the directions of each pair of these runs are; none where none of them has any."""
     own = {reading.run.id for reading in readings}
@@ -86,7 +92,7 @@ def titles(readings: Sequence[Reading]) -> list[str]:
     ]
 
 
-def title_and_hint(results: Iterable[Heatmap | Curve | Scatter | Table]) -> tuple[str, str]:
+def title_and_hint(results: Iterable[Heatmap | Curve | Scatter | Diagram | Table]) -> tuple[str, str]:
     """Of results of one name, from the first that has them."""
     every = list(results)
     label, hint = (next(filter(None, texts), "") for texts in zip(*((r.label, r.hint) for r in every), strict=True))
@@ -132,6 +138,16 @@ def _scatters(found: Mapping[str, Scatter], readings: Sequence[Reading]) -> Pane
     bar = colour_bar(ends, every[0].center, bool(np.isnan(values).any()), every[0].value_label)
     panels = _panels(readings, found, lambda one: scatter(one, across, up, ends))
     return Panels(*title_and_hint(every), panels, bar)
+
+
+def _diagrams(found: Mapping[str, Diagram], readings: Sequence[Reading]) -> Panels:
+    every = list(found.values())
+    places, ends, strongest = layout(every), values_of(every), strongest_of(every)
+    panels = _panels(readings, found, lambda one: diagram(one, places, ends, strongest))
+    title, hint = title_and_hint(every)
+    names = dict(zip((reading.run.id for reading in readings), titles(readings), strict=True))
+    missing = not_drawn({names[id] if len(readings) > 1 else "": one for id, one in found.items()})
+    return Panels(title, " ".join(filter(None, (hint, missing))), panels, legend(every))
 
 
 def _panels(readings: Sequence[Reading], found: Mapping[str, T], draw: Callable[[T], Markup]) -> list[Panel]:

@@ -3,7 +3,7 @@
     tracker    opens a run and takes its results; W&B's client only ever records offline, into the run directory
     views      W&B's view of each kind of result, and the tables of what the figures mean
     keys       the names under which views log
-    figures    heatmaps and curves, in plotly
+    figures    heatmaps, curves, clouds of points and circuits, in plotly
     lineage    artifacts, and those of earlier runs that a run reads
     client     the client's settings and the commands that publish
     wandb_file what was recorded, read back from the client's own file

@@ -4,7 +4,7 @@ Scalar, Outcome    the summary: one figure under each name. At the end, what all
                    and `conclusions`. (W&B's client has no place for whether high or low is good: it is in the table.)
 Heatmap            an interactive figure, and a long table of its cells
 Scatter            an interactive figure, and a table of its points
-Diagram            tables of its nodes and of its edges
+Diagram            an interactive figure, and tables of its nodes and of its edges
 Curve              an interactive figure, and its points as rows against a common axis (layer, strength), so that
                    W&B draws the curves of several runs into one chart
 Table, Transcripts a table, logged once and complete
@@ -139,7 +139,7 @@ def _(result: Scatter, live: "wandb.Run", run: Run) -> None:
 def _(result: Diagram, live: "wandb.Run", run: Run) -> None:
     nodes = _table(["node", "kind", "layer", result.value_label], result.nodes)
     edges = _table(["from", "to", result.weight_label], result.edges)
-    live.log({keys.nodes(result): nodes, keys.edges(result): edges})
+    live.log({result.name: figures.figure(result), keys.nodes(result): nodes, keys.edges(result): edges})
 
 
 @show.register(Curve)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcm.errors import InputError
-from rcm.record.results import Curve, Heatmap, Outcome, Result, Scalar, Scatter, Table, Transcripts
+from rcm.record.results import Curve, Diagram, Heatmap, Outcome, Result, Scalar, Scatter, Table, Transcripts
 from rcm.record.stored import StoredRun, stored_runs
 from rcm.tracking import keys
 
@@ -146,7 +146,7 @@ def _of_method(name: str, results: Reported, headlines: Sequence[Scalar]) -> "Se
     maps = [
         wr.MediaBrowser(title=keys.title(one), media_keys=[one.name], num_columns=2)
         for one in latest
-        if isinstance(one, Heatmap | Scatter)
+        if isinstance(one, Heatmap | Scatter | Diagram)
     ]
     rows: dict[str, list[Scalar]] = {}
     for scalar in _measured(results):

@@ -6,7 +6,19 @@ from typing import Any
 
 import pytest
 
-from rcm.record.results import Adapter, Curve, Heatmap, Outcome, Result, Scalar, Scatter, Table, Tensors, Transcripts
+from rcm.record.results import (
+    Adapter,
+    Curve,
+    Diagram,
+    Heatmap,
+    Outcome,
+    Result,
+    Scalar,
+    Scatter,
+    Table,
+    Tensors,
+    Transcripts,
+)
 from rcm.record.run import Run
 from rcm.record.storage import Store
 from rcm.report import write
@@ -67,7 +79,7 @@ def test_the_page_shows_each_by_its_label(real: dict[str, Result], tmp_path: Pat
     page, twin = write(tmp_path / "runs", tmp_path / "page")
     drawn, plain = page.read_text(encoding="utf-8"), twin.read_text(encoding="utf-8")
     for result in real.values():
-        if isinstance(result, Heatmap | Curve | Scatter):
+        if isinstance(result, Heatmap | Curve | Scatter | Diagram):
             assert result.label in drawn, result.name
         if isinstance(result, Scalar):
             assert (result.row or result.label) in drawn, result.name

@@ -1,14 +1,16 @@
-"""Maps, curves and intervals as SVG: every value can be found, no two labels touch, and no text is markup."""
+"""Maps, curves, circuits and intervals as SVG: every value can be found, no two labels touch, and no text is markup."""
 
+import re
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast, get_args
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from rcm.record.results import Curve, Heatmap, Line, Null, Scalar, Scatter
+from rcm.record.results import DRAWN_EDGES, Curve, Diagram, Edge, Heatmap, Kind, Line, Node, Null, Scalar, Scatter
+from rcm.report import diagrams
 from rcm.report.colours import colours
 from rcm.report.curves import curve, span, strip, ticks, vertical_limits
 from rcm.report.heatmaps import colour, colour_bar, heatmap, on_its_side, spaced, tidy
@@ -196,6 +198,247 @@ def test_a_scatters_scale_has_labels_that_do_not_touch(least: float) -> None:
     assert len(across) >= 2
     for (x, text), (next_x, _) in pairwise(across):
         assert next_x - x > 6 * len(text)
+
+
+def circuit(nodes: int, edges: int, seed: int = 0, layers: int = 30, **changed: Any) -> Diagram:
+    """Of heads, MLPs and neurons of a few layers, with edges upward between them."""
+    draw = np.random.default_rng(seed)
+    rows = np.sort(draw.permutation(layers)[: 3 + nodes // 10])
+    ends = [Node(name, "source", -1, NAN) for name in ("template", "shared words", "words that differ")]
+    ends.append(Node("refusal", "output", layers, NAN))
+    names: dict[str, Node] = {}
+    while len(names) < nodes - len(ends):
+        layer, kind = int(draw.choice(rows)), str(draw.choice(["head"] * 6 + ["mlp", "neuron"]))
+        head, neuron = f"{layer}.{draw.integers(32)}", f"{layer}/{draw.integers(999)}"
+        name = {"head": head, "mlp": f"MLP {layer}", "neuron": neuron}[kind]
+        names[name] = Node(name, cast(Kind, kind), layer, float(draw.normal()))
+    every = [*ends, *names.values()]
+    order = {kind: place for place, kind in enumerate(get_args(Kind))}
+    upward = [(a, b) for a in every for b in every if (a.layer, order[a.kind]) < (b.layer, order[b.kind])]
+    chosen = [upward[i] for i in draw.permutation(len(upward))[:edges]]
+    passed = [Edge(a.name, b.name, float(draw.normal())) for a, b in chosen]
+    return replace(Diagram("c", every, passed, layers, "effect", "weight"), **changed)
+
+
+def shown(one: Diagram, *others: Diagram) -> str:
+    every = [one, *others]
+    return str(diagrams.diagram(one, diagrams.layout(every), diagrams.values_of(every), diagrams.strongest_of(every)))
+
+
+def cells(svg: str) -> dict[str, tuple[float, float, float, float]]:
+    """Left, top, right and bottom of each node that is drawn, by its tooltip."""
+    found: dict[str, tuple[float, float, float, float]] = {}
+    for one in drawn(svg).iter():
+        if (one.get("class") or "").startswith("node"):
+            if one.tag == "circle":
+                x, y, radius = (float(one.get(key, "")) for key in ("cx", "cy", "r"))
+                box = (x - radius, y - radius, x + radius, y + radius)
+            else:
+                x, y, width, height = (float(one.get(key, "")) for key in ("x", "y", "width", "height"))
+                box = (x, y, x + width, y + height)
+            found[one[0].text or ""] = box
+    return found
+
+
+def lines(svg: str) -> list[tuple[str, np.ndarray]]:
+    """Each edge that is drawn, in order: its tooltip, and points along its way."""
+    share = np.linspace(0, 1, 21)[:, None]
+    found = []
+    for one in drawn(svg).iter("path"):
+        if one.get("class") == "reach":
+            points = np.zeros((0, 2))
+            for name, numbers in re.findall("([MLC])([^MLC]+)", one.get("d", "")):
+                corners = np.array(numbers.split(), dtype=float).reshape(-1, 1, 2)
+                way = list(corners if name == "M" else [points[-1:], *corners])
+                while len(way) > 1:  # a Bézier curve, by de Casteljau
+                    way = [(1 - share) * a + share * b for a, b in pairwise(way)]
+                points = np.concatenate([points, *way])
+            found.append((one[0].text or "", points))
+    return found
+
+
+SIZES = [(5, 7), (40, 90), (120, 400)]
+
+
+@pytest.mark.parametrize(("nodes", "edges"), SIZES)
+def test_cells_of_a_circuit_lie_apart_and_inside(nodes: int, edges: int) -> None:
+    svg = shown(circuit(nodes, edges))
+    boxes = list(cells(svg).values())
+    assert len(boxes) == nodes
+    width, height = (float(drawn(svg).get(side, 0)) for side in ("width", "height"))
+    assert all(0 < left < right < width and 0 < top < bottom < height for left, top, right, bottom in boxes)
+    for i, one in enumerate(boxes):
+        for other in boxes[:i]:
+            assert one[2] < other[0] or other[2] < one[0] or one[3] < other[1] or other[3] < one[1]
+
+
+@pytest.mark.parametrize(("nodes", "edges"), SIZES)
+def test_edges_join_their_ends_and_pass_behind_no_other_cell(nodes: int, edges: int) -> None:
+    svg = shown(circuit(nodes, edges))
+    boxes = {title.partition(" (")[0]: box for title, box in cells(svg).items()}
+    ways = lines(svg)
+    assert len(ways) == min(edges, DRAWN_EDGES)
+    for title, points in ways:
+        source, target = title.partition(":")[0].split(" → ")
+        for name, point in ((source, points[0]), (target, points[-1])):
+            left, top, right, bottom = boxes[name]
+            assert left <= point[0] <= right
+            assert top - 0.1 <= point[1] <= bottom + 0.1
+        for name, (left, top, right, bottom) in boxes.items():
+            inside = (points > (left, top)).all(1) & (points < (right, bottom)).all(1)
+            assert name in (source, target) or not inside.any(), (title, name)
+
+
+def test_layers_go_upward_and_those_without_a_node_are_left_out() -> None:
+    nodes = [
+        *(Node(name, "source", -1, NAN) for name in ("b", "a")),
+        Node("4.10", "head", 4, 1.0),
+        Node("4.9", "head", 4, 1.0),
+        Node("4/7", "neuron", 4, 1.0),
+        Node("MLP 4", "mlp", 4, 1.0),
+        Node("5.0", "head", 5, 1.0),
+        Node("27.0", "head", 27, 1.0),
+        Node("refusal", "output", 30, NAN),
+    ]
+    svg = shown(Diagram("c", nodes, [], 30, "effect", "weight"))
+    by_place = sorted(cells(svg).items(), key=lambda item: (-round(sum(item[1][1::2])), item[1][0]))
+    assert [title.partition(" (")[0] for title, _ in by_place] == [
+        *("b", "a", "4.9", "4.10", "MLP 4", "4/7", "5.0", "27.0", "refusal")  # sources in their own order
+    ]
+    labels = [one for one in drawn(svg).iter("text") if one.get("text-anchor") == "end"]
+    assert [one.text for one in labels] == ["source", "4", "5", "27", "output"]
+    ups = [-float(one.get("y", 0)) for one in labels]
+    assert ups == sorted(ups)
+    marks = {title.text: -float(one.get("y", 0)) for one in drawn(svg).iter("text") for title in one.iter("title")}
+    assert list(marks) == ["layers 0 to 3: nothing", "layers 6 to 26: nothing", "layers 28 to 29: nothing"]
+    assert ups[0] < marks["layers 0 to 3: nothing"] < ups[1]
+    assert ups[2] < marks["layers 6 to 26: nothing"] < ups[3]
+    assert float(drawn(svg).get("height", 0)) < 6 * 100  # and not thirty rows
+
+
+def test_every_node_and_edge_of_a_circuit_tells_its_figure() -> None:
+    nodes = [
+        Node("words", "source", -1, NAN),
+        Node("1.0", "head", 1, -0.125),
+        Node("MLP 1", "mlp", 1, NAN),
+        Node("1/9", "neuron", 1, 2.5),
+        Node("refusal", "output", 3, 1.0),
+    ]
+    edges = [Edge("words", "1.0", -2.0), Edge("1.0", "MLP 1", 0.5), Edge("1/9", "refusal", 1.0)]
+    svg = shown(Diagram("c", nodes, edges, 3, "effect", "weight"))
+    assert titles(svg) == [
+        *("layer 0: nothing", "layer 2: nothing"),
+        *("1.0 → MLP 1: weight 0.5", "1/9 → refusal: weight 1", "words → 1.0: weight -2"),  # the strongest on top
+        *("words (source)", "1.0 (head, layer 1): effect -0.125", "MLP 1 (MLP, layer 1): not computed"),
+        *("1/9 (neuron, layer 1): effect 2.5", "refusal (output): effect 1"),
+    ]
+    visible = [one for one in drawn(svg).iter("path") if (one.get("class") or "").startswith("edge")]
+    assert [one.get("class") for one in visible] == ["edge plus", "edge plus", "edge minus"]
+    for look in ("stroke-width", "stroke-opacity"):
+        weak, middle, strong = (float(one.get(look, 0)) for one in visible)
+        assert strong - middle == pytest.approx(2 * (middle - weak), abs=0.02)
+    fills = [one.get("fill") or one.get("class") for one in drawn(svg).iter() if one.get("class", "")[:4] == "node"]
+    low, high = -2.5, 2.5
+    assert fills == [
+        "node end",
+        colour(-0.125, (low, high), colours(0.0)),
+        "node blank",
+        colour(2.5, (low, high), colours(0.0)),
+        colour(1.0, (low, high), colours(0.0)),
+    ]
+    order = [one.get("class", "")[:4] for one in drawn(svg) if one.get("class", "")[:4] in ("edge", "node")]
+    assert order == ["edge"] * 3 + ["node"] * 5  # cells lie above
+
+
+def test_names_can_be_read_on_every_colour() -> None:
+    nodes = [Node(f"0.{i}", "head", 0, float(i - 8)) for i in range(17)]
+    svg = shown(Diagram("c", nodes, [], 1, "effect", "weight"))
+    grounds = [one.get("class", "") for one in drawn(svg).iter("text") if "name" in one.get("class", "")]
+    assert [ground.split()[-1] for ground in (grounds[0], grounds[8], grounds[16])] == [
+        "on-dark",
+        "on-light",
+        "on-dark",
+    ]
+
+    def luminance(hexes: str) -> float:
+        parts = [int(hexes[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return float(np.dot((0.2126, 0.7152, 0.0722), linear))
+
+    for node, ground in zip(nodes, grounds, strict=True):
+        fill = luminance(colour(node.value, (-8.0, 8.0), colours(0.0)))
+        ink = luminance("#ffffff" if ground.endswith("dark") else "#1d2329")
+        assert (max(fill, ink) + 0.05) / (min(fill, ink) + 0.05) > 3.8
+
+
+def test_circuits_of_several_runs_share_places_and_scales() -> None:
+    one, other = circuit(40, 60, seed=1), circuit(40, 60, seed=2, layers=31)
+    there, here = cells(shown(one, other)), cells(shown(other, one))
+    common = {title.partition(":")[0] for title in there} & {title.partition(":")[0] for title in here}
+    assert len(common) > 4  # also the outputs, though one model has a layer more
+    at, also = ({title.partition(":")[0]: box for title, box in found.items()} for found in (there, here))
+    assert all(at[name] == also[name] for name in common)
+    assert len(here) == len(there) == 40  # each draws its own
+    strong = replace(other, edges=[edge._replace(weight=10 * edge.weight) for edge in other.edges])
+    alone, beside = (
+        max(float(path.get("stroke-width", 0)) for path in drawn(svg).iter("path"))
+        for svg in (shown(one), shown(one, strong))
+    )
+    assert beside < alone == diagrams.THICK
+
+
+def test_what_is_too_much_for_one_line_is_broken() -> None:
+    words = [Node(f"<|word {i}|>", "source", -1, NAN) for i in range(40)]
+    heads = [Node(f"3.{i}", "head", 3, 1.0) for i in range(64)]
+    neurons = [Node(f"3/{i}", "neuron", 3, 1.0) for i in range(40)]
+    edges = [Edge(a.name, b.name, 1.0) for a, b in zip(words, heads, strict=False)] + [Edge("3.0", "3/9", 1.0)]
+    svg = shown(Diagram("c", [*words, *heads, *neurons], edges, 4, "effect", "weight"))
+    boxes = {title.partition(" (")[0]: box for title, box in cells(svg).items()}
+    assert float(drawn(svg).get("width", 0)) <= diagrams.LEFT + 2 * diagrams.SIDE + diagrams.WIDE + 1
+    assert boxes["<|word 0|>"][1] < boxes["<|word 39|>"][1]  # a text is read from the top
+    assert boxes["3.63"][1] < boxes["3.0"][1]  # within a layer as it computes
+    assert len({box[1] for name, box in boxes.items() if name.startswith("3.")}) >= 3
+    written = {one.text for one in drawn(svg).iter("text")}
+    assert "3.63" in written
+    assert "3/9" not in written  # forty neurons have their names in tooltips
+    assert [one.text for one in drawn(svg).iter("text") if one.get("text-anchor") == "end"] == ["source", "3"]
+
+
+@pytest.mark.parametrize("missing", [0, 1, 280])
+def test_edges_that_are_not_drawn_are_told(missing: int) -> None:
+    one = circuit(120, DRAWN_EDGES + missing)
+    assert len(lines(shown(one))) == DRAWN_EDGES
+    told = diagrams.not_drawn({"base": one, "tuned": circuit(5, 3)})
+    every = f"Drawn are the 120 strongest edges; left out are {missing} of {120 + missing} (base)."
+    assert told == (every if missing else "")
+    assert ("left out are 280 of 400." in diagrams.not_drawn({"": one})) == (missing == 280)
+
+
+def test_a_circuit_is_drawn_the_same_each_time_and_its_names_are_no_markup() -> None:
+    assert shown(circuit(40, 90)) == shown(circuit(40, 90))
+    nodes = [Node(HOSTILE, "source", -1, NAN), Node("</svg>", "head", 0, 1.0), Node("</title>", "neuron", 0, 1.0)]
+    one = Diagram('"><script>', nodes, [Edge(HOSTILE, "</svg>", 1.0)], 1, "<script>", "<script>")
+    for svg in (shown(one), f"<g>{diagrams.legend([one])}</g>"):
+        assert "<script" not in svg
+        assert "</svg><" not in svg.removesuffix("</svg></g>").replace('</svg><svg role="img"', "")
+        assert drawn(svg) is not None
+
+
+def test_a_circuit_without_a_component_says_so() -> None:
+    nothing = Diagram("c", [], [], 3, "effect", "weight")
+    assert "no component" in shown(nothing)
+    assert diagrams.legend([nothing]) == ""
+    assert "no component" in shown(nothing, circuit(5, 7))
+
+
+def test_the_legend_of_a_circuit_names_its_colours_widths_and_shapes() -> None:
+    told = [one.text for one in drawn(f"<g>{diagrams.legend([circuit(40, 90)])}</g>").iter("text")]
+    assert {"effect", "weight", "head", "MLP", "neuron"} <= {*told}
+    assert "not computed" not in told
+    strongest = diagrams.strongest_of([circuit(40, 90)])
+    assert {f"{share * strongest:.3g}" for share in (1, -1, 0.25, -0.25)} <= {*told}
+    (blank,) = [Diagram("c", [Node("0.0", "head", 0, NAN)], [], 1, "effect", "weight")]
+    assert [one.text for one in drawn(f"<g>{diagrams.legend([blank])}</g>").iter("text")] == ["head"]
 
 
 def test_shares_fill_the_scale_and_losses_start_at_zero() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rcm.comparison import compare
-from rcm.record.results import Curve, Heatmap, Result, Scalar, Scatter
+from rcm.record.results import Curve, Diagram, Heatmap, Result, Scalar, Scatter
 from rcm.record.stored import stored_runs
 from rcm.report import matplotlib_figures
 from rcm.report.__main__ import main
@@ -18,7 +18,7 @@ from tests.report.samples import HOSTILE, MAP, a_run, base, lens, store, tuned
 
 def without_pictures(results: list[Result]) -> list[Result]:
     """Drawing takes a second for each."""
-    return [one for one in results if not isinstance(one, Heatmap | Curve | Scatter)]
+    return [one for one in results if not isinstance(one, Heatmap | Curve | Scatter | Diagram)]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_tables_for_papers_have_all_their_rows(paper: Path) -> None:
 
 def test_every_map_and_curve_is_drawn_in_both_formats(paper: Path, runs: Path) -> None:
     drawn = {path.stem for path in (paper / "pictures").iterdir()}
-    of_lens = {f"mine-minechl-logit-lens-{name}" for name in ("cloud", "curve", "grid")}
+    of_lens = {f"mine-minechl-logit-lens-{name}" for name in ("circuit", "cloud", "curve", "grid")}
     assert drawn == of_lens | {"tuned-unedsabdpsl-direction-cosine"}
     assert drawn == {name for name, _ in pictures(compare(stored_runs(runs)))}
     for name in drawn:
@@ -101,9 +101,11 @@ def test_every_map_and_curve_is_drawn_in_both_formats(paper: Path, runs: Path) -
 
 
 def test_pictures_carry_labels_and_take_them_for_text() -> None:
-    grid, curve, cloud = (one for one in lens() if isinstance(one, Heatmap | Curve | Scatter))
+    grid, curve, cloud, circuit = (one for one in lens() if isinstance(one, Heatmap | Curve | Scatter | Diagram))
     assert matplotlib_figures.figure(grid).axes[0].get_title() == "what the lens reads"
     assert matplotlib_figures.figure(cloud).axes[0].get_xscale() == "log"
+    told = {text.get_text() for text in matplotlib_figures.figure(circuit).axes[0].texts}
+    assert told == {"source", "0", "1", "output", "the prompt", "0.1", "MLP 1", "refusal"}
     assert matplotlib_figures.figure(replace(grid, label="")).axes[0].get_title() == "logit_lens/grid"
     assert matplotlib_figures.files(replace(curve, label=r"$\frac{1}$", y_label="$"))["pdf"].startswith(b"%PDF")
 

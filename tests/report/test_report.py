@@ -535,12 +535,16 @@ def test_a_method_that_nobody_knows_shows_everything(tmp_path: Path) -> None:
         "what the lens reads In bits, of the last token.",
         "the lens over blocks Deeper is later.",
         "bits against cost Low and left is cheap.",
+        "what the lens goes through Layers go upward.",
         "smol: replies under the lens, 1 reply As is.",
     ):
         assert text in shown
     assert html.count('aria-label="what the lens reads: block by prompt"') == 2
     assert html.count('aria-label="bits against cost: bits read against cost in nats, by surprise in bits"') == 2
     assert html.count('aria-label="the lens over blocks: bits over block"') == 2
+    circuit = "what the lens goes through: 4 components by share of the reading, 3 edges by bits passed on"
+    assert html.count(f'aria-label="{circuit}"') == 2
+    assert html.count('aria-label="share of the reading from -0.55 to 0.55"') == 1  # one scale for both
     assert 'aria-label="bits from -0.45 to 0.45"' in html  # one scale for both
     for text in (
         "## Logit lens",
@@ -570,7 +574,7 @@ def test_a_caveat_stands_wherever_the_result_does(tmp_path: Path) -> None:
         "smol: replies under the lens (by guess), 1 reply",
     ):
         assert text in shown
-    assert page.read_text().count("<figcaption>smol (by guess)</figcaption>") == 3  # map, cloud and curve
+    assert page.read_text().count("<figcaption>smol (by guess)</figcaption>") == 4  # map, circuit, cloud and curve
     for text in ("3.5 blocks; by guess; 95 %", "replies under the lens (by guess)"):
         assert text in markdown
     assert "by guess" in "".join(one.read_text() for one in (tmp_path / "page/paper").rglob("*.csv"))

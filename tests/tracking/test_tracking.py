@@ -15,8 +15,11 @@ from rcm.errors import InputError
 from rcm.record.results import (
     Adapter,
     Curve,
+    Diagram,
+    Edge,
     Heatmap,
     Line,
+    Node,
     Null,
     Outcome,
     Result,
@@ -220,6 +223,41 @@ def test_a_cloud_of_points_is_a_figure_and_a_table(run: Run) -> None:
     assert list(figure.data[0].text) == ["a"]
     assert figure.data[0].marker.color == plots.UNKNOWN
     assert figure.layout.shapes[0].x0 == 0.1
+
+
+def test_a_circuit_is_a_figure_and_tables_of_nodes_and_edges(run: Run) -> None:
+    nan = float("nan")
+    nodes = [
+        Node("words", "source", -1, nan),
+        Node("MLP 1", "mlp", 1, -2.0),
+        Node("1.0", "head", 1, 1.0),
+        Node("6.3", "head", 6, 0.5),
+        Node("refusal", "output", 7, nan),
+    ]
+    edges = [Edge("words", "1.0", 0.5), Edge("1.0", "MLP 1", -2.0), Edge("words", "refusal", 1.0)]
+    circuit = Diagram("probe/circuit", nodes, edges, 7, "effect", "weight", label="its circuit")
+    track(OFFLINE, run, [circuit])
+    found = recorded(run)
+    logged = history(found)
+    assert "probe/circuit" in logged
+    table = file(found, logged["probe_circuit_nodes"])
+    assert table["columns"] == ["node", "kind", "layer", "effect"]
+    assert table["data"][:2] == [["words", "source", -1, None], ["MLP 1", "mlp", 1, -2.0]]
+    table = file(found, logged["probe_circuit_edges"])
+    assert (table["columns"], table["data"]) == (["from", "to", "weight"], [list(edge) for edge in edges])
+    figure = plots.figure(circuit)
+    assert list(figure.layout.yaxis.ticktext) == ["source", "1", "6", "output"]
+    weakest, middle, strongest, known, unknown = figure.data
+    assert [one.text for one in (weakest, strongest)] == ["words → 1.0: weight 0.5", "1.0 → MLP 1: weight -2"]
+    assert weakest.line.width < middle.line.width < strongest.line.width
+    assert (weakest.line.color, strongest.line.color) == (plots.PLUS, plots.MINUS)
+    at = {name: (x, y) for one in (known, unknown) for name, x, y in zip(one.text, one.x, one.y, strict=True)}
+    assert at == {"1.0": (-0.5, 1), "MLP 1": (0.5, 1), "6.3": (0, 2), "words": (0, 0), "refusal": (0, 3)}
+    assert (weakest.x[0], weakest.y[0], weakest.x[-1], weakest.y[-1]) == (*at["words"], *at["1.0"])
+    assert unknown.marker.color == plots.UNKNOWN
+    many = [Node(f"s{i}", "source", -1, nan) for i in range(130)]
+    crowd = replace(circuit, nodes=[*nodes, *many], edges=[Edge(one.name, "1.0", 1.0) for one in many])
+    assert plots.figure(crowd).layout.title.text == "its circuit (the strongest 120 of 130 edges)"
 
 
 def test_a_curve_is_rows_against_its_axis(run: Run) -> None:

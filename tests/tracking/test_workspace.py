@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rcm.record.results import Curve, Heatmap, Line, Outcome, Result, Scalar, Table, Transcripts
+from rcm.record.results import Curve, Diagram, Heatmap, Line, Outcome, Result, Scalar, Table, Transcripts
 from rcm.record.run import Run
 from rcm.record.storage import Store
 from rcm.tracking import workspace as dashboard
@@ -128,6 +128,7 @@ def test_what_any_method_reports_has_its_panels(tmp_path: Path) -> None:
             "probe/by_layer", (0.0, 1.0), lines, "layer, from 0", "accuracy", "accuracy by layer", "higher is *read*"
         ),
         Heatmap("probe/grid", np.zeros((1, 1)), ["0"], ["0"], "layer", "head", label="which heads"),
+        Diagram("probe/circuit", (), (), 1, "effect", "weight", label="its circuit"),
         Outcome("probe/outcome", "found", "It is there."),
         Table("probe/rows", ("a",), ((1,),)),
         Transcripts("probe/replies", ({"prompt": "a", "completion": "b"},), hint="Of the model as it is."),
@@ -156,8 +157,8 @@ def test_what_any_method_reports_has_its_panels(tmp_path: Path) -> None:
     (curve,) = shown(tmp_path, "LinePlot")
     assert (curve.title, curve.x, curve.title_x, curve.title_y) == (later.label, "layer", "layer", "accuracy")
     assert list(curve.y) == ["probe/by_layer/in_the_model", "probe/by_layer/shuffled"]
-    (grid,) = shown(tmp_path, "MediaBrowser")
-    assert (grid.title, list(grid.media_keys)) == ("which heads", ["probe/grid"])
+    grids = [(panel.title, list(panel.media_keys)) for panel in shown(tmp_path, "MediaBrowser")]
+    assert grids == [("which heads", ["probe/grid"]), ("its circuit", ["probe/circuit"])]
     tables = [panel.table_name for panel in shown(tmp_path, "WeavePanelSummaryTable")]
     assert tables == ["conclusions", "figures", "probe_replies", "probe_rows"]
     assert [panel.markdown for panel in shown(tmp_path, "MarkdownPanel")] == [
