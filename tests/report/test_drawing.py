@@ -404,6 +404,17 @@ def test_what_is_too_much_for_one_line_is_broken() -> None:
     assert [one.text for one in drawn(svg).iter("text") if one.get("text-anchor") == "end"] == ["source", "3"]
 
 
+def test_an_edge_within_a_row_stays_below_the_next_one() -> None:
+    nodes = [Node(f"{layer}.{i}", "head", layer, 1.0) for layer in (0, 1) for i in range(14)]
+    nodes += [Node(f"MLP {layer}", "mlp", layer, 1.0) for layer in (0, 1)]
+    svg = shown(Diagram("c", nodes, [Edge("0.0", "MLP 0", 1.0)], 2, "effect", "weight"))
+    boxes = {title.partition(" (")[0]: box for title, box in cells(svg).items()}
+    ((_, points),) = lines(svg)
+    assert boxes["1.0"][3] < points[:, 1].min() < boxes["0.0"][1] - 12
+    assert (points[0][1], points[-1][1]) == (boxes["0.0"][1], boxes["MLP 0"][1])
+    assert abs(points[0][0] - points[-1][0]) > 400
+
+
 @pytest.mark.parametrize("missing", [0, 1, 280])
 def test_edges_that_are_not_drawn_are_told(missing: int) -> None:
     one = circuit(120, DRAWN_EDGES + missing)

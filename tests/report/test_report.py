@@ -13,7 +13,7 @@ import pytest
 from rcm.comparison import Comparison, compare
 from rcm.comparison.changes import Change
 from rcm.errors import InputError
-from rcm.record.results import Column, Null, Outcome, Result, Scalar, Table
+from rcm.record.results import Column, Diagram, Edge, Node, Null, Outcome, Result, Scalar, Table
 from rcm.record.stored import stored_runs
 from rcm.report import write
 from rcm.report.__main__ import main
@@ -555,6 +555,16 @@ def test_a_method_that_nobody_knows_shows_everything(tmp_path: Path) -> None:
         "replies under the lens",
     ):
         assert text in markdown
+
+
+def test_edges_that_are_too_many_to_be_drawn_are_told_with_their_run(tmp_path: Path) -> None:
+    (one,) = (one for one in lens() if isinstance(one, Diagram))
+    many = [Node(f"word {i}", "source", -1, NAN) for i in range(130)]
+    crowd = replace(one, nodes=[*one.nodes, *many], edges=[Edge(word.name, "0.1", 1.0) for word in many])
+    store(a_run(tmp_path, "few", "base", methods=["logit_lens"]), [one])
+    store(a_run(tmp_path, "crowd", "safety", methods=["logit_lens"]), [crowd])
+    shown = words_of(write(tmp_path, tmp_path / "page")[0].read_text())
+    assert "Layers go upward. Drawn are the 120 strongest edges; left out are 10 of 130 (crowd)." in shown
 
 
 def test_a_caveat_stands_wherever_the_result_does(tmp_path: Path) -> None:
