@@ -330,11 +330,12 @@ def thickness(weight: float, strongest: float) -> tuple[float, float]:
 def diagram(drawn: Diagram, places: Layout, limits: Limits, strongest: float) -> Markup:
     """The picture on the common scales, with what each node and each edge is."""
     edges = zip(drawn.drawable, routes(drawn, places), strict=True)
+    number = {node.name: i for i, node in enumerate(drawn.nodes)}  # by which the page finds a node's edges
     parts = [
         text(2.0, 13.0, "layer", class_="axis"),
         *_rows(places),
-        *(part for edge, outline in edges for part in _edge(drawn, edge, outline, strongest)),
-        *(part for node in drawn.nodes for part in _node(drawn, node, places.box(node), limits)),
+        *(part for edge, outline in edges for part in _edge(drawn, edge, outline, strongest, number)),
+        *(part for node in drawn.nodes for part in _node(drawn, node, places.box(node), limits, number[node.name])),
     ]
     if not drawn.nodes:
         parts.append(text(places.width / 2, places.height / 2 + 8, "no component", "middle"))
@@ -355,19 +356,22 @@ def _rows(places: Layout) -> Iterator[Markup]:
         yield element("text", element("title", f"{which}: nothing"), "⋮", x=LEFT - 12, y=y + 4, text_anchor="middle")
 
 
-def _edge(drawn: Diagram, edge: Edge, outline: Sequence[Step], strongest: float) -> Iterator[Markup]:
+def _edge(
+    drawn: Diagram, edge: Edge, outline: Sequence[Step], strongest: float, number: Mapping[str, int]
+) -> Iterator[Markup]:
     """The line, and over it a wider one that nobody sees, for the pointer to find."""
     width, opacity = thickness(edge.weight, strongest)
     d = "".join(name + " ".join(f"{x:.1f} {y:.1f}".replace(".0", "") for x, y in points) for name, points in outline)
     sign = "plus" if edge.weight >= 0 else "minus"
-    yield element("path", d=d, class_=f"edge {sign}", stroke_width=width, stroke_opacity=opacity)
+    look = {"class_": f"edge {sign}", "stroke_width": width, "stroke_opacity": opacity}
+    yield element("path", d=d, **look, data_ends=f"{number[edge.source]} {number[edge.target]}")
     title = element("title", f"{edge.source} → {edge.target}: {drawn.weight_label} {plain(edge.weight)}")
     yield element("path", title, d=d, class_="reach")
 
 
-def _node(drawn: Diagram, node: Node, box: Box, limits: Limits) -> Iterator[Markup]:
+def _node(drawn: Diagram, node: Node, box: Box, limits: Limits, number: int) -> Iterator[Markup]:
     fill = "" if math.isnan(node.value) else colour(node.value, limits, colours(drawn.center))
-    yield _cell(node.kind, box, fill, element("title", described(drawn, node)))
+    yield _cell(node.kind, box, fill, number, element("title", described(drawn, node)))
     if not box.named:
         return
     if node.kind == "neuron":
@@ -377,13 +381,14 @@ def _node(drawn: Diagram, node: Node, box: Box, limits: Limits) -> Iterator[Mark
         yield text(box.middle, box.y + 4, short(node), "middle", class_=f"name {ground}".strip())
 
 
-def _cell(kind: Kind, box: Box, fill: str, *title: Markup) -> Markup:
+def _cell(kind: Kind, box: Box, fill: str, number: int, title: Markup) -> Markup:
     """In the shape of its kind."""
     paint = {"class_": "node", "fill": fill} if fill else {"class_": "node end" if kind in ENDS else "node blank"}
+    paint |= {"data_node": str(number)}
     if kind == "neuron":
-        return element("circle", *title, cx=box.left + DISC, cy=box.y, r=DISC, **paint)
+        return element("circle", title, cx=box.left + DISC, cy=box.y, r=DISC, **paint)
     corner = CORNERS.get(kind, CELL / 2)
-    return element("rect", *title, x=box.left, y=box.y - CELL / 2, width=box.width, height=CELL, rx=corner, **paint)
+    return element("rect", title, x=box.left, y=box.y - CELL / 2, width=box.width, height=CELL, rx=corner, **paint)
 
 
 def described(drawn: Diagram, node: Node) -> str:

@@ -69,11 +69,23 @@ const described = (part) => {
   return part.dataset?.described;
 };
 
+let traced = null; // the circuit in which the edges of one node stand out
+
+const trace = (node) => {
+  for (const edge of traced?.querySelectorAll(".own") ?? []) edge.classList.remove("own");
+  traced?.classList.remove("traced");
+  traced = node && node.closest("svg");
+  traced?.classList.add("traced");
+  for (const edge of traced?.querySelectorAll(".edge") ?? [])
+    edge.classList.toggle("own", edge.dataset.ends.split(" ").includes(node.dataset.node));
+};
+
 let shown = null; // what the tip is about
 
 const point = (part) => {
   shown?.classList.remove("pointed");
   shown = part && described(part) ? part : null;
+  trace(shown?.dataset.node ? shown : null);
   tip.hidden = !shown;
   if (!shown) return;
   tip.textContent = part.dataset.described;

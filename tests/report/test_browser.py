@@ -92,6 +92,28 @@ def test_a_reader_finds_values_and_filters_replies(page: Path, tmp_path: Path) -
         assert [url for url in browser.requests if url != page.as_uri()] == []
 
 
+def test_the_edges_of_a_node_that_is_pointed_at_stand_out(page: Path, tmp_path: Path) -> None:
+    """Of the four nodes that the lens goes through the head has all three edges."""
+    with browsing(tmp_path) as browser:
+        opened(browser, page)
+        lay_out_everything(browser)
+        bright = (
+            "[...document.querySelector('svg:has(.edge[data-ends])').querySelectorAll('.edge')]"
+            ".filter((edge) => getComputedStyle(edge).opacity === '1').length"
+        )
+        assert browser.value(bright) == 3
+        for node, edges in (("MLP 1", 1), ("refusal", 1), ("0.1", 3)):
+            find = f"[...document.querySelectorAll('[data-node]')].find(n => n.textContent.startsWith('{node} ')"
+            find += f" || n.dataset.described?.startsWith('{node} '))"
+            browser.value(f"void {find}.dispatchEvent(new PointerEvent('pointerover', {{ bubbles: true }}))")
+            assert browser.value("document.getElementById('tip').textContent").startswith(node)
+            assert browser.value(bright) == edges
+        browser.hover("svg path.reach:last-of-type")
+        assert "→" in browser.value("document.getElementById('tip').textContent")
+        assert browser.value(bright) == 3
+        assert browser.complaints == []
+
+
 @pytest.mark.parametrize("dark", [False, True])
 def test_nothing_is_wider_than_a_phone(page: Path, tmp_path: Path, dark: bool) -> None:
     with browsing(tmp_path) as browser:
