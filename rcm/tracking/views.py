@@ -137,9 +137,13 @@ def _(result: Scatter, live: "wandb.Run", run: Run) -> None:
 
 @show.register(Diagram)
 def _(result: Diagram, live: "wandb.Run", run: Run) -> None:
-    nodes = _table(["node", "kind", "layer", result.value_label], result.nodes)
-    edges = _table(["from", "to", result.weight_label], result.edges)
-    live.log({result.name: figures.figure(result), keys.nodes(result): nodes, keys.edges(result): edges})
+    nodes = [[one.name, one.kind, int(one.layer), float(one.value)] for one in result.nodes]
+    edges = [[one.source, one.target, float(one.weight)] for one in result.edges]
+    tables = {
+        keys.nodes(result): _table(["node", "kind", "layer", result.value_label], nodes),
+        keys.edges(result): _table(["from", "to", result.weight_label], edges),
+    }
+    live.log({result.name: figures.figure(result), **tables})
 
 
 @show.register(Curve)

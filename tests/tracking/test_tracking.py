@@ -228,7 +228,7 @@ def test_a_cloud_of_points_is_a_figure_and_a_table(run: Run) -> None:
 def test_a_circuit_is_a_figure_and_tables_of_nodes_and_edges(run: Run) -> None:
     nan = float("nan")
     nodes = [
-        Node("words", "source", -1, nan),
+        Node("words", "source", -1, np.float32(nan)),  # as a method has it out of an array
         Node("MLP 1", "mlp", 1, -2.0),
         Node("1.0", "head", 1, 1.0),
         Node("6.3", "head", 6, 0.5),
