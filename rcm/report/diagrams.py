@@ -47,12 +47,14 @@ Key = tuple[float, Kind, str]  # of a node in the diagrams of several runs
 
 
 class Box(NamedTuple):
-    """A cell, by its left end and the middle of its height. `named`: whether the name stands in it."""
+    """A cell, by its left end and the middle of its height. `disc`: of a neuron, whose name stands beside it. `named`:
+    whether the name is shown."""
 
     left: float
     y: float
     width: float
     line: int
+    disc: bool
     named: bool
 
     @property
@@ -61,7 +63,12 @@ class Box(NamedTuple):
 
     @property
     def middle(self) -> float:
-        return self.left + self.width / 2
+        return self.left + (DISC if self.disc else self.width / 2)
+
+    @property
+    def half(self) -> float:
+        """From the middle to where edges leave and reach it; into a disc they go, since it is round."""
+        return 0.0 if self.disc else CELL / 2
 
 
 class Cell(NamedTuple):
@@ -131,7 +138,7 @@ def layout(diagrams: Sequence[Diagram]) -> Layout:
             y -= CELL + WITHIN if place else 0.0
             left = middle - _across(line) / 2
             for cell in line:
-                boxes[_key(cell.node)] = Box(left, y, cell.width, len(lines), cell.named)
+                boxes[_key(cell.node)] = Box(left, y, cell.width, len(lines), cell.node.kind == "neuron", cell.named)
                 left += cell.width + cell.space
             lines.append(y)
         label = {-1.0: "source", math.inf: "output"}.get(floor, f"{floor:.0f}")
@@ -205,28 +212,23 @@ def short(node: Node) -> str:
 def routes(drawn: Diagram, places: Layout) -> list[list[Step]]:
     """The outline of each of the edges that are drawn."""
     boxes = {node.name: places.box(node) for node in drawn.nodes}
-    neurons = {node.name for node in drawn.nodes if node.kind == "neuron"}
     ends = [_upward(boxes[edge.source], boxes[edge.target]) for edge in drawn.drawable]
     passed = _passed(ends, list(boxes.values()), places)
 
     # Edges leave and reach a cell in the order in which they go on from it, side by side.
-    sides: dict[tuple[Box, bool], list[tuple[float, int]]] = defaultdict(list)
+    sides: dict[tuple[Box, bool], list[tuple[float, int]]] = defaultdict(list)  # of a cell, its upper one or its lower
     for i, (low, high) in enumerate(ends):
         xs = [x for x, _ in passed[i]]
         sides[low, True].append((xs[0] if xs else high.middle, i))
         sides[high, low.line == high.line].append((xs[-1] if xs else low.middle, i))
-    discs = {boxes[name] for name in neurons}
-    port = {(box, i): x for (box, _), found in sides.items() for i, x in _ports(box, box in discs, sorted(found))}
+    port = {(box, i): x for (box, _), found in sides.items() for i, x in _ports(box, sorted(found))}
 
-    return [
-        _outline(
-            (port[low, i], low.y if low in discs else low.y - CELL / 2),
-            (port[high, i], high.y if high in discs else high.y + (CELL / 2 if low.line != high.line else -CELL / 2)),
-            passed[i],
-            low.line == high.line,
-        )
-        for i, (low, high) in enumerate(ends)
-    ]
+    outlines: list[list[Step]] = []
+    for i, (low, high) in enumerate(ends):
+        beside = low.line == high.line
+        end = (port[high, i], high.y - high.half if beside else high.y + high.half)
+        outlines.append(_outline((port[low, i], low.y - low.half), end, passed[i], beside))
+    return outlines
 
 
 def _upward(source: Box, target: Box) -> tuple[Box, Box]:
@@ -234,10 +236,10 @@ def _upward(source: Box, target: Box) -> tuple[Box, Box]:
     return (source, target) if source.line <= target.line else (target, source)
 
 
-def _ports(box: Box, disc: bool, found: Sequence[tuple[float, int]]) -> Iterator[tuple[int, float]]:
-    middle, width = (box.left + DISC, DISC) if disc else (box.middle, 0.84 * box.width)
+def _ports(box: Box, found: Sequence[tuple[float, int]]) -> Iterator[tuple[int, float]]:
+    width = DISC if box.disc else 0.84 * box.width
     for rank, (_, i) in enumerate(found):
-        yield i, middle + width * ((rank + 1) / (len(found) + 1) - 0.5)
+        yield i, box.middle + width * ((rank + 1) / (len(found) + 1) - 0.5)
 
 
 def _passed(ends: Sequence[tuple[Box, Box]], boxes: Sequence[Box], places: Layout) -> list[list[Point]]:
@@ -374,7 +376,7 @@ def _node(drawn: Diagram, node: Node, box: Box, limits: Limits, number: int) -> 
     yield _cell(node.kind, box, fill, number, element("title", described(drawn, node)))
     if not box.named:
         return
-    if node.kind == "neuron":
+    if box.disc:
         yield text(box.left + 2 * DISC + 4, box.y + 4, short(node), class_="name")
     else:
         ground = ("on-light" if is_light(fill) else "on-dark") if fill else ""

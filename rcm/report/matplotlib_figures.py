@@ -149,9 +149,8 @@ def _(result: Diagram) -> Figure:
         fill = "white" if node.kind in diagrams.ENDS and not known else fill
         axes.add_patch(_cell(node.kind, box, facecolor=fill, edgecolor="0.35", linewidth=0.6, zorder=2))
         if box.named:
-            beside = node.kind == "neuron"
-            x, anchor = (box.left + 2 * diagrams.DISC + 4, "left") if beside else (box.middle, "center")
-            ink = "black" if beside or not known or diagrams.is_light(fill) else "white"
+            x, anchor = (box.left + 2 * diagrams.DISC + 4, "left") if box.disc else (box.middle, "center")
+            ink = "black" if box.disc or not known or diagrams.is_light(fill) else "white"
             axes.text(x, box.y, diagrams.short(node), fontsize=7, color=ink, ha=anchor, va="center")
     if result.edges:
         ends = [Line2D([], [], label=plain(weight), **_stroke(weight, strongest)) for weight in (strongest, -strongest)]
