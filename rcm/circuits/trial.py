@@ -55,6 +55,11 @@ class Trial:
     seed: int
 
     @property
+    def gap(self) -> float:
+        """Mean of what there is to carry, in units of the metric."""
+        return float((self.everything - self.nothing).mean())
+
+    @property
     def sufficient(self) -> Estimate:
         """f(C)."""
         return faithfulness(self.kept, self.nothing, self.everything, self.categories)
@@ -90,13 +95,12 @@ class Trial:
     @property
     def missed(self) -> Float[np.ndarray, "node pair"]:
         """f(C) - f(C without one node), of each node and pair, in gaps of the mean pair."""
-        return (self.kept - self.lacking) / float((self.everything - self.nothing).mean())
+        return (self.kept - self.lacking) / self.gap
 
     @property
     def incompleteness(self) -> float:
         of_circuit, of_model = self.halves
-        gap = float((self.everything - self.nothing).mean())
-        return float(np.abs((of_circuit - of_model).mean(1) / gap).mean())
+        return float(np.abs((of_circuit - of_model).mean(1) / self.gap).mean())
 
     def tests(self) -> dict[str, Tested]:
         """The five, by name; minimality is that of the node that is missed least."""

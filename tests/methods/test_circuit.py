@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from rcm.circuits.__main__ import importances_of
+from rcm.circuits.reading import SOURCES
 from rcm.directions.refusal_direction import RefusalDirection
 from rcm.errors import InputError
 from rcm.models import LoadedModel
@@ -13,7 +14,15 @@ from rcm.record.results import Diagram, Outcome, Result, Scalar, Tensors
 from tests.conftest import tiny_model
 from tests.planted import REFUSE, composed, known, method, planted_model, planted_prompts, reported, shuffled
 
-QUICK = {"pairs": 8, "test_pairs": 8, "random_circuits": 60, "curve_circuits": 20, "prompts": 6, "max_new_tokens": 3}
+QUICK = {
+    "pairs": 8,
+    "test_pairs": 8,
+    "random_circuits": 60,
+    "curve_circuits": 20,
+    "reading_pairs": 4,
+    "prompts": 6,
+    "max_new_tokens": 3,
+}
 
 
 def refusing(model: LoadedModel) -> RefusalDirection:
@@ -59,6 +68,11 @@ def test_the_picture_has_the_circuit_and_what_it_writes(found: dict[str, Any]) -
     assert {node.name for node in drawn.nodes} >= {"2.0", "refusal"}
     (edge,) = [edge for edge in drawn.edges if (edge.source, edge.target) == ("2.0", "refusal")]
     assert edge.weight == pytest.approx(1, abs=0.3)
+    read = {edge.source: edge.weight for edge in drawn.edges if edge.target == "2.0" and edge.source in SOURCES}
+    assert read.pop("differing words") == pytest.approx(1, abs=0.1)
+    assert max(map(abs, read.values())) < 0.1
+    (row,) = found["circuit/sources"].rows
+    assert row[:3] == (2, 0, pytest.approx(1, abs=0.1))
 
 
 def test_it_is_written_in_the_benchmarks_format(found: dict[str, Any]) -> None:
@@ -123,7 +137,7 @@ def test_pairs_of_two_lengths_cannot_be_attributed() -> None:
     with pytest.raises(InputError, match="ranking=elimination"):
         reported(asked, model, split, None, refusing(model))
     other = reported(method("circuit", **QUICK | {"prompts": 0}), model, split, None, refusing(model))
-    assert other["circuit/diagram"].edges == []
+    assert {edge.source for edge in other["circuit/diagram"].edges} == set(SOURCES)  # only what heads read is known
     assert importances_of(other["circuit/found"])["edges"] == {}
 
 
