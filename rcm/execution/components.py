@@ -111,16 +111,14 @@ class Rows:
     def random_heads(cls, n: int, like: Collection[Component], shape: Shape, seed: int) -> "Rows":
         """The null of a set of heads: sets with as many heads in every layer, drawn without replacement from the others
         of that layer (from all of them, where the others are too few)."""
-        draw = np.random.default_rng(seed)
-        layers = {head.layer for head in like}
-        taken = {layer: {head.number for head in like if head.layer == layer} for layer in layers}
+        return cls.of(_random_sets("head", n, like, [shape.heads] * shape.layers, seed), shape)
 
-        def of_layer(layer: int, ours: set[int]) -> Iterator[Component]:
-            others = sorted(set(range(shape.heads)) - ours)
-            pool = others if len(others) >= len(ours) else range(shape.heads)
-            yield from (Component("head", layer, int(h)) for h in draw.choice(pool, len(ours), replace=False))
-
-        return cls.of([[head for of in sorted(taken.items()) for head in of_layer(*of)] for _ in range(n)], shape)
+    @classmethod
+    def random_neurons(
+        cls, n: int, like: Collection[Component], widths: Sequence[int], shape: Shape, seed: int
+    ) -> "Rows":
+        """The same for a set of neurons; `widths`: how many each layer has (`rcm.models.points.Points.neurons`)."""
+        return cls.of(_random_sets("neuron", n, like, widths, seed), shape)
 
     @classmethod
     def concat(cls, parts: Sequence["Rows"]) -> "Rows":
@@ -150,6 +148,29 @@ class Rows:
         changed[self.neuron[:, 0], self.neuron[:, 1]] = True
         last = changed.shape[1] - 1
         return torch.where(changed.any(-1), changed.int().argmax(-1), last)
+
+
+def _random_sets(
+    kind: Kind, n: int, like: Collection[Component], widths: Sequence[int], seed: int
+) -> list[list[Component]]:
+    """Sets with as many components in every layer as `like` has; `widths`: how many of the kind each layer has."""
+    draw = np.random.default_rng(seed)
+    layers = {one.layer for one in like}
+    taken = {layer: {one.number for one in like if one.layer == layer} for layer in layers}
+
+    def pool(layer: int, ours: set[int]) -> Sequence[int]:
+        others = sorted(set(range(widths[layer])) - ours)
+        return others if len(others) >= len(ours) else range(widths[layer])
+
+    pools = [(layer, len(ours), pool(layer, ours)) for layer, ours in sorted(taken.items())]
+    return [
+        [
+            Component(kind, layer, int(number))
+            for layer, many, those in pools
+            for number in draw.choice(those, many, replace=False)
+        ]
+        for _ in range(n)
+    ]
 
 
 MASKS = (*COMPONENT_KINDS, "donor")  # and what else has one entry for each row

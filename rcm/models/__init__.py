@@ -7,6 +7,7 @@ loads; `load` gives a `LoadedModel`.
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -103,6 +104,7 @@ class Model(Settings):
     def load(self, device: torch.device, template: Kind | Lent, batch_size: int) -> LoadedModel:
         """Load onto the device, in eval mode and without gradients."""
         hf, revision = self.weights()
+        alone = self.model_copy(update={"adapter": None})
         tokenizer = self.tokenizer()
         if self.adapter_path is not None:
             hf = merged(hf, self.adapter_path)
@@ -114,6 +116,7 @@ class Model(Settings):
             refusal_tokens=self._refusal_tokens(tokenizer),
             identity={"name": self.label, "revision": revision, "adapter": self.adapter or "", "dtype": self.dtype},
             trained_on=trained_on(self.adapter_path) if self.adapter_path else frozenset(),
+            base=partial(alone.load, device, template, batch_size) if self.adapter_path else None,
         )
 
     def _refusal_tokens(self, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...] | None:

@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ class LoadedModel:
     `hf` is the raw Hugging Face tree in eval mode, without gradients: fast attention, generation, the patching engine.
     `batch_size` is how many prompts the device takes at once. `refusal_tokens` are ids that the model's settings fix;
     None asks for them to be discovered (`rcm.directions.refusal_tokens`). `identity` tells which weights these are.
+    `base` loads the model that an adapter was added to, anew and beside this one; None where none was.
     """
 
     hf: PreTrainedModel
@@ -38,6 +40,7 @@ class LoadedModel:
     refusal_tokens: tuple[int, ...] | None
     identity: dict[str, str]
     trained_on: frozenset[str] = frozenset()
+    base: Callable[[], "LoadedModel"] | None = None
 
     @classmethod
     def of(
@@ -50,6 +53,7 @@ class LoadedModel:
         refusal_tokens: tuple[int, ...] | None = None,
         identity: dict[str, str] | None = None,
         trained_on: frozenset[str] = frozenset(),
+        base: Callable[[], "LoadedModel"] | None = None,
     ) -> "LoadedModel":
         """Make any causal model ready to be measured: eval mode, no gradients, greedy decoding to the end of turn."""
         bound = Template.of(tokenizer, template)
@@ -59,7 +63,7 @@ class LoadedModel:
         # every call, and two checkpoints of a family often differ in them.
         stops = sorted(_stop_tokens(hf, bound))
         hf.generation_config = GenerationConfig(do_sample=False, eos_token_id=stops or None, pad_token_id=bound.pad)
-        return cls(hf, bound, batch_size, refusal_tokens, identity or {}, trained_on)
+        return cls(hf, bound, batch_size, refusal_tokens, identity or {}, trained_on, base)
 
     @property
     def device(self) -> torch.device:

@@ -240,6 +240,22 @@ def test_rows_of_neurons_need_no_mask_over_all_of_them():
     assert sum(part.nbytes for part in vars(patches).values()) < 2e6  # a mask would take 184e6
 
 
+def test_random_neurons_are_others_of_the_same_layers():
+    widths = (64, 64, 6)
+    like = [*(Component("neuron", 0, number) for number in (3, 9, 20)), *(Component("neuron", 2, n) for n in range(4))]
+    drawn = Rows.random_neurons(200, like, widths, SHAPE, seed=0)
+    assert len(drawn) == 200
+    rows, layers, numbers = drawn.neuron.unbind(1)
+    assert (rows.bincount() == 7).all()
+    assert layers.bincount(minlength=3).tolist() == [600, 0, 800]
+    assert not set(numbers[layers == 0].tolist()) & {3, 9, 20}
+    assert set(numbers[layers == 0].tolist()) == set(range(64)) - {3, 9, 20}
+    assert set(numbers[layers == 2].tolist()) == set(range(6)), "two others are too few for four"
+    assert all(len(set(numbers[(rows == row) & (layers == 2)].tolist())) == 4 for row in range(200))
+    assert torch.equal(drawn.neuron, Rows.random_neurons(200, like, widths, SHAPE, seed=0).neuron)
+    assert not torch.equal(drawn.neuron, Rows.random_neurons(200, like, widths, SHAPE, seed=1).neuron)
+
+
 # Recording
 
 

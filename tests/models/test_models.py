@@ -316,6 +316,11 @@ def test_a_merged_adapter_is_peft_unmerged(tiny: Tiny, tmp_path: Path, architect
     assert {type(part).__module__.split(".")[0] for part in loaded.hf.modules()} <= {"torch", "transformers", "rcm"}
     assert loaded.identity["adapter"] == str(tmp_path / "adapter")
     assert loaded.trained_on == {"abc"}
+    assert loaded.base is not None
+    alone = loaded.base()
+    assert (last_logits(alone, PROMPTS) - before).abs().max() < 1e-5 * scale
+    assert alone.base is None
+    assert (last_logits(loaded, PROMPTS) - wanted).abs().max() < 1e-5 * scale
 
 
 @pytest.mark.parametrize("where", ["chat_template.jinja", "tokenizer_config.json"])
