@@ -74,11 +74,10 @@ log = logging.getLogger(__name__)
 
 NO_NEURONS, WEAK = "no_neurons", "weak"
 WORDS = (
-    "localised: on pairs that had no part in choosing, the neurons of the largest exact effect do more than random "
-    "neurons of the same layers, and certainly more than min_share of the gap; weak: more than random ones and "
-    "certainly something, but not certainly more than min_share; unspecific: no more than random ones, or not "
-    "certainly anything; no_neurons: the model's MLPs have no neurons that could be exchanged; open: too little to "
-    "judge by"
+    "localised: on pairs that did not choose them, the neurons of the largest exact effect do more than random neurons "
+    "of the same layers, and certainly more than min_share; weak: more than random ones and certainly something, but "
+    "not certainly more than min_share; unspecific: neither; no_neurons: no MLP has neurons that can be exchanged; "
+    "open: too little to judge by"
 )
 RANDOM_NEURONS = "random sets of neurons of the same layers"
 UNRELATED = 20  # plain texts, asked as prompts, on which universal neurons are told
@@ -186,7 +185,8 @@ class Neurons(Method):
         if len(held_out):
             for figure in self._together(exchange, held_out, every, engine, selections, seed):
                 figures[figure.name] = figure
-                yield figure
+                if figure.name.endswith("_share") or figure.name.startswith(f"neurons/{EXACT}_"):
+                    yield figure  # the others are in the table
             yield from _all_neurons(exchange, held_out, every, engine)
         yield _selections_table(selections, figures)
         yield self._concluded(selections, figures)
@@ -256,11 +256,11 @@ class Neurons(Method):
                     Null.of_draws(theirs, RANDOM_NEURONS, figure=float(mine.mean())),
                     counts="pairs",
                     unit="share",
-                    label="both ways" if way == "share" else way,
-                    row=f"{len(sets[name])} neurons by {LABELS[name]}",
-                    hint=f"{does}, share of the gap, all of them exchanged together at the last token; on test pairs, "
-                    "which had no part in choosing",
+                    label=LABELS[name] if way == "share" else way,
+                    row="chosen neurons together" if way == "share" else f"neurons by {LABELS[name]} together",
+                    hint=f"{does}, share of the gap; exchanged at the last token of test pairs, which did not choose",
                     good="high",
+                    absent="Nothing was chosen, or no test pair has a gap.",
                 )
 
     def _kept(
@@ -459,13 +459,25 @@ def _worth(
         len(drawn),
         counts="random neurons",
         unit="share",
-        label=f"of the {k} strongest neurons, preselected",
-        hint=f"by |exact effect| on the training pairs; an estimate: of the {k} strongest that were measured "
-        f"{found.candidates} are candidates, and {found.drawn} were drawn at random from the others of their layers, "
-        f"where each stands for as many as nobody measured; the last of the {k} does {abs(shares[strongest[-1]]):.2%} "
-        f"of the gap, the strongest that was drawn {np.abs(shares[drawn]).max(initial=0):.2%}",
+        label="strongest neurons that attribution preselects",
+        hint="by |exact effect| on the training pairs, of as many as a selection has; an estimate: each random neuron "
+        "among them stands for as many of its layer as nobody measured",
         good="high",
     )
+    for name, label, share in (
+        ("weakest_of_strongest", "weakest of the strongest", float(np.abs(shares[strongest]).min())),
+        ("strongest_of_random", "strongest random one", float(np.abs(shares[drawn]).max(initial=0))),
+    ):
+        yield Scalar(
+            f"neurons/{name}",
+            share,
+            n=len(strongest) if name == "weakest_of_strongest" else len(drawn),
+            counts="neurons",
+            unit="share",
+            label=label,
+            row="what preselection may miss",
+            hint="|exact effect| of one neuron, share of the gap, on the training pairs; far apart: little is missed",
+        )
 
 
 def _overlaps(every: AllNeurons, selections: Sequence[Selection], seed: int) -> Iterator[Scalar]:
@@ -519,7 +531,7 @@ def _all_neurons(exchange: Exchange, pairs: Pairs, every: AllNeurons, engine: En
             counts="pairs",
             unit="share",
             label=way,
-            row=f"all {len(every)} neurons",
+            row="all neurons together",
             hint="a control: all MLPs at the last token exchanged together, share of the gap, on test pairs",
         )
 

@@ -97,6 +97,7 @@ QUICK: dict[str, Any] = {
     **{"kl_prompts": 2, "compared_prompts": 1, "plain_texts": 1, "prompts": 2, "pairs": 2, "position_pairs": 1},
     **{"activation_pairs": 2, "random_sets": 5, "leading_heads": 1, "knock_out_pairs": 1, "effect_prompts": 2},
     **{"null_draws": 3, "null_directions": 1, "filter": False, "min_gap": 0.0, "positions": [-1]},
+    **{"test_pairs": 2, "candidates": 4, "random": 4, "share_of_neurons": 0.01},
 }
 
 
@@ -105,10 +106,13 @@ def test_all_methods_run(architecture: str, tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("rcm.judges.base.degenerate", lambda completion: False)
     judge, prompts = ByPrompt(kappa=None, second=None), planted_prompts(sizes=(12, 8, 8))
     model = replace(tiny_model(tiny_config(architecture)), refusal_tokens=(40,))
-    found = reported(composed(*MAP, **QUICK), model, prompts, judge)
+    found = reported(composed(*MAP, "neurons", **QUICK), model, prompts, judge)
     assert found["behaviour/outcome"].value == "refusal"
     assert found["direction/outcome"].value in ("selected", "nearest_miss")
     assert np.isfinite(found["patching/critical_heads"].value)
+    experts = architecture in ("qwen3_moe", "gpt_oss", "deepseek_v3")  # in every layer of these tiny ones
+    assert (found["neurons/outcome"].value == "no_neurons") == experts
+    assert experts or np.isfinite(found["neurons/exact_share"].value)
     assert found["steering/force_rate"].n == 2
     assert (found["steering/force_rate"].value, found["steering/suppress_rate"].value) == (0, 0)
 

@@ -22,7 +22,8 @@ from rcm.record.results import (
 from rcm.record.run import Run
 from rcm.record.storage import Store
 from rcm.report import write
-from tests.planted import MAP, method, planted_map, planted_model, planted_prompts, reported
+from tests.methods.test_neurons import BRIEF, neuron_model
+from tests.planted import MAP, known, method, planted_direction, planted_map, planted_model, planted_prompts, reported
 
 
 def stored(directory: Path, results: Iterable[Result]) -> None:
@@ -42,14 +43,17 @@ def stored(directory: Path, results: Iterable[Result]) -> None:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """What all methods report: the main job, another model's direction in this one, tuning."""
+    """What all methods report: the main job, another model's direction in this one, tuning, neurons."""
     folder = tmp_path_factory.mktemp("runs")
     stored(folder / "other", planted_map())
     transplant = method("transplant", source=str(folder), prompts=4, max_new_tokens=3, random_sets=5)
     tune = method("safety_tune", epochs=1, batch=16, max_new_tokens=4, target_tokens=4, rank=1, checkpoints=1)
     results: dict[str, Any] = {result.name: result for result in planted_map()}
     results |= reported(transplant, planted_model(4), planted_prompts())
-    return results | reported(tune, planted_model(), planted_prompts(sizes=(4, 4, 4)))
+    results |= reported(tune, planted_model(), planted_prompts(sizes=(4, 4, 4)))
+    model = neuron_model()
+    found = known(model, planted_direction(), 3, tuple(model.template.tokenizer("R")["input_ids"]))
+    return results | reported(method("neurons", **BRIEF), model, planted_prompts(sizes=(10, 4, 12)), None, found)
 
 
 @pytest.mark.slow

@@ -47,6 +47,8 @@ CHOSEN = ALWAYS | {
     "rank_correlation",
     "rank_correlation_of_random",
     "preselected",
+    "weakest_of_strongest",
+    "strongest_of_random",
     "layers",
     "test_pairs",
     "selections",
@@ -56,7 +58,7 @@ WAYS = ("share", "necessity", "sufficiency")
 
 
 def of_way(name: str) -> set[str]:
-    return {f"{name}_{figure}" for figure in (*WAYS, *(["overlap"] if name != "exact" else []))}
+    return {f"{name}_{figure}" for figure in (WAYS if name == "exact" else ("share", "overlap"))}
 
 
 def neuron_model(strength: float = 1.0, decoys: float = 4.0) -> LoadedModel:
@@ -155,14 +157,13 @@ def test_planted_neurons_are_found(planted: dict[str, Any]) -> None:
 
 
 def test_held_out_they_do_all_and_random_neurons_nothing(planted: dict[str, Any]) -> None:
-    for way in WAYS:
-        for name in ("exact", "attribution", "twin_contrast"):
-            scalar = planted[f"neurons/{name}_{way}"]
-            assert 0.8 < scalar.value < 1.3, "put into a shorter stream, they do more than they lose the longer one"
-            assert (scalar.n, scalar.counts, scalar.unit, scalar.good) == (12, "pairs", "share", "high")
-            assert scalar.interval[0] <= scalar.value <= scalar.interval[1]
-            assert scalar.null.value < 0.05
-            assert (scalar.null.p, scalar.null.draws) == (0.01, 99)
+    for name in ("exact_share", "exact_necessity", "exact_sufficiency", "attribution_share", "twin_contrast_share"):
+        scalar = planted[f"neurons/{name}"]
+        assert 0.8 < scalar.value < 1.3, "put into a shorter stream, they do more than they lose the longer one"
+        assert (scalar.n, scalar.counts, scalar.unit, scalar.good) == (12, "pairs", "share", "high")
+        assert scalar.interval[0] <= scalar.value <= scalar.interval[1]
+        assert scalar.null.value < 0.05
+        assert (scalar.null.p, scalar.null.draws) == (0.01, 99)
     for way in ("necessity", "sufficiency"):
         assert planted[f"neurons/all_{way}"].value == pytest.approx(planted[f"neurons/exact_{way}"].value, abs=0.02)
 
@@ -192,7 +193,8 @@ def test_tables_and_maps_say_who_chose_what(planted: dict[str, Any]) -> None:
     assert [row["neurons"] for row in selections] == [3, 3, 3, 3]
     assert all(row["note"] == "" for row in selections)
     for row, name in zip(selections, ("exact", "attribution", "contrastive", "twin_contrast"), strict=True):
-        for way in WAYS:
+        assert row["share"] == pytest.approx((row["necessity"] + row["sufficiency"]) / 2)
+        for way in WAYS if name == "exact" else ("share",):
             scalar = planted[f"neurons/{name}_{way}"]
             assert row[way] == scalar.value
             assert (row[f"{way}_low"], row[f"{way}_high"]) == scalar.interval
@@ -208,6 +210,7 @@ def test_attribution_is_worth_something(planted: dict[str, Any]) -> None:
     found = planted["neurons/preselected"]
     assert (found.value, found.n) == (1, 24)
     assert found.interval[0] < 0.9 < found.interval[1], "24 drawn neurons cannot rule out that one was missed"
+    assert planted["neurons/weakest_of_strongest"].value > 100 * planted["neurons/strongest_of_random"].value
 
 
 def test_three_neurons_do_it_all(planted: dict[str, Any]) -> None:
@@ -234,7 +237,7 @@ def test_what_preselection_leaves_out_may_be_drawn_and_is_told() -> None:
     told = found["neurons/preselected"]
     assert told.value < 1
     assert told.interval[0] <= told.value <= told.interval[1]
-    assert "1 are candidates" in told.hint
+    assert 0 < found["neurons/weakest_of_strongest"].value <= found["neurons/strongest_of_random"].value
 
 
 def test_without_a_base_no_twin_contrast_and_told_so() -> None:
@@ -278,6 +281,13 @@ def again(prompts: Split) -> Any:
     """As many pairs of random letters as the test part has, others than those."""
     _, other = noise(1000 + len(prompts.test.harmful[0].text))
     return other.test
+
+
+def test_little_more_than_chance_is_weak() -> None:
+    """A planted set that does all of it, and less than is asked for."""
+    found = neurons(neuron_model(), planted_prompts(sizes=(10, 4, 12)), min_share=2.0)
+    assert found["neurons/outcome"].value == "weak"
+    assert "not certainly above 200%" in found["neurons/outcome"].because
 
 
 def test_turned_over_pairs_have_shares_that_cancel() -> None:
