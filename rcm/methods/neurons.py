@@ -502,7 +502,8 @@ def _overlaps(every: AllNeurons, selections: Sequence[Selection], seed: int) -> 
 
 def _by_layer(every: AllNeurons, selections: Sequence[Selection]) -> Heatmap:
     values = np.stack([every.of_layers(one.chosen).astype(float) for one in selections], axis=1)
-    values[:, [not len(one.chosen) for one in selections]] = np.nan
+    for column, one in enumerate(selections):
+        values[every.of_layers(np.flatnonzero(~np.isnan(one.scores))) == 0, column] = np.nan
     return Heatmap(
         "neurons/layers",
         values,
@@ -514,7 +515,7 @@ def _by_layer(every: AllNeurons, selections: Sequence[Selection]) -> Heatmap:
         value_label="neurons",
         label="where the chosen neurons are",
         hint="How many neurons of each layer a selection has. CNA leaves out the first two layers, twin contrast the "
-        "last.",
+        "last; exact effects were measured where attribution or a published way has candidates.",
     )
 
 
