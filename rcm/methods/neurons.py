@@ -12,6 +12,8 @@ On training pairs, which choose:
 3. Choose four sets of as many neurons: by exact effect, by attribution, by contrast of activations (CNA:
    arXiv:2605.12290), and by contrast with the model's base on the model's own replies (safety neurons:
    arXiv:2406.14144). What the published ways choose is exchanged in step 2, too, so that the exact way may choose it.
+   CNA leaves out universal neurons, which are told on the first sentences of 20 plain texts (`rcm/assets/plain.txt`),
+   asked as prompts.
 
 On test pairs, which had no part in choosing and judge:
 
