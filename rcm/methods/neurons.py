@@ -312,8 +312,8 @@ class Neurons(Method):
         if null is None or null.p is None or (null.draws or 0) < ENOUGH:
             why = f"There are fewer than {ENOUGH} random sets to judge the neurons by."
             return Outcome("neurons/outcome", OPEN, why, hint=WORDS)
-        if judged.interval is None:
-            why = f"{judged.n} test pairs are too few for an interval of what the neurons do."
+        if judged.interval is None or (judged.n or 0) < FEWEST:
+            why = f"{judged.n} test pairs with a gap are too few to judge the neurons on; {FEWEST} would do."
             return Outcome("neurons/outcome", OPEN, why, hint=WORDS)
         low, high = judged.interval
         if null.p > ALPHA or low <= 0:

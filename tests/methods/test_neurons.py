@@ -10,7 +10,7 @@ import torch
 
 from rcm.judges.behaviour import RefusalBehaviour
 from rcm.models import LoadedModel
-from rcm.prompts import Split
+from rcm.prompts import Part, Prompt, Split
 from rcm.record.results import Outcome
 from tests import conftest
 from tests.conftest import tiny_model
@@ -334,7 +334,7 @@ def test_experts_have_no_neurons(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ({"min_gap": 1e6}, ALWAYS | {"outcome"}, "no_gap", "In no training pair"),
         ({"random_sets": 5}, None, "open", "fewer than 19 random sets"),
-        ({"test_pairs": 4}, None, "open", "4 test pairs are too few"),
+        ({"test_pairs": 4}, None, "open", "4 test pairs with a gap are too few"),
     ],
 )
 def test_too_little_to_judge_by(settings: dict[str, Any], results: set[str] | None, outcome: str, why: str) -> None:
@@ -344,9 +344,18 @@ def test_too_little_to_judge_by(settings: dict[str, Any], results: set[str] | No
     assert results is None or names(found) == results
 
 
+def test_a_few_pairs_of_many_categories_are_still_few() -> None:
+    """Which have an interval, by category, and not enough behind it."""
+    prompts = planted_prompts(sizes=(10, 4, 6))
+    sides = [[Prompt(one.text, f"kind {i}") for i, one in enumerate(side)] for side in prompts.test]
+    found = neurons(neuron_model(), replace(prompts, test=Part(*sides)))
+    assert found["neurons/exact_share"].interval is not None
+    assert found["neurons/outcome"].value == "open"
+
+
 def test_without_a_gap_on_test_pairs_it_stays_open() -> None:
     prompts = planted_prompts(sizes=(10, 4, 12))
-    harmless = replace(prompts, test=type(prompts.test)(prompts.test.harmless, prompts.test.harmless))
+    harmless = replace(prompts, test=Part(prompts.test.harmless, prompts.test.harmless))
     found = neurons(neuron_model(), harmless)
     assert found["neurons/outcome"].value == "open"
     assert names(found) == CHOSEN | {"outcome", "attribution_overlap", "contrastive_overlap"}
