@@ -120,8 +120,8 @@ def attribute_neurons(
             )
             value = metric.of([i for i in index for _ in range(2)])(cast(Tensor, output.logits)[:, None].float())[:, 0]
         found = torch.autograd.grad(value.sum(), list(probe.added.values()))
-        value, gradient = (x.detach().double().cpu().unflatten(0, (-1, 2)) for x in (value, probe.in_line(found)))
-        out = probe.in_line(list(probe.out.values())).double().cpu().unflatten(0, (-1, 2))
+        value, gradient = (x.detach().cpu().double().unflatten(0, (-1, 2)) for x in (value, probe.in_line(found)))
+        out = probe.in_line(list(probe.out.values())).double().unflatten(0, (-1, 2))
         gap[index], difference[index] = value[:, 0] - value[:, 1], out[:, 0] - out[:, 1]
         scores[index] = difference[index] * gradient.mean(1)
     return NeuronAttribution(gap, difference, scores)
@@ -201,7 +201,7 @@ def twin_contrast(tuned: LoadedModel, base: LoadedModel, prompts: Sequence[str],
                 cache_components(one, rows, len(said), neurons=True).tail["neuron"] for one in (tuned, base)
             )
             apart = every.in_line((ours - theirs.to(ours))[:, 0])  # of a layer, its tokens
-            total += apart.double().square().sum(0).cpu()
+            total += apart.cpu().double().square().sum(0)
             tokens += len(said)
     scores = (total / max(tokens, 1)).sqrt().numpy()
     return np.where((every.layer == len(every.widths) - 1) | (tokens == 0), np.nan, scores)
