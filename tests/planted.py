@@ -129,7 +129,7 @@ def known(
 
 def composed(*names: str, **settings: Any) -> dict[str, Method]:
     """The methods of `conf/method`, in order, with few draws for their nulls. A setting goes to each that has it."""
-    quick = {"null_draws": 20, "null_directions": 3, "random_sets": 20}
+    quick = {"null_draws": 20, "null_directions": 3, "random_sets": 20, "random_circuits": 29, "curve_circuits": 4}
     with initialize_config_dir(str(Path(__file__).parents[1] / "conf"), version_base="1.3"):
         cfg = compose("config", overrides=[f"method=[{','.join(names)}]"])["method"]
     options: dict[str, Any] = OmegaConf.to_container(cfg)
@@ -166,7 +166,7 @@ def study_of(model: LoadedModel, prompts: Split, seed: int = 0, judge: Judge | N
     return Study(model, prompts, judge or planted_judge(), seed, {type(finding): finding for finding in findings})
 
 
-MAP = ("behaviour", "direction", "patching", "steering")
+MAP = ("behaviour", "direction", "patching", "circuit", "steering")
 
 
 @cache

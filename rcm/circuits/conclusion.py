@@ -22,15 +22,15 @@ WORDS = (
 
 def concluded(size: int, nodes: int, tried: Trial) -> Outcome:
     """Of a circuit of so many of all nodes."""
-    word, why = _judged(tried)
-    said = f"{size} of {nodes} heads and MLPs, at the last token, ablated on {len(tried.kept)} pairs."
+    word, why = _judged(size, nodes, tried)
+    said = f"All of it at the last token, on {len(tried.kept)} test pairs."
     if word in (CIRCUIT, WEAK, UNSPECIFIC):
         failed = [name for name, one in tried.tests().items() if not one.holds]
         said += f" Of the five tests of a circuit it {'fails ' + ', '.join(failed) if failed else 'fails none'}."
     return Outcome("circuit/outcome", word, f"{why} {said}", hint=WORDS)
 
 
-def _judged(tried: Trial) -> tuple[str, str]:
+def _judged(size: int, nodes: int, tried: Trial) -> tuple[str, str]:
     if not tried.has_gap:
         return NO_GAP, "On held-out pairs, what the model does is not certainly other than with everything ablated."
     null, carried = tried.null, tried.carried
@@ -39,8 +39,9 @@ def _judged(tried: Trial) -> tuple[str, str]:
     beside = f"{OF} carry up to {null.value:.0%} (p = {null.p:.2g})"
     if math.isnan(carried.low):
         return OPEN, f"{len(tried.kept)} test pairs are too few for an interval."
-    alone, left = tried.sufficient.value, tried.left.value
-    figures = f"Alone it does {alone:.0%} of what the model does, without it {left:.0%} is left; {beside}."
+    alone, left = f"{tried.sufficient.value:.0%}", f"{tried.left.value:.0%}"
+    does = f"{size} of {nodes} heads and MLPs alone do {alone} of what the model does"
+    figures = f"{does}, without them {left} is left; {beside}."
     if null.p > ALPHA:
         return UNSPECIFIC, figures
     return (CIRCUIT if carried.low > MAJORITY else WEAK), figures

@@ -26,6 +26,7 @@ from rcm.stats import Estimate, mean_interval
 Effects = Float[np.ndarray, " node"]
 AT = "at the last token"
 OUTPUT = "refusal"
+CARRIED = f"1 - max(|1 - f(C)|, |f(not C)|), {AT}; training pairs chose it, so there it flatters"
 
 
 def agreement(effects: Effects, edges: Attribution, shape: Shape) -> Scalar:
@@ -66,7 +67,7 @@ def size(size: int, circuit: Mask, on_training: float, nodes: Sequence[Component
         unit="share",
         label="on training pairs",
         row="carried by the circuit",
-        hint="which chose it, so it flatters",
+        hint=CARRIED,
         good="high",
     )
 
@@ -109,9 +110,10 @@ def figures(tried: Trial) -> Iterator[Scalar]:
         "high",
         label="on test pairs",
         row="carried by the circuit",
-        hint=f"1 - max(|1 - f(C)|, |f(not C)|), {AT}",
+        hint=CARRIED,
     )
     of_circuit = "faithfulness of the circuit"
+    faithful = f"what the model does with only the circuit (f(C): 1 is all), and without it (0 is nothing), {AT}"
     yield figure(
         "sufficiency",
         tried.sufficient,
@@ -119,7 +121,7 @@ def figures(tried: Trial) -> Iterator[Scalar]:
         "high",
         label="f(C)",
         row=of_circuit,
-        hint=f"what the model does with only the circuit, {AT}; 1 is all",
+        hint=faithful,
     )
     yield figure(
         "left_without",
@@ -128,7 +130,7 @@ def figures(tried: Trial) -> Iterator[Scalar]:
         "low",
         label="f(not C)",
         row=of_circuit,
-        hint=f"what the model still does without the circuit, {AT}; 0 is nothing",
+        hint=faithful,
     )
     yield Scalar(
         "circuit/incompleteness",
@@ -263,7 +265,7 @@ def diagram(tried: Trial, circuit: Mask, edges: Attribution | None, read: Readin
         drawn,
         passing,
         shape.layers,
-        "share of the behaviour that the circuit lacks without it",
+        "share lacking without it",
         "share of the behaviour that passes",
         label="the circuit of refusing",
         hint=f"Heads (layer.head) and MLPs of the circuit {AT}, layers upward. Colour: what the circuit does less "

@@ -32,7 +32,7 @@ from pydantic import Field, PositiveInt
 from rcm.circuits import described, search
 from rcm.circuits.ablation import Ablation, Kind, Mask, Measure, Scores, ablate, nodes_of
 from rcm.circuits.attribution import Attribution
-from rcm.circuits.conclusion import NO_GAP, WORDS, concluded
+from rcm.circuits.conclusion import NO_GAP, OPEN, WORDS, concluded
 from rcm.circuits.described import AT, Effects
 from rcm.circuits.faithfulness import areas, faithfulness
 from rcm.circuits.hypotheses import FEWEST_CIRCUITS
@@ -51,37 +51,41 @@ from rcm.methods import Method, Study
 from rcm.patching import Pairs, engine_for
 from rcm.prompts import Prompt
 from rcm.record.results import Curve, Good, Line, Null, Outcome, Result, Scalar, Transcripts
-from rcm.stats import FEWEST, mean_interval, reached
+from rcm.stats import mean_interval, reached
 
 Share = Annotated[float, Field(gt=0, lt=1)]
 PAIRS_PER_CIRCUIT = 4  # that one random circuit beside the curve is measured on
 CONDITIONS = {
-    "whole": ("the whole model", "nothing ablated"),
-    "alone": ("only the circuit", "everything else ablated"),
-    "without": ("without the circuit", "the circuit ablated"),
-    "random_alone": ("only a random circuit", "of the same size and layers, another for each prompt"),
-    "random_without": ("without a random circuit", "of the same size and layers, another for each prompt"),
+    "whole": "the whole model",
+    "alone": "only the circuit",
+    "without": "without the circuit",
+    "random_alone": "only a random circuit",
+    "random_without": "without a random circuit",
 }
+TEXT = (
+    f"the rest, or the circuit, is ablated {AT} of the prompt; what is said from there on is the model's own. Random: "
+    "of the same size and layers, another for each prompt"
+)
 
 
 class Circuit(Method):
     """`share` of the behaviour that the circuit carries on training pairs, of which there are `pairs`; `per_round` of
     what is left, which an elimination leaves out at once. `attribution_pairs`: training pairs for edges, and for the
-    ranking by attribution. `test_pairs`: null is all. `reading_pairs` of them, for where the circuit's heads read.
-    `random_circuits` beside the circuit, `curve_circuits` of each size beside the curve. `prompts`: harmful test
-    prompts to reply to, in `max_new_tokens`; 0 is none."""
+    ranking by attribution. `test_pairs`, `reading_pairs` of them for where the circuit's heads read. `random_circuits`
+    beside the circuit, `curve_circuits` of each size beside the curve. `prompts`: harmful test prompts to reply to, in
+    `max_new_tokens`; 0 is none. Of `pairs`, `test_pairs` and `prompts`, null is all."""
 
     ranking: Ranking
     ablation: Kind
     share: Share
-    pairs: Annotated[int, Field(ge=FEWEST)]
+    pairs: PositiveInt | None
     per_round: Share
     attribution_pairs: PositiveInt
     test_pairs: PositiveInt | None
     reading_pairs: PositiveInt
     random_circuits: Annotated[int, Field(ge=FEWEST_CIRCUITS)]
     curve_circuits: PositiveInt
-    prompts: Annotated[int, Field(ge=0)]
+    prompts: Annotated[int, Field(ge=0)] | None
     max_new_tokens: PositiveInt
     redact: bool
 
@@ -111,7 +115,11 @@ class Circuit(Method):
         everyone = np.ones(len(nodes), dtype=bool)
         everything, nothing = measure(np.stack([~everyone, everyone]))
         gap = mean_interval(everything - nothing, chosen_on.categories)
-        if gap is None or gap[0] <= 0:
+        if gap is None:
+            why = f"{len(chosen_on)} training pairs are too few to tell whether there is anything to carry."
+            yield Outcome("circuit/outcome", OPEN, why, complete=False, hint=WORDS)
+            return
+        if gap[0] <= 0:
             why = f"On {len(chosen_on)} training pairs the model does not certainly refuse harmful prompts more."
             yield Outcome("circuit/outcome", NO_GAP, why, complete=False, hint=WORDS)
             return
@@ -139,7 +147,7 @@ class Circuit(Method):
                 yield described.sources(read, tried.gap, some.categories)
             yield described.diagram(tried, circuit, edges, read, engine.shape)
         yield described.kept(circuit, order, effects, edges, model, found.refusal_tokens, self.ablation)
-        if self.prompts:
+        if self.prompts != 0:
             yield from self._in_text(engine, test.first(self.prompts), circuit, ablation, study)
 
     def _order(self, measure: Measure, effects: Effects, edges: Attribution | None, engine: Engine) -> Order:
@@ -204,11 +212,11 @@ class Circuit(Method):
         share = np.array(sizes) / nodes
         ours_areas = areas(share, alone[:, 0])
         of_random = np.array([areas(share, one) for one in random.T])
-        meaning: tuple[tuple[str, str, str, Good], ...] = (
-            ("cpr", "CPR", "area under that curve", "high"),
-            ("cmd", "CMD", "area between it and 1", "low"),
+        meaning: tuple[tuple[str, str, Good], ...] = (
+            ("cpr", "CPR", "high"),
+            ("cmd", "CMD", "low"),
         )
-        for i, (name, label, hint, good) in enumerate(meaning):
+        for i, (name, label, good) in enumerate(meaning):
             yield Scalar(
                 f"circuit/{name}",
                 ours_areas[i],
@@ -217,7 +225,8 @@ class Circuit(Method):
                 counts="pairs",
                 label=label,
                 row="over the number of nodes",
-                hint=f"{hint}, over the share of nodes kept (Mueller et al. 2025), {AT}",
+                hint=f"over the share of nodes kept, {AT}: the area under f (CPR), and that between f and 1 (CMD); "
+                "Mueller et al. 2025",
                 good=good,
             )
 
@@ -236,7 +245,7 @@ class Circuit(Method):
         }
         asked = [harmful for harmful, _ in pairs.texts]
         rows = list[dict[str, str | float]]()
-        for name, (label, hint) in CONDITIONS.items():
+        for name, label in CONDITIONS.items():
             said = ablated_replies(
                 engine.model, pairs, ablated[name], ablation, self.max_new_tokens, f"circuit: {label}"
             )
@@ -248,7 +257,7 @@ class Circuit(Method):
                 clusters=pairs.categories,
                 label=label,
                 row="harmful prompts refused",
-                hint=f"{hint} {AT} of the prompt; what follows is the model's own",
+                hint=TEXT,
             )
             for prompt, category, completion, verdict in zip(asked, pairs.categories, said, verdicts, strict=True):
                 one = transcript("harmful", Prompt(prompt, category), completion, verdict, redact=self.redact)

@@ -109,6 +109,13 @@ def test_labels_without_meaning_have_no_circuit() -> None:
     assert "circuit/size" not in found
 
 
+def test_few_training_pairs_tell_nothing() -> None:
+    model = planted_model()
+    found = reported(method("circuit", **QUICK | {"pairs": 7}), model, planted_prompts(), None, refusing(model))
+    assert found["circuit/outcome"].value == "open"
+    assert "7 training pairs are too few" in found["circuit/outcome"].because
+
+
 def test_without_refusal_tokens_there_is_none() -> None:
     model = planted_model()
     found = reported(method("circuit"), model, planted_prompts(), None, known(model, torch.ones(32), 3))
