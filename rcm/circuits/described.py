@@ -42,7 +42,9 @@ def agreement(effects: Effects, edges: Attribution, shape: Shape) -> Scalar:
     )
 
 
-def size(size: int, circuit: Mask, on_training: float, nodes: Sequence[Component], share: float) -> Iterator[Scalar]:
+def size(
+    size: int, circuit: Mask, on_training: float, nodes: Sequence[Component], share: float, pairs: int
+) -> Iterator[Scalar]:
     heads = sum(bool(chosen) and node.kind == "head" for node, chosen in zip(nodes, circuit, strict=True))
     all_heads = sum(node.kind == "head" for node in nodes)
     for name, value, n, label in (
@@ -64,6 +66,8 @@ def size(size: int, circuit: Mask, on_training: float, nodes: Sequence[Component
     yield Scalar(
         "circuit/carried_training",
         on_training,
+        n=pairs,
+        counts="pairs",
         unit="share",
         label="on training pairs",
         row="carried by the circuit",

@@ -131,7 +131,7 @@ class Circuit(Method):
         order = self._order(measure, effects, edges, engine)
         size, on_training = search.smallest(measure, order, self.share)
         circuit = search.first(order, size)
-        yield from described.size(size, circuit, on_training, nodes, self.share)
+        yield from described.size(size, circuit, on_training, nodes, self.share, len(chosen_on))
 
         tried = trial(measured(test, "trial"), circuit, engine.shape, test.categories, self.random_circuits, seed)
         yield from described.figures(tried)

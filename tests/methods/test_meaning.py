@@ -59,7 +59,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
 @pytest.mark.slow
 def test_every_result_has_a_label(real: dict[str, Result]) -> None:
     assert {type(result) for result in real.values()} == {
-        *(Scalar, Outcome, Heatmap, Curve, Scatter, Table, Transcripts, Tensors, Adapter)
+        *(Scalar, Outcome, Heatmap, Curve, Scatter, Diagram, Table, Transcripts, Tensors, Adapter)
     }
     without = [name for name, result in real.items() if not result.label]
     assert not without
