@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from jaxtyping import Float
 
-from rcm.circuits import search
-from rcm.circuits.ablation import Ablation, Mask, Masks, Measure, ablate, nodes_of
+from rcm.circuits import ground_truth, search
+from rcm.circuits.ablation import Ablation, Mask, Masks, Measure, Scores, ablate, nodes_of
 from rcm.circuits.conclusion import CIRCUIT, NO_GAP, OPEN, UNSPECIFIC, WEAK, concluded
 from rcm.circuits.faithfulness import carried
 from rcm.circuits.trial import Trial, random_like, trial
@@ -192,3 +192,32 @@ def test_the_smallest_is_the_smallest() -> None:
         nothing, everything = np.zeros(8), measure(np.zeros((1, len(NODES)), dtype=bool))[0]
         kept, removed = measure(np.stack([~less, less]))
         assert carried(kept, removed, nothing, everything) < share
+
+
+def test_circuits_that_are_known_are_found() -> None:
+    """The trained models of `rcm.circuits.ground_truth`: in one of them, what matters was decided by training, in the
+    other one by a test of its own."""
+    for name in ("strict", "task"):
+        model = ground_truth.ground_truth(name)
+        tokens = model.template.tokens
+        pairs = [(list(tokens(harmful)), list(tokens(harmless))) for harmful, harmless in ground_truth.twins(40, 5)]
+        engine = engine_for(model, pairs, 0)
+        metric = LogOdds(model.refusal_tokens or ())
+        ablation = Ablation("interchange", model, pairs)
+        nodes = nodes_of(engine.shape)
+
+        def measure(ablated: Masks, of: Any = (engine, pairs, metric, ablation)) -> Scores:
+            return ablate(of[0], of[1], ablated, of[2], of[3], "test")
+
+        exact = search.by_size(search.single_effects(measure, len(nodes)))
+        alike = [pair for pair in pairs if len(pair[0]) == len(pair[1])]
+        attribution = search.by_size(search.node_scores(search.attributed(model, alike, metric), engine.shape))
+        strict = name == "strict"
+        true = ground_truth.CIRCUIT if strict else ground_truth.measured_circuit(model, ground_truth.strangers(400, 3))
+        for order in (exact, attribution, search.by_elimination(measure, exact, len(nodes), 0.2)):
+            ranks = {nodes[node]: float(len(nodes) - rank) for rank, node in enumerate(order)}
+            assert ground_truth.recovery_auroc(ranks, true) >= 0.95
+            if strict:
+                size, value = search.smallest(measure, order, 0.8)
+                assert {nodes[node] for node in order[:size]} == set(true)
+                assert value > 0.95
