@@ -25,6 +25,7 @@ In memory lie the graph of the pass, and what every writer writes: pairs x posit
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,6 +55,7 @@ Sign = Literal["noising", "denoising"]
 Path = Literal["midpoint", "right", "clean", "corrupt"]
 HELD = 256 * 2**20  # bytes: what writers write, at as many positions as fit
 WIDTHS = 14  # of d_model that the graph keeps of a token in a layer, and of d_mlp 4: as measured, rounded up
+FORWARD_AND_BACK = 3  # forward passes that one with its backward takes as long as
 MAPS = 7  # of tokens by tokens that eager attention keeps of a head, with soft capping; without 4
 
 
@@ -142,7 +144,7 @@ def attribute(
     if not pairs or steps < 1:
         raise InputError(f"{len(pairs)} pairs and {steps} steps are nothing to attribute; give at least one of each.")
     at = steps_of(path, steps)
-    _told(cost(model, pairs, len(at)))
+    _told(cost(model, pairs, len(at)), len(pairs) * (2 + FORWARD_AND_BACK * len(at)) * _seconds(model, pairs))
     shape = shape_of(model)
     nodes = torch.zeros(len(pairs), 1 + shape.layers * (shape.heads + 1), dtype=torch.float64)
     total, connected, readers, off_by = torch.zeros(0), torch.zeros(0), list[Reader](), 0.0
@@ -166,10 +168,23 @@ def attribute(
     return Attribution(_writers(model), readers, nodes, total / len(pairs), connected, off_by)
 
 
-def _told(needed: Cost) -> None:
+def _told(needed: Cost, seconds: float) -> None:
     log.info(
-        "Attribution takes %d passes of one prompt, and about %.1f GiB at once", needed.passes, needed.bytes / 2**30
+        "Attribution takes %d passes of one prompt, about %.1f GiB at once, and %.1f minutes",
+        needed.passes,
+        needed.bytes / 2**30,
+        seconds / 60,
     )
+
+
+def _seconds(model: LoadedModel, pairs: Sequence[Pair]) -> float:
+    """Of one forward pass over the longest prompt; several at once take less for each."""
+    ids = torch.tensor([max((list(clean) for clean, _ in pairs), key=len)], device=model.device)
+    with torch.inference_mode():
+        model.hf(input_ids=ids, use_cache=False, logits_to_keep=1)  # the first of a length takes longer
+        start = time.perf_counter()
+        model.hf(input_ids=ids, use_cache=False, logits_to_keep=1)[0].sum().item()
+    return time.perf_counter() - start
 
 
 def _pairs_at_once(model: LoadedModel, steps: int) -> int:

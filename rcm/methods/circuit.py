@@ -22,7 +22,9 @@ The picture's edges between nodes are attribution's (`rcm.circuits.attribution`)
 from words are what patching them into the heads does.
 """
 
+import logging
 import math
+import time
 from collections.abc import Generator, Iterator
 from typing import Annotated, ClassVar
 
@@ -38,7 +40,7 @@ from rcm.circuits.faithfulness import areas, faithfulness
 from rcm.circuits.hypotheses import FEWEST_CIRCUITS
 from rcm.circuits.reading import reading
 from rcm.circuits.replies import ablated_replies
-from rcm.circuits.search import Order, Ranking
+from rcm.circuits.search import COARSE, Order, Ranking
 from rcm.circuits.trial import OF, random_like, ratios, trial
 from rcm.directions.refusal_direction import TOO_FEW, RefusalDirection
 from rcm.errors import InputError
@@ -53,6 +55,7 @@ from rcm.prompts import Prompt
 from rcm.record.results import Curve, Good, Line, Null, Outcome, Result, Scalar, Transcripts
 from rcm.stats import mean_interval, reached
 
+log = logging.getLogger(__name__)
 Share = Annotated[float, Field(gt=0, lt=1)]
 PAIRS_PER_CIRCUIT = 4  # that one random circuit beside the curve is measured on
 CONDITIONS = {
@@ -123,7 +126,9 @@ class Circuit(Method):
             why = f"On {len(chosen_on)} training pairs the model does not certainly refuse harmful prompts more."
             yield Outcome("circuit/outcome", NO_GAP, why, complete=False, hint=WORDS)
             return
+        start = time.monotonic()
         effects = search.single_effects(measure, len(nodes))
+        self._told(len(nodes), len(chosen_on), len(test), time.monotonic() - start)
         alike = [pair for pair in train.tokens if len(pair[0]) == len(pair[1])][: self.attribution_pairs]
         edges = search.attributed(model, alike, metric) if alike else None
         if edges is not None:
@@ -149,6 +154,14 @@ class Circuit(Method):
         yield described.kept(circuit, order, effects, edges, model, found.refusal_tokens, self.ablation)
         if self.prompts != 0:
             yield from self._in_text(engine, test.first(self.prompts), circuit, ablation, study)
+
+    def _told(self, nodes: int, pairs: int, test_pairs: int, seconds: float) -> None:
+        """How much is still to do, by how long single effects took: two rows for each node and pair."""
+        eliminated = 2 * nodes / self.per_round if self.ranking == "elimination" else 0
+        rows = pairs * eliminated + test_pairs * (2 * self.random_circuits + nodes + 2 * COARSE)
+        rows += COARSE * self.curve_circuits * PAIRS_PER_CIRCUIT
+        minutes = rows * seconds / (2 * nodes * pairs) / 60
+        log.info("Search and trial patch about %d rows more, in %.1f minutes at most", rows, minutes)
 
     def _order(self, measure: Measure, effects: Effects, edges: Attribution | None, engine: Engine) -> Order:
         if self.ranking == "attribution":

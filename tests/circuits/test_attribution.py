@@ -169,7 +169,7 @@ def test_of_mlps_the_gradient_is_taken_where_they_write(tiny: Tiny) -> None:
     found = attribute(model, given, Difference(), path="clean")
     mlps = [i for i, writer in enumerate(found.writers) if writer.kind == "mlp"]
     exact = torch.stack([patched(model, *pair) for pair in given])[:, mlps].flatten()
-    batch = attribution._Batch(model, given, steps_of("clean", 1), "noising", Difference())
+    batch = attribution._Batch(model, given, steps_of("clean", 1), "noising", Difference(), last=False)
     with batch:
         differences = [batch._difference("mlp", layer) for layer in range(model.n_layers)]
         wrong = torch.stack(
@@ -335,3 +335,18 @@ def test_the_model_is_left_as_it_was(tiny: Tiny) -> None:
     assert not any(part._forward_hooks or part._forward_pre_hooks for part in model.hf.modules())
     assert model.hf.config._attn_implementation == "sdpa"
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.hf.parameters())
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_neox"])
+def test_of_the_last_token_alone(tiny: Tiny, family: str) -> None:
+    """Its edges sum up to its nodes, too; and where only the last token differs, there is nothing elsewhere."""
+    model = tiny(family, batch_size=8)
+    found = attribute(model, pairs(9, 9, 12), METRIC, last=True)
+    nodes = found.nodes.mean(0)
+    assert torch.allclose(found.edges.sum(1), nodes, atol=1e-5 * float(nodes.abs().max()))
+    everywhere = attribute(model, pairs(9, 9, 12), METRIC)
+    assert not torch.allclose(found.nodes, everywhere.nodes, atol=1e-3 * float(nodes.abs().max()))
+    same = [(clean, [*clean[:-1], corrupt[-1]]) for clean, corrupt in pairs(9, 12)]
+    for name in ("nodes", "edges"):
+        last, whole = (getattr(attribute(model, same, METRIC, last=only), name) for only in (True, False))
+        assert torch.allclose(last, whole, atol=1e-6 * float(whole.abs().max()))
