@@ -57,7 +57,7 @@ from rcm.stats import mean_interval, reached
 
 log = logging.getLogger(__name__)
 Share = Annotated[float, Field(gt=0, lt=1)]
-PAIRS_PER_CIRCUIT = 4  # that one random circuit beside the curve is measured on
+PAIRS_PER_CIRCUIT = 8  # that one random circuit beside the curve is measured on
 CONDITIONS = {
     "whole": "the whole model",
     "alone": "only the circuit",
@@ -159,7 +159,7 @@ class Circuit(Method):
         """How much is still to do, by how long single effects took: two rows for each node and pair."""
         eliminated = 2 * nodes / self.per_round if self.ranking == "elimination" else 0
         rows = pairs * eliminated + test_pairs * (2 * self.random_circuits + nodes + 2 * COARSE)
-        rows += COARSE * self.curve_circuits * PAIRS_PER_CIRCUIT
+        rows += 2 * COARSE * self.curve_circuits * PAIRS_PER_CIRCUIT
         minutes = rows * seconds / (2 * nodes * pairs) / 60
         log.info("Search and trial patch about %d rows more, in %.1f minutes at most", rows, minutes)
 
@@ -183,37 +183,39 @@ class Circuit(Method):
         """f of the first nodes, and of what is left without them, over their number; beside random ones."""
         nodes, sizes = len(order), search.sizes_of(len(order))
         firsts = np.stack([search.first(order, size) for size in sizes])
-        groups = [
-            range(len(pairs))[start : start + PAIRS_PER_CIRCUIT] for start in range(0, len(pairs), PAIRS_PER_CIRCUIT)
-        ]
-        each = -(-self.curve_circuits // len(groups))
-        ours, draws = list[Scores](), list[Scores]()
-        for number, group in enumerate(groups):
-            some = pairs.some(group)
+        many = max(1, len(pairs) // PAIRS_PER_CIRCUIT)
+        each, ends = -(-self.curve_circuits // many), 2 * len(sizes)
+        ours, draws = np.empty((ends, len(pairs))), list[Scores]()
+        for number in range(many):
+            group = range(number, len(pairs), many)
             random = np.concatenate([random_like(one, each, engine.shape, seed + number) for one in firsts])
-            masks = np.concatenate([~firsts, firsts, ~random])
-            scores = ablate(engine, some.tokens, masks, metric, ablation, "over the number of nodes")
-            ours.append(scores[: 2 * len(sizes)])
-            by_size = scores[2 * len(sizes) :].reshape(len(sizes), each, -1)
-            nothing, everything = ours[-1][0], ours[-1][len(sizes) - 1]
-            draws.append(ratios(by_size.reshape(-1, len(group)), nothing, everything).reshape(len(sizes), each))
-        together = np.concatenate(ours, axis=1)
-        kept, removed = together[: len(sizes)], together[len(sizes) :]
+            masks = np.concatenate([~firsts, firsts, ~random, random])
+            scores = ablate(engine, pairs.some(group).tokens, masks, metric, ablation, "over the number of nodes")
+            ours[:, group] = scores[:ends]
+            shares = ratios(scores[ends:], scores[0], scores[len(sizes) - 1])
+            draws.append(shares.reshape(ends, each))
+        kept, removed = ours[: len(sizes)], ours[len(sizes) :]
         nothing, everything = kept[0], kept[-1]
         alone, left = (
             np.array([faithfulness(one, nothing, everything, pairs.categories) for one in of]) for of in (kept, removed)
         )
-        random = np.concatenate(draws, axis=1)
+        random, without_random = np.concatenate(draws, axis=1).reshape(2, len(sizes), -1)
         yield Curve(
             "circuit/faithfulness_by_size",
             [float(size) for size in sizes],
             [
                 Line("only the first nodes", *(alone[:, i].tolist() for i in range(3))),
                 Line("without them", *(left[:, i].tolist() for i in range(3))),
-                Line(
-                    "only random nodes of the same layers",
-                    np.median(random, axis=1).tolist(),
-                    *([_reached(one, high) for one in random] for high in (False, True)),
+                *(
+                    Line(
+                        label,
+                        np.median(of, axis=1).tolist(),
+                        *([_reached(one, high) for one in of] for high in (False, True)),
+                    )
+                    for label, of in (
+                        ("only random nodes of the same layers", random),
+                        ("without random nodes", without_random),
+                    )
                 ),
             ],
             "heads and MLPs kept",

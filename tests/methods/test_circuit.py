@@ -54,10 +54,11 @@ def test_in_text_the_circuit_decides(found: dict[str, Any]) -> None:
 
 
 def test_the_curve_rises_from_none_to_all(found: dict[str, Any]) -> None:
-    alone, without, random = found["circuit/faithfulness_by_size"].lines
+    alone, without, random, without_random = found["circuit/faithfulness_by_size"].lines
     assert (alone.y[0], alone.y[-1]) == (0, 1)
     assert (without.y[0], without.y[-1]) == (1, 0)
     assert alone.y[1] > 0.9 > random.y[1]
+    assert without.y[1] < 0.1 < without_random.y[1]
     assert found["circuit/cpr"].value > 0.9
     assert found["circuit/cmd"].value < 0.1
     assert found["circuit/cpr"].null.p < 0.3  # one of eight random heads is the planted one
