@@ -11,6 +11,8 @@
 5. Patch what the source's components put out on harmful prompts into this model on the same prompts, one at a time, and
    the source's own critical heads together, beside random sets of heads; on validation prompts, since the source's run
    chose its heads on test prompts.
+6. Put the circuit of each source that has one on trial here, and compare it with this model's own
+   (`rcm.transplant.circuits`).
 
 A source may also be a direction that somebody else found: is it the one that this model uses? It has the place that it
 was found at; a unit vector takes the length that this model's own mean difference has there.
@@ -19,21 +21,22 @@ A row for each source; run for several models, the rows make a matrix of sources
 memory: sources are finished runs.
 
 Between models of unlike shape, step 3 goes through a linear map that was fitted on harmless prompts
-(`rcm.transplant.mapping`), and steps 2, 4 and 5 fall away.
+(`rcm.transplant.mapping`), and steps 2 and 4 to 6 fall away.
 """
 
 import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pydantic import NegativeInt, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NegativeInt, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from rcm.circuits.hypotheses import FEWEST_CIRCUITS
 from rcm.directions.fit import Activations, Vector, mean_difference, shuffled_controls, shuffled_differences, unit
 from rcm.directions.refusal_direction import CAVEAT, RefusalDirection
 from rcm.directions.streams import Streams
@@ -69,6 +72,7 @@ from rcm.steering.replies import SteeredReply, categories, flipped, invalid, ste
 from rcm.steering.runner import SteeringRunner
 from rcm.transplant import decomposition
 from rcm.transplant.activations import NAME, WRITTEN_KINDS, Donor, Patched, everything_written
+from rcm.transplant.circuits import transplanted_circuits
 from rcm.transplant.mapping import like_depth, mapped
 from rcm.transplant.published import published
 from rcm.transplant.source import HARMLESS, Source, fitting, rows_of, run_sources
@@ -130,7 +134,8 @@ class Transplant(Method):
     `across_shapes`: whether to map directions between models of unlike shape. `strength` in lengths of the direction;
     null is the one at which the source steered its own model, or 1. `prompts`: how many of each class to steer,
     `effect_prompts`: to decompose on, `pairs`: how many harmful ones to patch; null is all. `refits`: of the own
-    direction, and as many random ones alike the source's. `min_gap` in nats of log-odds; `min_share` of the gap."""
+    direction, and as many random ones alike the source's. `circuit_pairs`: how many test pairs to try circuits on, null
+    is all; `random_circuits` beside each. `min_gap` in nats of log-odds; `min_share` of the gap."""
 
     source: str | None
     position: NegativeInt | None
@@ -145,6 +150,8 @@ class Transplant(Method):
     null_directions: PositiveInt
     refits: PositiveInt
     random_sets: PositiveInt
+    circuit_pairs: Annotated[int, Field(ge=FEWEST)] | None
+    random_circuits: Annotated[int, Field(ge=FEWEST_CIRCUITS)]
     min_gap: NonNegativeFloat
     min_share: NonNegativeFloat
     redact: bool
@@ -168,10 +175,10 @@ class Transplant(Method):
 
     def run(self, study: Study) -> Generator[Result, None, None]:
         model, prompts, judge, seed = study.model, study.prompts, study.judge, study.seed
-        given = fitting(self._place, self._sources(), model, self.across_shapes)
-        own = [one for one in given if one.is_of(model)]
+        sources = fitting(self._place, self._sources(), model, self.across_shapes)
+        own = [one for one in sources if one.is_of(model)]
         target = Target(model, prompts.train, next((one for one in own if one.chosen), None))
-        given = [one for one in given if one not in own] or own  # its own run has steered it with its own direction
+        given = [one for one in sources if one not in own] or own  # its own run has steered it with its own direction
         rows, parts, transcripts = list[Sequence[Any]](), list[Sequence[Any]](), list[dict[str, str | float]]()
         runner: SteeringRunner | None = None
         for source in given:
@@ -210,6 +217,7 @@ class Transplant(Method):
         yield Transcripts(
             "transplant/transcripts", transcripts, "replies under other models' directions", "To test prompts."
         )
+        yield from transplanted_circuits(model, sources, prompts, self.circuit_pairs, self.random_circuits, seed)
 
     def _decomposed(self, source: Source, target: "Target", test: Part, seed: int) -> Iterator[Sequence[Any]]:
         """Rows of the own direction's effects in parts along and across the source's; none where this model's own run

@@ -42,6 +42,7 @@ class Published:
     strength: float | None = None
     refusal_tokens: tuple[int, ...] = ()
     critical_heads: Sequence[tuple[int, int]] = ()
+    circuit_gap: float | None = None
 
     @property
     def n_layers(self) -> int:

@@ -29,7 +29,8 @@ class Source(Protocol):
     """`label`: a name that no other source has. `id`: of the run, or of the content. `chosen`: whether the direction
     was chosen by what it causes; else its place is merely the most separable one. `nearest_miss`: whether it passes not
     every filter, but misses them by least. `strength`: at which it steered its own model, in lengths of the direction.
-    `critical_heads`: layer and head of those that its own patching found critical."""
+    `critical_heads`: layer and head of those that its own patching found critical. `circuit_gap`: how much more its own
+    model refuses the test pairs of its circuit than with all nodes ablated, in nats; None where it tried none."""
 
     @property
     def label(self) -> str: ...
@@ -51,6 +52,8 @@ class Source(Protocol):
     def refusal_tokens(self) -> tuple[int, ...]: ...
     @property
     def critical_heads(self) -> Sequence[tuple[int, int]]: ...
+    @property
+    def circuit_gap(self) -> float | None: ...
 
     def vector_at(self, position: int, layer: int) -> Vector:
         """The direction at a place; raises InputError where none is known."""
@@ -113,6 +116,11 @@ class RunSource:
     def strength(self) -> float | None:
         strength = self.run.metrics.get("steering/strength")
         return None if strength is None else float(strength)
+
+    @property
+    def circuit_gap(self) -> float | None:
+        gap = self.run.metrics.get("circuit/gap")
+        return None if gap is None else float(gap)
 
     @cached_property
     def directions(self) -> Tensors:

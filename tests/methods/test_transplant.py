@@ -270,6 +270,59 @@ def test_a_nearest_miss_is_decomposed_and_told_as_one(tmp_path: Path) -> None:
     assert found["transplant/decomposition"].caveat == "nearest miss"
 
 
+# Circuits
+
+
+@pytest.fixture(scope="module")
+def with_circuit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run of the tuned model that found its circuit."""
+    folder = tmp_path_factory.mktemp("circuits")
+    few = {"pairs": 8, "test_pairs": 8, "random_circuits": 29, "curve_circuits": 2, "prompts": 0}
+    return run_of(planted_model(), folder, job=("direction", "circuit"), **few).parent
+
+
+FEW = {"prompts": 4, "circuit_pairs": 8, "random_circuits": 29}
+
+
+def test_the_circuit_of_a_run_is_tried_in_a_twin_and_compared_with_its_own(with_circuit: Path) -> None:
+    alone = transplanted(with_circuit, replace(planted_model(), identity={"name": "twin"}), **FEW)
+    assert alone["transplant/circuit_gap_from_tuned"].interval[0] > 1
+    assert alone["transplant/circuit_alone_from_tuned"].value == pytest.approx(1, abs=0.1)
+    assert alone["transplant/circuit_left_from_tuned"].value == pytest.approx(0, abs=0.1)
+    assert alone["transplant/circuit_rank_correlation_from_tuned"].value > 0.999
+    assert np.isnan(alone["transplant/circuit_jaccard_from_tuned"].value)
+    table = alone["transplant/circuits"]
+    (row,) = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert row["source"] == "tuned"
+    assert row["home_gap"] == pytest.approx(row["gap"], rel=1e-4)  # the very weights and pairs
+
+
+def test_the_circuit_of_a_run_carries_nothing_in_the_untuned_twin(with_circuit: Path) -> None:
+    """Its idle weights do a little to the word for refusing, and that head has no part in it."""
+    found = transplanted(with_circuit, headless(), **FEW)
+    table = found["transplant/circuits"]
+    (row,) = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
+    assert 0 < row["gap"] < 0.2 * row["home_gap"]
+    assert (row["outcome"], row["alone"]) == ("unspecific", pytest.approx(0, abs=0.1))
+    assert row["left"] == pytest.approx(1, abs=0.1)
+
+
+def circuits_in(found: dict[str, Any]) -> list[str]:
+    return [name for name in found if name.startswith("transplant/circuit")]
+
+
+def test_without_a_circuit_of_another_model_there_is_nothing_to_try(with_circuit: Path, tuned: Path) -> None:
+    assert not circuits_in(transplanted(tuned, headless(), **FEW))
+    assert not circuits_in(transplanted(with_circuit, planted_model(), **FEW))  # the run's own model
+
+
+def test_a_circuit_is_no_circuit_in_another_shape(with_circuit: Path, caplog: pytest.LogCaptureFixture) -> None:
+    found = transplanted(with_circuit, planted_model(width=48), across_shapes=True, **FEW)
+    assert not circuits_in(found)
+    assert len(found["transplant/matrix"].rows) == 1
+    assert "The circuit of tuned is left out: its model has 6 layers of 2 heads and width 32" in caplog.text
+
+
 # Directions that somebody else found
 
 
@@ -290,3 +343,4 @@ def test_this_models_own_direction_from_a_file_is_found_to_be_its_own(tmp_path: 
     cosine = chance["transplant/cosine_from_noise"]
     assert abs(cosine.value) < cosine.null.value
     assert "transplant/decomposition" not in found  # no run of this model chose a place
+    assert not circuits_in(found)
