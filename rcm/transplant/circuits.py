@@ -63,6 +63,7 @@ SHOWN = (
     Column("alone", "f(C)", "share", "what the model does with only the circuit"),
     Column("left", "f(not C)", "share", "what it still does without"),
     Column("jaccard", "Jaccard index", "", "with this model's own circuit"),
+    Column("no_jaccard", "why no index"),
     Column("rho", "rank correlation", "", "of what each node does alone, in the two models"),
 )
 
@@ -193,7 +194,8 @@ class Target:
         return {"outcome": outcome.value, **_cells(gap=gap, carried=carried, alone=alone, left=left)}
 
     def compared(self, label: str, theirs: FoundCircuit) -> Generator[Result, None, dict[str, Any]]:
-        """Yield how alike the circuits are, and the ranks of all nodes; return their part of the row."""
+        """Yield how alike the circuits are, where there is an own one, and the ranks of all nodes; return their part of
+        the row."""
         if self.own is None:
             why = NO_OWN
         elif self.own.ablation != theirs.ablation:
@@ -205,32 +207,27 @@ class Target:
             why = ""
         own = None if why else self.own
         found = self._overlap(label, theirs, own)
-        shown = f"circuit of {label}, and this model's own"
-        jaccard = Scalar(
-            f"transplant/circuit_jaccard_from_{label}",
-            found.jaccard,
-            n=found.components,
-            null=found.jaccard_null,
-            counts="nodes",
-            label="Jaccard index",
-            row=shown,
-            hint=f"nodes that both have, of those that either has, {AT}; 1: the same circuit",
-            good="high",
-            absent=why,
-        )
-        rho = Scalar(
-            f"transplant/circuit_rank_correlation_from_{label}",
-            found.rho,
-            n=found.components,
-            null=found.rho_null,
-            counts="nodes",
-            label="rank correlation",
-            row=shown,
-            hint=f"Spearman's rho of what each node does alone in the two models, on training pairs, {AT}",
-            good="high",
-            absent="In one of the two models no node does other than the rest, or there is no gap.",
-        )
-        yield from (jaccard, rho)
+
+        def figure(name: str, value: float, null: Null | None, shown: str, hint: str) -> Scalar:
+            return Scalar(
+                f"transplant/circuit_{name}_from_{label}",
+                value,
+                n=found.components,
+                null=null,
+                counts="nodes",
+                label=shown,
+                row=f"circuit of {label}, and this model's own",
+                hint=f"{hint}, {AT}",
+                good="high",
+            )
+
+        both = "nodes that both circuits have, of those that either has"
+        alone = "Spearman's rho of what each node does alone in the two models, on training pairs"
+        jaccard = figure("jaccard", found.jaccard, found.jaccard_null, "Jaccard index", both)
+        rho = figure("rank_correlation", found.rho, found.rho_null, "rank correlation", alone)
+        if own is not None:
+            yield jaccard
+        yield rho
         return {"no_jaccard": why, **_cells(jaccard=jaccard, rho=rho)}
 
     def _overlap(self, label: str, theirs: FoundCircuit, own: FoundCircuit | None) -> Overlap:

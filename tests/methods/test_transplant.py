@@ -290,7 +290,7 @@ def test_the_circuit_of_a_run_is_tried_in_a_twin_and_compared_with_its_own(with_
     assert alone["transplant/circuit_alone_from_tuned"].value == pytest.approx(1, abs=0.1)
     assert alone["transplant/circuit_left_from_tuned"].value == pytest.approx(0, abs=0.1)
     assert alone["transplant/circuit_rank_correlation_from_tuned"].value > 0.999
-    assert np.isnan(alone["transplant/circuit_jaccard_from_tuned"].value)
+    assert "transplant/circuit_jaccard_from_tuned" not in alone
     table = alone["transplant/circuits"]
     (row,) = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
     assert row["source"] == "tuned"
