@@ -117,7 +117,7 @@ def transplanted_circuits(
     for source, theirs in others:
         row = {"source": source.label, "run": source.id, "nodes": int(theirs.circuit.sum())}
         row["home_gap"] = math.nan if source.circuit_gap is None else source.circuit_gap
-        row |= yield from here.tried(source.label, theirs)
+        row |= yield from here.tried(source.label, theirs, source.circuit_gap)
         row |= yield from here.compared(source.label, theirs)
         rows.append([row[name] for name in COLUMNS])
     yield Table("transplant/circuits", COLUMNS, rows, "circuits of other models", HINT, SHOWN)
@@ -135,7 +135,9 @@ class Target:
     random_circuits: int
     seed: int
 
-    def tried(self, label: str, theirs: FoundCircuit) -> Generator[Result, None, dict[str, Any]]:
+    def tried(
+        self, label: str, theirs: FoundCircuit, home_gap: float | None
+    ) -> Generator[Result, None, dict[str, Any]]:
         """Yield the gap, what the trial shows and its word; return their part of the row."""
         name, shown, n = f"transplant/circuit_from_{label}", f"circuit of {label}", len(self.test)
         measure = self._measure(self.test, theirs, f"trial of that of {label}")
@@ -153,11 +155,15 @@ class Target:
             hint=f"by which harmful prompts are refused rather than with all nodes ablated {AT}",
         )
         yield gap
+        # A circuit may carry all of next to nothing.
+        gaps = f"The gap is {gap.value:.2f} nats" + (
+            "." if home_gap is None else f", {home_gap:.2f} where it was found."
+        )
         if interval is None or interval[0] <= 0:
             word, why = NO_GAP, "it does not certainly refuse harmful prompts more than with all nodes ablated"
             if interval is None:
                 word, why = OPEN, f"they are too few to tell whether it refuses, use at least {FEWEST}"
-            because = f"On {n} test pairs of this model, {AT}: {why} (gap: {gap.value:.2f} nats)."
+            because = f"On {n} test pairs of this model, {AT}: {why}. {gaps}"
             yield Outcome(name, word, because, label=shown, hint=WORDS)
             nothing_known = {f"{figure}{end}": math.nan for figure in ("carried", "alone", "left") for end in ENDS}
             return {"outcome": word, **nothing_known, **_cells(gap=gap)}
@@ -190,7 +196,7 @@ class Target:
         left = share("left", tried.left, of_left, "low", "f(not C)", still)
         yield from (carried, alone, left)
         outcome = concluded(int(theirs.circuit.sum()), len(self.nodes), tried)
-        yield replace(outcome, name=name, label=shown)
+        yield replace(outcome, name=name, label=shown, because=f"{outcome.because} {gaps}")
         return {"outcome": outcome.value, **_cells(gap=gap, carried=carried, alone=alone, left=left)}
 
     def compared(self, label: str, theirs: FoundCircuit) -> Generator[Result, None, dict[str, Any]]:

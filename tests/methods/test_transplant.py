@@ -303,6 +303,8 @@ def test_the_circuit_of_a_run_carries_nothing_in_the_untuned_twin(with_circuit: 
     table = found["transplant/circuits"]
     (row,) = (dict(zip(table.columns, row, strict=True)) for row in table.rows)
     assert 0 < row["gap"] < 0.2 * row["home_gap"]
+    because = found["transplant/circuit_from_tuned"].because
+    assert f"The gap is {row['gap']:.2f} nats, {row['home_gap']:.2f} where it was found." in because
     assert (row["outcome"], row["alone"]) == ("unspecific", pytest.approx(0, abs=0.1))
     assert row["left"] == pytest.approx(1, abs=0.1)
 

@@ -106,7 +106,9 @@ def test_in_a_twin_that_has_it_the_circuit_carries_refusing(source: Kept) -> Non
             (row[f"{name}_low"], row[f"{name}_high"]),
             row[f"{name}_p"],
         )
-    assert found["transplant/circuit_from_tuned"].value == CIRCUIT
+    outcome = found["transplant/circuit_from_tuned"]
+    assert outcome.value == CIRCUIT
+    assert outcome.because.endswith(f"The gap is {row['gap']:.2f} nats.")
 
 
 def test_in_a_base_that_refuses_nothing_there_is_nothing_to_carry(source: Kept) -> None:
