@@ -9,13 +9,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from rcm.circuits.described import FOUND
 from rcm.circuits.importances import importances
 from rcm.errors import InputError
 from rcm.execution.components import Shape
 from rcm.record.results import Tensors
 from rcm.record.stored import stored_run
-
-FOUND = "circuit/found"
 
 
 def importances_of(found: Tensors) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from rcm.stats import Estimate, mean_interval
 
 Effects = Float[np.ndarray, " node"]
 AT = "at the last token"
+FOUND = "circuit/found"  # what is kept for other checkpoints and other programs
 OUTPUT = "refusal"
 CARRIED = f"1 - max(|1 - f(C)|, |f(not C)|), {AT}; training pairs chose it, so there it flatters"
 
@@ -308,7 +309,7 @@ def kept(
     none = torch.zeros(0, 0)
     shape = Shape(model.n_layers, int(model.config.num_attention_heads))
     return Tensors(
-        "circuit/found",
+        FOUND,
         {
             "circuit": torch.from_numpy(circuit),
             "order": torch.from_numpy(order),

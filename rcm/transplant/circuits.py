@@ -21,9 +21,9 @@ import numpy as np
 from jaxtyping import Float
 
 from rcm.circuits import search
-from rcm.circuits.__main__ import FOUND
 from rcm.circuits.ablation import Ablation, Kind, Mask, Masks, Measure, ablate, nodes_of
 from rcm.circuits.conclusion import NO_GAP, OPEN, WORDS, concluded
+from rcm.circuits.described import FOUND
 from rcm.circuits.overlap import Overlap, overlap
 from rcm.circuits.trial import trial
 from rcm.execution.components import Component

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from rcm.circuits.__main__ import FOUND
 from rcm.circuits.conclusion import CIRCUIT, NO_GAP, OPEN, UNSPECIFIC
+from rcm.circuits.described import FOUND
 from rcm.models import LoadedModel
 from rcm.prompts import Part, Split
 from rcm.record.results import Tensors
