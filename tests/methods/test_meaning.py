@@ -23,7 +23,17 @@ from rcm.record.run import Run
 from rcm.record.storage import Store
 from rcm.report import write
 from tests.methods.test_neurons import BRIEF, neuron_model
-from tests.planted import MAP, known, method, planted_direction, planted_map, planted_model, planted_prompts, reported
+from tests.planted import (
+    MAP,
+    composed,
+    known,
+    method,
+    planted_direction,
+    planted_map,
+    planted_model,
+    planted_prompts,
+    reported,
+)
 
 
 def stored(directory: Path, results: Iterable[Result]) -> None:
@@ -43,12 +53,13 @@ def stored(directory: Path, results: Iterable[Result]) -> None:
 
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Result]:
-    """What all methods report: the main job, another model's direction in this one, tuning, neurons."""
+    """What all methods report: the main job, at every token, in another model, tuning, neurons."""
     folder = tmp_path_factory.mktemp("runs")
     stored(folder / "other", planted_map())
     transplant = method("transplant", source=str(folder), prompts=4, max_new_tokens=3, random_sets=5)
     tune = method("safety_tune", epochs=1, batch=16, max_new_tokens=4, target_tokens=4, rank=1, checkpoints=1)
     results: dict[str, Any] = {result.name: result for result in planted_map()}
+    results |= reported(composed("direction", "positions"), planted_model(), planted_prompts())
     results |= reported(transplant, planted_model(4), planted_prompts())
     results |= reported(tune, planted_model(), planted_prompts(sizes=(4, 4, 4)))
     model = neuron_model()
