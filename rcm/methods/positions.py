@@ -340,11 +340,11 @@ def _concluded(effects: Effects, names: Sequence[str], min_share: float) -> Outc
     elif before:
         word = EARLIER
         why = (
-            f"{len(before)} outputs are critical for refusing before the last token, beside "
+            f"Outputs that are critical for refusing: {len(before)} before the last token, "
             f"{len(leading) - len(before)} at it. The strongest before it: {_named(before, effects, names)}."
         )
     else:
-        word, why = LAST, f"{len(leading)} outputs are critical for refusing at the last token, and none before it."
+        word, why = LAST, f"Outputs that are critical for refusing: {len(leading)} at the last token, none before it."
     stream = _by_role(effects.of_kind("residual"), names, critical)
     held = [
         f"{name}: {_ranges(np.flatnonzero(stream[:, role]).tolist())}"

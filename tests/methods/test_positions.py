@@ -125,7 +125,7 @@ def test_only_the_reading_layer_at_the_last_token_is_critical_of_outputs(planted
     (head,) = [row["head"] for row in critical if row["component"] == "head"]
     assert head == 0
     assert planted["outcome"].value == "last"
-    assert "2 outputs are critical for refusing at the last token, and none before it" in planted["outcome"].because
+    assert "critical for refusing: 2 at the last token, none before it" in planted["outcome"].because
     assert "differing words: 0 to 2; -1 >: 3 to 5" in planted["outcome"].because
 
 
