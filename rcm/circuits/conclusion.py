@@ -27,12 +27,12 @@ def concluded(size: int, nodes: int, tried: Trial) -> Outcome:
     if word in (CIRCUIT, WEAK, UNSPECIFIC):
         failed = [name for name, one in tried.tests().items() if not one.holds]
         said += f" Of the five tests of a circuit it {'fails ' + ', '.join(failed) if failed else 'fails none'}."
-    return Outcome("circuit/outcome", word, f"{why} {said}", hint=WORDS)
+    return Outcome("circuit/outcome", word, f"{why} {said}", complete=word != NO_GAP, hint=WORDS)
 
 
 def _judged(size: int, nodes: int, tried: Trial) -> tuple[str, str]:
     if not tried.has_gap:
-        return NO_GAP, "On held-out pairs, what the model does is not certainly other than with everything ablated."
+        return NO_GAP, "On held-out pairs the model does not certainly refuse more than with all nodes ablated."
     null, carried = tried.null, tried.carried
     if null is None or null.p is None or (null.draws or 0) < ENOUGH:
         return OPEN, f"There are fewer than {ENOUGH} random circuits to judge it by."

@@ -71,8 +71,8 @@ class Trial:
 
     @property
     def has_gap(self) -> bool:
-        """Whether there is certainly something to carry."""
-        return not np.isnan(self.sufficient.value)
+        """Whether there is certainly something to carry: the model refuses more than with all nodes ablated."""
+        return self.gap > 0 and not np.isnan(self.sufficient.value)
 
     @cached_property
     def carried(self) -> Estimate:

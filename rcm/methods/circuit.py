@@ -140,10 +140,10 @@ class Circuit(Method):
 
         tried = trial(measured(test, "trial"), circuit, engine.shape, test.categories, self.random_circuits, seed)
         yield from described.figures(tried)
-        yield described.tests(tried)
         yield concluded(size, len(nodes), tried)
-        yield described.nodes(tried, circuit, order, effects, edges, engine.shape)
         if tried.has_gap:
+            yield described.tests(tried)
+            yield described.nodes(tried, circuit, order, effects, edges, engine.shape)
             yield from self._over_size(engine, test, order, metric, ablation, seed)
             heads = [node for node, chosen in zip(nodes, circuit, strict=True) if chosen and node.kind == "head"]
             some = test.first(self.reading_pairs)

@@ -140,6 +140,13 @@ def test_too_little_is_open() -> None:
     assert concluded(9, len(NODES), few).value == NO_GAP  # four pairs have no interval, so no certain gap
 
 
+def test_what_is_refused_less_is_no_gap() -> None:
+    circuit = search.first(np.arange(len(NODES)), 9)
+    tried = tried_in(-world(0), circuit, 0)
+    assert not tried.has_gap
+    assert concluded(9, len(NODES), tried).value == NO_GAP
+
+
 def test_random_circuits_have_the_same_layers() -> None:
     draw = np.random.default_rng(0)
     circuit = draw.random(len(NODES)) < 0.3
