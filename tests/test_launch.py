@@ -170,7 +170,7 @@ def contents(directory: Path) -> dict[str, bytes]:
 
 def half_way(directory: Path) -> bool:
     """Whether the blocking method has reported all ten results that it reports before it blocks."""
-    return not (directory / "metrics.json").exists() and lines_of(directory / "results.jsonl") == 10
+    return not (directory / "metrics.json").exists() and lines_of(directory / "results.jsonl") == 11
 
 
 def kill_once(condition: Callable[[], bool], folder: Path, arguments: list[str]) -> None:

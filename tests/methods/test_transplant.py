@@ -281,6 +281,12 @@ def with_circuit(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run_of(planted_model(), folder, job=("direction", "circuit"), **few).parent
 
 
+@pytest.fixture(scope="module")
+def without_circuit(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that looked for a direction alone."""
+    return run_of(planted_model(), tmp_path_factory.mktemp("runs"))
+
+
 FEW = {"prompts": 4, "circuit_pairs": 8, "random_circuits": 29}
 
 
@@ -313,8 +319,8 @@ def circuits_in(found: dict[str, Any]) -> list[str]:
     return [name for name in found if name.startswith("transplant/circuit")]
 
 
-def test_without_a_circuit_of_another_model_there_is_nothing_to_try(with_circuit: Path, tuned: Path) -> None:
-    assert not circuits_in(transplanted(tuned, headless(), **FEW))
+def test_without_a_circuit_of_another_model_there_is_nothing_to_try(with_circuit: Path, without_circuit: Path) -> None:
+    assert not circuits_in(transplanted(without_circuit, headless(), **FEW))
     assert not circuits_in(transplanted(with_circuit, planted_model(), **FEW))  # the run's own model
 
 

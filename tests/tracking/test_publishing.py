@@ -72,7 +72,7 @@ def test_an_online_run_has_arrived_when_it_ends(wandb_server: WandbServer, run: 
     assert (arrived.state, arrived.group, arrived.job_type) == ("finished", "tiny/demo", "chat")
     assert arrived.display_name == "tiny-chat/pairs/behaviour,direction"
     assert set(arrived.tags) == {"behaviour", "direction", "pairs", "prefix"}
-    assert len(arrived.logged) == 8  # with the tables of figures and conclusions
+    assert len(arrived.logged) == 10  # with the tables of figures and conclusions
     assert (run.directory / "wandb/data").is_dir()
 
 
@@ -86,7 +86,7 @@ def test_an_offline_run_is_published_later_and_only_once(
     for _ in range(2):
         assert sync(run) == 0
         assert has_everything(wandb_server.run("rcm", run.id), recorded(run))
-    assert len(wandb_server.artifacts) == 8
+    assert len(wandb_server.artifacts) == 10
     assert not list(Path.cwd().iterdir())  # the client's logs lie with the run
 
 
@@ -106,8 +106,8 @@ def test_what_did_not_arrive_is_told(wandb_server: WandbServer, run: Run, caplog
     staged.rename(staged.with_name("elsewhere"))  # as when the run directory was moved
     with caplog.at_level("INFO"):
         assert sync(run) == 1
-    assert "NOT all arrived: 8/8 rows, 3/3 figures" in caplog.text
-    assert "2/8 artifacts" in caplog.text
+    assert "NOT all arrived: 9/9 rows, 3/3 figures" in caplog.text
+    assert "2/10 artifacts" in caplog.text
     staged.with_name("elsewhere").rename(staged)
     assert sync(run) == 0
     assert has_everything(wandb_server.run("rcm", run.id), recorded(run))
@@ -210,7 +210,7 @@ def test_no_server_costs_a_run_its_data(
             store.save(result)
             track(result)
     found = recorded(run)
-    assert (found.exit_code, len(found.rows), len(found.artifacts)) == (0, 8, 8)
+    assert (found.exit_code, len(found.rows), len(found.artifacts)) == (0, 9, 10)
     assert len(wandb_server.artifacts) < 8 or fault is not None
     monkeypatch.setenv("WANDB_BASE_URL", wandb_server.url)
     wandb_server.fault = None
@@ -230,7 +230,7 @@ def test_a_multirun_arrives_and_goes_on_where_it_was_killed(wandb_server: WandbS
     kill_once(lambda: any(map(is_half_way, tmp_path.glob("runs/*/wandb/*/run-*.wandb"))), tmp_path, jobs)
     wait_for(lambda: any(run.state == "failed" for run in wandb_server.runs.values()))
     (killed,) = wandb_server.runs.values()
-    wait_for(lambda: len(killed.history) == 7 and len(committed(wandb_server)) == 6)
+    wait_for(lambda: len(killed.history) == 8 and len(committed(wandb_server)) == 8)
     assert "stub/low" not in killed.summary
 
     done = subprocess.run(jobs, cwd=tmp_path, capture_output=True, text=True)
@@ -244,7 +244,7 @@ def test_a_multirun_arrives_and_goes_on_where_it_was_killed(wandb_server: WandbS
         assert arrived.state == "finished"
         assert arrived.settings["config"]["seed"] == run.config["seed"]
         assert arrived.summary["stub/random"] == run.metrics["stub/random"]
-    assert len(committed(wandb_server)) == 18  # six of the stub's results, targets, figures, conclusions
+    assert len(committed(wandb_server)) == 22  # eight of the stub's results, targets, figures, conclusions
 
 
 def committed(server: WandbServer) -> list[Artifact]:
@@ -254,4 +254,4 @@ def committed(server: WandbServer) -> list[Artifact]:
 
 def is_half_way(record: Path) -> bool:
     found = OfflineRun.of(record)
-    return (len(found.rows), len(found.artifacts)) == (7, 6)
+    return (len(found.rows), len(found.artifacts)) == (8, 8)
