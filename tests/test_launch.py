@@ -127,7 +127,7 @@ def test_a_killed_run_ends_like_an_undisturbed_one_when_started_again(home: Path
     assert not (directory / "metrics.json").exists()
     with (directory / "results.jsonl").open("a") as stream:
         stream.write('{"kind": "scalar", "na')  # where the kill hit
-    assert len(stored_run(directory).results()) == 8  # tensors and adapter are read by name
+    assert len(stored_run(directory).results()) == 9  # tensors and adapter are read by name
 
     assert launched(tmp_path).returncode == 0
     for name in ("metrics.json", "results.jsonl"):
