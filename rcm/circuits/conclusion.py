@@ -4,11 +4,9 @@ A circuit that was picked blindly, with as many nodes of each layer, carries mor
 of twenty cases, whatever the model; so `circuit` and `weak` come to pass by chance at most so often.
 """
 
-import math
-
 from rcm.circuits.trial import OF, Trial
 from rcm.record.results import Outcome
-from rcm.stats import ENOUGH
+from rcm.stats import ENOUGH, FEWEST
 
 CIRCUIT, WEAK, UNSPECIFIC, NO_GAP, OPEN = "circuit", "weak", "unspecific", "no_gap", "open"
 MAJORITY = 0.5  # of the behaviour, which a circuit certainly carries
@@ -31,14 +29,14 @@ def concluded(size: int, nodes: int, tried: Trial) -> Outcome:
 
 
 def _judged(size: int, nodes: int, tried: Trial) -> tuple[str, str]:
+    if len(tried.kept) < FEWEST:
+        return OPEN, f"{len(tried.kept)} test pairs are too few to judge a circuit on; {FEWEST} would do."
     if not tried.has_gap:
         return NO_GAP, "On held-out pairs the model does not certainly refuse more than with all nodes ablated."
     null, carried = tried.null, tried.carried
     if null is None or null.p is None or (null.draws or 0) < ENOUGH:
         return OPEN, f"There are fewer than {ENOUGH} random circuits to judge it by."
     beside = f"{OF} carry up to {null.value:.0%} (p = {null.p:.2g})"
-    if math.isnan(carried.low):
-        return OPEN, f"{len(tried.kept)} test pairs are too few for an interval."
     alone, left = f"{tried.sufficient.value:.0%}", f"{tried.left.value:.0%}"
     does = f"{size} of {nodes} heads and MLPs alone do {alone} of what the model does"
     figures = f"{does}, without them {left} is left; {beside}."

@@ -16,10 +16,11 @@ from rcm.circuits.attribution import Attribution
 from rcm.circuits.hypotheses import Q
 from rcm.circuits.importances import LOGITS, between, name_of
 from rcm.circuits.reading import SOURCES, Reading
-from rcm.circuits.search import Order
+from rcm.circuits.search import Attributed, Order
 from rcm.circuits.trial import OF, Trial
 from rcm.execution.components import Component, Shape
 from rcm.models import LoadedModel
+from rcm.record.identity import prompt_digest
 from rcm.record.results import Column, Diagram, Edge, Good, Node, Null, Scalar, Table, Tensors
 from rcm.stats import Estimate, mean_interval
 
@@ -30,10 +31,10 @@ OUTPUT = "refusal"
 CARRIED = f"1 - max(|1 - f(C)|, |f(not C)|), {AT}; training pairs chose it, so there it flatters"
 
 
-def agreement(effects: Effects, edges: Attribution, shape: Shape) -> Scalar:
+def agreement(effects: Effects, edges: Attributed, shape: Shape) -> Scalar:
     return Scalar(
         "circuit/attribution_rank_correlation",
-        float(spearmanr(effects, search.node_scores(edges, shape)).statistic),
+        float(spearmanr(effects, search.node_scores(edges.found, shape)).statistic),
         n=len(effects),
         counts="nodes",
         label="attribution ranks alike",
@@ -174,12 +175,10 @@ def tests(tried: Trial) -> Table:
     )
 
 
-def nodes(
-    tried: Trial, circuit: Mask, order: Order, effects: Effects, edges: Attribution | None, shape: Shape
-) -> Table:
+def nodes(tried: Trial, circuit: Mask, order: Order, effects: Effects, edges: Attributed | None, shape: Shape) -> Table:
     """The circuit's nodes, the most important first."""
     every, place = nodes_of(shape), {int(member): i for i, member in enumerate(np.flatnonzero(circuit))}
-    written = _edges(edges, shape, tried.gap)
+    written = _edges(edges, shape)
     rows = list[Sequence[Any]]()
     for rank, member in enumerate(order[: len(place)].tolist(), start=1):
         node, missed = every[member], tried.missed[place[member]]
@@ -207,9 +206,9 @@ def nodes(
     )
 
 
-def sources(read: Reading, gap: float, categories: Sequence[str]) -> Table:
+def sources(read: Reading, categories: Sequence[str]) -> Table:
     """A row for each head of the circuit, by what it does as a whole."""
-    names = ("template", "shared", "differing", "end")
+    names, gap = ("template", "shared", "differing", "end"), read.gap
     rows = list[Sequence[Any]]()
     for i in np.argsort(-np.abs(read.whole.mean(0)), kind="stable").tolist():
         whole = read.whole[:, i] / gap
@@ -245,7 +244,7 @@ def sources(read: Reading, gap: float, categories: Sequence[str]) -> Table:
     )
 
 
-def diagram(tried: Trial, circuit: Mask, edges: Attribution | None, read: Reading | None, shape: Shape) -> Diagram:
+def diagram(tried: Trial, circuit: Mask, edges: Attributed | None, read: Reading | None, shape: Shape) -> Diagram:
     """The nodes by what the circuit lacks without each, what passes between them, and the words that its heads read."""
     every = nodes_of(shape)
     inside = [(every[member], float(tried.missed[i].mean())) for i, member in enumerate(np.flatnonzero(circuit))]
@@ -254,12 +253,12 @@ def diagram(tried: Trial, circuit: Mask, edges: Attribution | None, read: Readin
     drawn.append(Node(OUTPUT, "output", shape.layers, math.nan))
     passing = [
         Edge(label[writer], label[reader], weight)
-        for (writer, reader), weight in _edges(edges, shape, tried.gap).items()
+        for (writer, reader), weight in _edges(edges, shape).items()
         if writer in label and reader in label
     ]
     if read is not None:
         drawn += [Node(source, "source", -1, math.nan) for source in SOURCES]
-        parts = read.by_source.mean(0) / tried.gap
+        parts = read.by_source.mean(0) / read.gap
         passing += [
             Edge(source, _label(head), float(parts[i, k]))
             for i, head in enumerate(read.heads)
@@ -279,12 +278,12 @@ def diagram(tried: Trial, circuit: Mask, edges: Attribution | None, read: Readin
     )
 
 
-def _edges(edges: Attribution | None, shape: Shape, gap: float) -> dict[tuple[str, str], float]:
-    """Between components, as shares of the gap."""
+def _edges(edges: Attributed | None, shape: Shape) -> dict[tuple[str, str], float]:
+    """Between components, as shares of the gap of the pairs that they are of."""
     if edges is None:
         return {}
-    found = between(edges.edges.numpy(), edges.connected.numpy(), shape)
-    return {ends: weight / gap for ends, weight in found.items()}
+    found = between(edges.found.edges.numpy(), edges.found.connected.numpy(), shape)
+    return {ends: weight / edges.gap for ends, weight in found.items()}
 
 
 def _label(node: Component) -> str:
@@ -300,12 +299,13 @@ def kept(
     circuit: Mask,
     order: Order,
     effects: Effects,
-    edges: Attribution | None,
+    edges: Attributed | None,
     model: LoadedModel,
     refusal_tokens: tuple[int, ...],
     ablation: str,
+    chosen_on: Sequence[str],
 ) -> Tensors:
-    """For other checkpoints, and for other programs."""
+    """For other checkpoints, and for other programs. `chosen_on`: the harmful prompts that chose it."""
     none = torch.zeros(0, 0)
     shape = Shape(model.n_layers, int(model.config.num_attention_heads))
     return Tensors(
@@ -314,18 +314,19 @@ def kept(
             "circuit": torch.from_numpy(circuit),
             "order": torch.from_numpy(order),
             "effects": torch.from_numpy(effects).float(),
-            "edges": none if edges is None else edges.edges.float(),
-            "connected": none.bool() if edges is None else edges.connected,
+            "edges": none if edges is None else edges.found.edges.float(),
+            "connected": none.bool() if edges is None else edges.found.connected,
         },
         {
             "nodes": json.dumps([str(node) for node in nodes_of(shape)]),
             "layers": str(shape.layers),
             "heads": str(shape.heads),
             "d_model": str(model.d_model),
-            "parallel": json.dumps(edges is not None and not bool(edges.connected[1, _first_mlp(edges)])),
+            "parallel": json.dumps(edges is not None and not bool(edges.found.connected[1, _first_mlp(edges.found)])),
             "refusal_tokens": json.dumps(list(refusal_tokens)),
             "template_hash": model.template.digest,
             "ablation": ablation,
+            "chosen_on": json.dumps(sorted(map(prompt_digest, chosen_on))),
             "position": "-1",
         },
         label="the circuit",

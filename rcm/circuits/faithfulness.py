@@ -28,8 +28,8 @@ def by_category(statistic: Callable[[Int[np.ndarray, " _"]], float], clusters: S
     there are fewer than five categories; NaN below eight pairs."""
     n = len(clusters)
     value = statistic(np.arange(n))
-    alone = [str(pair) for pair in range(n)] if n >= FEWEST else []
-    interval = by_cluster(statistic, clusters) or by_cluster(statistic, alone)
+    alone = [str(pair) for pair in range(n)]
+    interval = (by_cluster(statistic, clusters) or by_cluster(statistic, alone)) if n >= FEWEST else None
     return Estimate(value, *(interval or NOTHING[1:]))
 
 

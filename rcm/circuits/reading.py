@@ -45,15 +45,21 @@ Parts = Float[Tensor, "layer head token d_head"]
 @dataclass(frozen=True)
 class Reading:
     """`attention`: from the last token, of the harmful and the harmless prompt. Effects in units of the metric: what
-    the harmful prompt loses. `alike`: which of the pairs have prompts of one length."""
+    the harmful prompt loses; `gaps`: by which it exceeds its twin. `alike`: which pairs have prompts of one length."""
 
     heads: Sequence[Component]
     attention: Float[np.ndarray, "2 pair head source"]
     whole: Float[np.ndarray, "pair head"]
     by_source: Float[np.ndarray, "pair head source"]
     alike: Sequence[int]
+    gaps: Float[np.ndarray, " pair"]
     by_attention: Float[np.ndarray, "alike head"]
     by_values: Float[np.ndarray, "alike head"]
+
+    @property
+    def gap(self) -> float:
+        """Mean of the pairs' gaps, of which effects are shares."""
+        return float(self.gaps.mean())
 
 
 class _Seen(NamedTuple):
@@ -73,6 +79,7 @@ def reading(engine: Engine, pairs: Sequence[Pair], heads: Sequence[Component], m
     shape, n = engine.shape, len(heads)
     alike = [i for i, (harmful, harmless) in enumerate(pairs) if len(harmful) == len(harmless)]
     attended = np.zeros((2, len(pairs), n, len(SOURCES)))
+    gaps = np.zeros(len(pairs))
     whole, by_source = np.zeros((len(pairs), n)), np.zeros((len(pairs), n, len(SOURCES)))
     split = np.zeros((2, len(alike), n))
     layers, numbers = [head.layer for head in heads], [head.number for head in heads]
@@ -93,10 +100,12 @@ def reading(engine: Engine, pairs: Sequence[Pair], heads: Sequence[Component], m
                 (own.weights[..., None] * twin.values).sum(2),
             ]
         lost = _lost(engine, own.recorded, heads, changed, metric.of([i]), shape)
+        ends = [engine.measure(one.recorded, [], Rows.of([[]], shape), metric.of([i])).item() for one in (own, twin)]
+        gaps[i] = ends[0] - ends[1]
         whole[i], by_source[i] = lost[0], lost[1 : 1 + len(SOURCES)].T
         if i in alike:
             split[:, alike.index(i)] = lost[-2:]
-    return Reading(heads, attended, whole, by_source, alike, *split)
+    return Reading(heads, attended, whole, by_source, alike, gaps, *split)
 
 
 def _lost(

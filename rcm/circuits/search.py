@@ -15,17 +15,17 @@ first alone, one of two copies could go. Sizes count, not signs: what holds the 
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 
-from rcm.circuits.ablation import Mask, Measure, nodes_of
+from rcm.circuits.ablation import Ablation, Mask, Measure, ablate, nodes_of
 from rcm.circuits.attribution import Attribution, attribute
 from rcm.circuits.faithfulness import carried
 from rcm.execution.components import Shape
+from rcm.execution.engine import Engine
 from rcm.execution.metric import Metric
-from rcm.models import LoadedModel
 from rcm.patching import Pair
 
 Ranking = Literal["exact", "attribution", "elimination"]
@@ -48,9 +48,20 @@ def by_size(scores: Float[np.ndarray, " node"]) -> Order:
     return np.argsort(-np.abs(scores), kind="stable")
 
 
-def attributed(model: LoadedModel, pairs: Sequence[Pair], metric: Metric) -> Attribution:
+class Attributed(NamedTuple):
+    """`gap`: by which harmful prompts of these pairs exceed their twins, in units of the metric."""
+
+    found: Attribution
+    gap: float
+
+
+def attributed(engine: Engine, pairs: Sequence[Pair], metric: Metric) -> Attributed:
     """At the last token, of pairs of one length."""
-    return attribute(model, pairs, metric, sign="denoising", last=True, label="circuit: attribution")
+    found = attribute(engine.model, pairs, metric, sign="denoising", last=True, label="circuit: attribution")
+    none = np.zeros((1, len(nodes_of(engine.shape))), dtype=bool)
+    as_twin = Ablation("interchange", engine.model, ())
+    itself, twin = ablate(engine, pairs, np.concatenate([none, ~none]), metric, as_twin, "gap of these pairs")
+    return Attributed(found, float((itself - twin).mean()))
 
 
 def node_scores(found: Attribution, shape: Shape) -> Float[np.ndarray, " node"]:

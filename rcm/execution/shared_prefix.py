@@ -105,7 +105,7 @@ def first_layer(points: Points, interventions: Sequence[Intervention]) -> int:
     """The first layer that any of the interventions acts in."""
     layers = {
         id(module): layer
-        for modules in (points.layers, points.attention_out, points.mlp_out)
+        for modules in (points.layers, points.head_out, points.attention_out, points.mlp_out)
         for layer, module in enumerate(modules)
     }
     touched = (id(module) for intervention in interventions for module, _, _ in intervention.sites(points))

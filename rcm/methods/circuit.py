@@ -33,14 +33,13 @@ from pydantic import Field, PositiveInt
 
 from rcm.circuits import described, search
 from rcm.circuits.ablation import Ablation, Kind, Mask, Measure, Scores, ablate, nodes_of
-from rcm.circuits.attribution import Attribution
 from rcm.circuits.conclusion import NO_GAP, OPEN, WORDS, concluded
 from rcm.circuits.described import AT, Effects
 from rcm.circuits.faithfulness import areas, faithfulness
 from rcm.circuits.hypotheses import FEWEST_CIRCUITS
 from rcm.circuits.reading import reading
 from rcm.circuits.replies import ablated_replies
-from rcm.circuits.search import COARSE, Order, Ranking
+from rcm.circuits.search import COARSE, Attributed, Order, Ranking
 from rcm.circuits.trial import OF, random_like, ratios, trial
 from rcm.directions.refusal_direction import TOO_FEW, RefusalDirection
 from rcm.errors import InputError
@@ -57,6 +56,7 @@ from rcm.stats import mean_interval, reached
 
 log = logging.getLogger(__name__)
 Share = Annotated[float, Field(gt=0, lt=1)]
+LEFT_OUT = "left_out"
 PAIRS_PER_CIRCUIT = 8  # that one random circuit beside the curve is measured on
 CONDITIONS = {
     "whole": "the whole model",
@@ -129,10 +129,18 @@ class Circuit(Method):
         start = time.monotonic()
         effects = search.single_effects(measure, len(nodes))
         self._told(len(nodes), len(chosen_on), len(test), time.monotonic() - start)
-        alike = [pair for pair in train.tokens if len(pair[0]) == len(pair[1])][: self.attribution_pairs]
-        edges = search.attributed(model, alike, metric) if alike else None
-        if edges is not None:
-            yield described.agreement(effects, edges, engine.shape)
+        some_alike = train.some([i for i, (a, b) in enumerate(train.tokens) if len(a) == len(b)])
+        some_alike = some_alike.first(self.attribution_pairs)
+        alike = some_alike.tokens
+        edges = None
+        if alike:
+            try:
+                edges = search.attributed(engine, alike, metric)
+                yield described.agreement(effects, edges, engine.shape)
+            except InputError as reason:  # of a model that gradients cannot be read in; the circuit needs none
+                if self.ranking == "attribution":
+                    raise
+                yield Outcome("circuit/edges", LEFT_OUT, str(reason), label="edges")
         order = self._order(measure, effects, edges, engine)
         size, on_training = search.smallest(measure, order, self.share)
         circuit = search.first(order, size)
@@ -147,11 +155,17 @@ class Circuit(Method):
             yield from self._over_size(engine, test, order, metric, ablation, seed)
             heads = [node for node, chosen in zip(nodes, circuit, strict=True) if chosen and node.kind == "head"]
             some = test.first(self.reading_pairs)
-            read = reading(engine, some.tokens, heads, metric) if heads else None
-            if read is not None:
-                yield described.sources(read, tried.gap, some.categories)
+            read = None
+            if heads:
+                try:
+                    read = reading(engine, some.tokens, heads, metric)
+                    yield described.sources(read, some.categories)
+                except InputError as reason:
+                    yield Outcome("circuit/reading", LEFT_OUT, str(reason), label="where its heads read")
             yield described.diagram(tried, circuit, edges, read, engine.shape)
-        yield described.kept(circuit, order, effects, edges, model, found.refusal_tokens, self.ablation)
+        chose = {harmful for pairs in (chosen_on, some_alike) for harmful, _ in pairs.texts}
+        tokens = found.refusal_tokens
+        yield described.kept(circuit, order, effects, edges, model, tokens, self.ablation, sorted(chose))
         if self.prompts != 0:
             yield from self._in_text(engine, test.first(self.prompts), circuit, ablation, study)
 
@@ -163,14 +177,14 @@ class Circuit(Method):
         minutes = rows * seconds / (2 * nodes * pairs) / 60
         log.info("Search and trial patch about %d rows more, in %.1f minutes at most", rows, minutes)
 
-    def _order(self, measure: Measure, effects: Effects, edges: Attribution | None, engine: Engine) -> Order:
+    def _order(self, measure: Measure, effects: Effects, edges: Attributed | None, engine: Engine) -> Order:
         if self.ranking == "attribution":
             if edges is None:
                 raise InputError(
                     "method.circuit.ranking=attribution needs pairs whose two prompts have one length, and no training "
                     "pair has; choose ranking=elimination or ranking=exact."
                 )
-            return search.by_size(search.node_scores(edges, engine.shape))
+            return search.by_size(search.node_scores(edges.found, engine.shape))
         order = search.by_size(effects)
         if self.ranking == "exact":
             return order
@@ -241,7 +255,7 @@ class Circuit(Method):
                 label=label,
                 row="over the number of nodes",
                 hint=f"over the share of nodes kept, {AT}: the area under f (CPR), and that between f and 1 (CMD); "
-                "Mueller et al. 2025",
+                f"Mueller et al. 2025. Random ones are each of {PAIRS_PER_CIRCUIT} pairs, so they scatter more",
                 good=good,
             )
 

@@ -154,7 +154,7 @@ class Neurons(Method):
         attributed = attribute_neurons(
             model, asked.tokens, LogOdds(found.refusal_tokens), "neurons: attribution, forward and backward"
         )
-        with_gap = attributed.gap.abs() >= self.min_gap
+        with_gap = (attributed.gap.abs() >= self.min_gap) & (attributed.gap != 0)
         yield _count("pairs", "chose", int(with_gap.sum()), len(asked))
         if not with_gap.any():
             why = f"In no training pair does the metric differ by {self.min_gap:g} or more."
@@ -385,7 +385,7 @@ def _of_gap(exchange: Exchange, pairs: Pairs, engine: Engine, min_gap: float) ->
     if not len(pairs):
         return pairs
     study = exchange(pairs, _rows([], engine), label="gaps")
-    return pairs.some(torch.nonzero(study.gap.abs() >= min_gap)[:, 0].tolist())
+    return pairs.some(torch.nonzero((study.gap.abs() >= min_gap) & (study.gap != 0))[:, 0].tolist())
 
 
 def _rows(sets: Iterable[Sequence[Component]], engine: Engine) -> Rows:

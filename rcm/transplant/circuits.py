@@ -3,9 +3,9 @@
 A source is a finished run with the method `circuit`, of a model of this shape. All is at the last token of the prompt,
 by the source's refusal tokens and its kind of ablation.
 
-1. On test pairs, which chose no circuit: the gap, by which harmful prompts are refused rather than with everything
-   ablated. Where it is certainly above zero, the source's circuit is put on trial (`rcm.circuits.trial`), beside random
-   circuits of the same size and layers. Else there is nothing to carry, and no share of it.
+1. On test pairs that had no part in choosing it: the gap, by which harmful prompts are refused rather than with
+   everything ablated. Where it is certainly above zero, the source's circuit is put on trial (`rcm.circuits.trial`),
+   beside random circuits of the same size and layers. Else there is nothing to carry, and no share of it.
 2. How alike the two models' circuits are, and the ranks of what their nodes do alone (`rcm.circuits.overlap`). Where no
    run of this model found a circuit under that ablation, the latter is measured here, on training pairs.
 """
@@ -33,6 +33,7 @@ from rcm.execution.recording import shape_of
 from rcm.models import LoadedModel
 from rcm.patching import Pairs, engine_for
 from rcm.prompts import Split
+from rcm.record.identity import prompt_digest
 from rcm.record.results import Column, Good, Null, Outcome, Result, Scalar, Table
 from rcm.stats import FEWEST, Estimate, mean_interval
 from rcm.transplant.source import Source
@@ -70,12 +71,14 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class FoundCircuit:
-    """What a run with the method `circuit` kept. `effects`: of each node alone, as shares of its model's gap."""
+    """What a run with the method `circuit` kept. `effects`: of each node alone, as shares of its model's gap.
+    `chosen_on`: digests of the harmful prompts that chose it."""
 
     circuit: Mask
     effects: Effects
     refusal_tokens: tuple[int, ...]
     ablation: Kind
+    chosen_on: frozenset[str]
 
     @classmethod
     def of(cls, source: Source, model: LoadedModel) -> "FoundCircuit | None":
@@ -97,7 +100,13 @@ class FoundCircuit:
             kept.tensors["effects"].double().numpy(),
             tuple(json.loads(told["refusal_tokens"])),
             cast(Kind, told["ablation"]),
+            frozenset(json.loads(told["chosen_on"])),
         )
+
+    def fresh(self, pairs: Pairs) -> Pairs:
+        """Those that had no part in choosing it, be it that two runs divided their prompts in two ways."""
+        digests = [prompt_digest(harmful) for harmful, _ in pairs.texts]
+        return pairs.some([i for i, digest in enumerate(digests) if digest not in self.chosen_on])
 
 
 def transplanted_circuits(
@@ -139,10 +148,10 @@ class Target:
         self, label: str, theirs: FoundCircuit, home_gap: float | None
     ) -> Generator[Result, None, dict[str, Any]]:
         """Yield the gap, what the trial shows and its word; return their part of the row."""
-        name, shown, n = f"transplant/circuit_from_{label}", f"circuit of {label}", len(self.test)
-        measure = self._measure(self.test, theirs, f"trial of that of {label}")
+        name, shown, n = f"transplant/circuit_from_{label}", f"circuit of {label}", len(test := theirs.fresh(self.test))
+        measure = self._measure(test, theirs, f"trial of that of {label}")
         everything, nothing = measure(self._ends())
-        interval = mean_interval(everything - nothing, self.test.categories)
+        interval = mean_interval(everything - nothing, test.categories)
         gap = Scalar(
             f"transplant/circuit_gap_from_{label}",
             float((everything - nothing).mean()),
@@ -168,7 +177,7 @@ class Target:
             nothing_known = {f"{figure}{end}": math.nan for figure in ("carried", "alone", "left") for end in ENDS}
             return {"outcome": word, **nothing_known, **_cells(gap=gap)}
 
-        tried = trial(measure, theirs.circuit, self.engine.shape, self.test.categories, self.random_circuits, self.seed)
+        tried = trial(measure, theirs.circuit, self.engine.shape, test.categories, self.random_circuits, self.seed)
 
         def share(figure: str, one: Estimate, null: Null | None, good: Good, name: str, hint: str) -> Scalar:
             return Scalar(

@@ -6,6 +6,7 @@ import torch
 
 from rcm.circuits.ablation import Ablation, Kind, ablate, nodes_of
 from rcm.circuits.replies import ablated_replies
+from rcm.execution.decoding import replies
 from rcm.execution.metric import LogOdds
 from rcm.execution.recording import cache_components, shape_of
 from rcm.models import LoadedModel
@@ -107,6 +108,19 @@ def test_replies_begin_as_rows_say() -> None:
     refuse = model.template.tokenizer("R")["input_ids"][0]
     odds = ablate(engine, pairs.tokens, some[:3], LogOdds((refuse,)), ablation, "test")
     assert ((odds > 0).all(1) == [False, True, True]).all()
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "olmo2", "gpt2", "gpt_neox"])
+def test_with_every_node_interchanged_a_reply_begins_as_the_twins(architecture: str) -> None:
+    model = tiny_model(architecture)
+    pairs = Pairs.of(model, planted_prompts().test, True).first(4)
+    everything = np.ones((4, len(nodes_of(shape_of(model)))), dtype=bool)
+    said = [
+        ablated_replies(model, pairs, mask, Ablation("interchange", model, pairs.tokens), 1, "test")
+        for mask in (everything, ~everything)
+    ]
+    plain = [replies(model, [pair[side] for pair in pairs.texts], 1) for side in (1, 0)]
+    assert said == plain
 
 
 def test_hooks_are_gone() -> None:

@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 import torch
 
+from rcm.circuits import search
 from rcm.circuits.__main__ import importances_of
 from rcm.circuits.reading import SOURCES
 from rcm.directions.refusal_direction import RefusalDirection
 from rcm.errors import InputError
+from rcm.methods import circuit
 from rcm.models import LoadedModel
 from rcm.record.results import Diagram, Outcome, Result, Scalar, Tensors
 from tests.conftest import tiny_model
@@ -147,6 +149,26 @@ def test_pairs_of_two_lengths_cannot_be_attributed() -> None:
     other = reported(method("circuit", **QUICK | {"prompts": 0}), model, split, None, refusing(model))
     assert {edge.source for edge in other["circuit/diagram"].edges} == set(SOURCES)  # only what heads read is known
     assert importances_of(other["circuit/found"])["edges"] == {}
+
+
+def test_where_attention_is_not_seen_the_circuit_is_found_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a model that takes it not from transformers' interface: no edges, and no words that heads read."""
+
+    def unseen(*_: Any, **__: Any) -> Any:
+        raise InputError("Attention is seen in 0 of 6 layers; choose another model.")
+
+    monkeypatch.setattr(search, "attributed", unseen)
+    monkeypatch.setattr(circuit, "reading", unseen)
+    model = planted_model(heads=8)
+    found = reported(method("circuit", **QUICK | {"prompts": 0}), model, planted_prompts(), None, refusing(model))
+    assert found["circuit/nodes"].rows[0][:4] == (1, "head", 2, 0)
+    for name in ("edges", "reading"):
+        assert found[f"circuit/{name}"].value == "left_out"
+        assert "seen in 0 of 6" in found[f"circuit/{name}"].because
+    assert found["circuit/diagram"].edges == []
+    by_gradients = method("circuit", **QUICK, ranking="attribution")
+    with pytest.raises(InputError, match="seen in 0 of 6"):
+        reported(by_gradients, model, planted_prompts(), None, refusing(model))
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "gemma2", "gpt_neox"])
