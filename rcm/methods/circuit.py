@@ -41,14 +41,15 @@ from rcm.circuits.reading import reading
 from rcm.circuits.replies import ablated_replies
 from rcm.circuits.search import COARSE, Attributed, Order, Ranking
 from rcm.circuits.trial import OF, random_like, ratios, trial
-from rcm.directions.refusal_direction import TOO_FEW, RefusalDirection
+from rcm.directions.refusal_direction import RefusalDirection
 from rcm.errors import InputError
 from rcm.execution.engine import Engine
 from rcm.execution.metric import LogOdds
-from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
+from rcm.judges.behaviour import RefusalBehaviour
 from rcm.judges.rates import refusal_rate
 from rcm.judges.redaction import transcript
 from rcm.methods import Method, Study
+from rcm.methods.obstacles import nothing_refused
 from rcm.patching import Pairs, engine_for
 from rcm.prompts import Prompt
 from rcm.record.results import Curve, Good, Line, Null, Outcome, Result, Scalar, Transcripts
@@ -98,7 +99,7 @@ class Circuit(Method):
     def run(self, study: Study) -> Generator[Result, None, None]:
         model, prompts, seed = study.model, study.prompts, study.seed
         found = study[RefusalDirection]
-        stopped = _stopped(study)
+        stopped = nothing_refused(study, "circuit/outcome", "There is no refusing to find a circuit of.")
         if stopped is not None:
             yield stopped
             return
@@ -292,18 +293,6 @@ class Circuit(Method):
                 one = transcript("harmful", Prompt(prompt, category), completion, verdict, redact=self.redact)
                 rows.append({"condition": label, **one})
         yield Transcripts("circuit/transcripts", rows, "replies with nodes ablated", "At the last token of the prompt.")
-
-
-def _stopped(study: Study) -> Outcome | None:
-    """Why there is no circuit to look for."""
-    found, behaviour = study[RefusalDirection], study.get(RefusalBehaviour)
-    if behaviour is not None and not behaviour.refuses:
-        return Outcome("circuit/outcome", behaviour.outcome.value, behaviour.outcome.because, complete=False)
-    if found.refusal_tokens:
-        return None
-    few = found.outcome.value == TOO_FEW
-    value, why = (TOO_FEW, found.outcome.because) if few else (NO_REFUSAL, "There is no refusing to find a circuit of.")
-    return Outcome("circuit/outcome", value, why, complete=False)
 
 
 def _reached(draws: Effects, high: bool) -> float:

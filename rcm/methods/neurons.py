@@ -29,7 +29,7 @@ How alike the sets are is told beside what random sets of the same layers share.
 import logging
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -55,13 +55,14 @@ from rcm.circuits.neurons import (
     twin_contrast,
     universal,
 )
-from rcm.directions.refusal_direction import TOO_FEW, RefusalDirection
+from rcm.directions.refusal_direction import RefusalDirection
 from rcm.execution.components import Component, Rows
 from rcm.execution.engine import Engine, engine_of
 from rcm.execution.metric import LogOdds
 from rcm.execution.recording import cache_components
-from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
+from rcm.judges.behaviour import RefusalBehaviour
 from rcm.methods import Method, Study
+from rcm.methods.obstacles import nothing_refused
 from rcm.models import LoadedModel
 from rcm.patching import ALPHA, Interchange, Pairs, beside_random, interchange
 from rcm.patching.conclusion import LOCALISED, NO_GAP, OPEN, UNSPECIFIC
@@ -143,7 +144,7 @@ class Neurons(Method):
         model that does not refuse."""
         model, prompts, seed = study.model, study.prompts, study.seed
         found, every = study[RefusalDirection], AllNeurons(model.points.neurons)
-        stopped = _stopped(found, study.get(RefusalBehaviour), every)
+        stopped = _stopped(study, every)
         if stopped is not None:
             yield stopped
             return
@@ -336,22 +337,18 @@ class Neurons(Method):
         return Outcome("neurons/outcome", word, because, hint=WORDS)
 
 
-def _stopped(found: RefusalDirection, behaviour: RefusalBehaviour | None, every: AllNeurons) -> Outcome | None:
+def _stopped(study: Study, every: AllNeurons) -> Outcome | None:
     """Why there is nothing to do; None where there is."""
-    value, why = NO_REFUSAL, "There is no refusing to localise."
-    if behaviour is not None and not behaviour.refuses:
-        value, why = behaviour.outcome.value, behaviour.outcome.because
-    elif found.refusal_tokens and len(every):
+    stopped = nothing_refused(study, "neurons/outcome", "There is no refusing to localise.")
+    if stopped is not None:
+        return replace(stopped, hint=WORDS)
+    if len(every):
         return None
-    elif found.refusal_tokens:
-        value = NO_NEURONS
-        why = (
-            "No MLP of the model has a down projection that rcm knows (in a mixture of experts each expert has one), "
-            "so there are no neurons to exchange."
-        )
-    elif found.outcome.value == TOO_FEW:
-        value, why = TOO_FEW, found.outcome.because
-    return Outcome("neurons/outcome", value, why, complete=False, hint=WORDS)
+    why = (
+        "No MLP of the model has a down projection that rcm knows (in a mixture of experts each expert has one), so "
+        "there are no neurons to exchange."
+    )
+    return Outcome("neurons/outcome", NO_NEURONS, why, complete=False, hint=WORDS)
 
 
 def _engine(model: LoadedModel, pairs: Pairs, seed: int) -> Engine:

@@ -31,12 +31,13 @@ from jaxtyping import Bool, Float
 from pydantic import NonNegativeFloat, PositiveInt
 from scipy.stats import spearmanr
 
-from rcm.directions.refusal_direction import TOO_FEW, RefusalDirection
+from rcm.directions.refusal_direction import RefusalDirection
 from rcm.execution.components import COMPONENT_KINDS, Component, Rows
 from rcm.execution.engine import Engine
 from rcm.execution.metric import LogOdds
-from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
+from rcm.judges.behaviour import RefusalBehaviour
 from rcm.methods import Method, Study
+from rcm.methods.obstacles import nothing_refused
 from rcm.models import LoadedModel
 from rcm.patching import (
     Effects,
@@ -100,15 +101,10 @@ class Patching(Method):
     def run(self, study: Study) -> Generator[Result, None, None]:
         """Maps, rankings and the critical components; nothing is patched in a model that does not refuse."""
         model, prompts, seed = study.model, study.prompts, study.seed
-        found, behaviour = study[RefusalDirection], study.get(RefusalBehaviour)
-        stopped = behaviour is not None and not behaviour.refuses
-        if stopped or not found.refusal_tokens:
-            value, why = NO_REFUSAL, "There is no refusing to localise."
-            if behaviour is not None and stopped:
-                value, why = behaviour.outcome.value, behaviour.outcome.because
-            elif found.outcome.value == TOO_FEW:
-                value, why = TOO_FEW, found.outcome.because
-            yield Outcome("patching/outcome", value, why, complete=False)
+        found = study[RefusalDirection]
+        stopped = nothing_refused(study, "patching/outcome", "There is no refusing to localise.")
+        if stopped is not None:
+            yield stopped
             return
         asked = Pairs.of(model, prompts.test, prompts.paired).first(self.pairs)
         engine = engine_for(model, asked.tokens, seed)

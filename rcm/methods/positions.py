@@ -26,12 +26,13 @@ from rcm.circuits.positions import (
     reach,
     roles_of,
 )
-from rcm.directions.refusal_direction import TOO_FEW, RefusalDirection
+from rcm.directions.refusal_direction import RefusalDirection
 from rcm.execution.components import OWN, SOURCE, Component, DenseKind, Rows
 from rcm.execution.engine import Engine
 from rcm.execution.metric import LogOdds
-from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
+from rcm.judges.behaviour import RefusalBehaviour
 from rcm.methods import Method, Study
+from rcm.methods.obstacles import nothing_refused
 from rcm.models import LoadedModel
 from rcm.models.template import Template
 from rcm.patching import Effects, Pairs, ShareEstimates, interchange
@@ -75,7 +76,7 @@ class Positions(Method):
         """Maps over layers and roles, the strongest cells, and one pair in full."""
         model, prompts, seed = study.model, study.prompts, study.seed
         found = study[RefusalDirection]
-        stopped = _stopped(study)
+        stopped = nothing_refused(study, "positions/outcome", "There is no refusing to locate.")
         if stopped is not None:
             yield stopped
             return
@@ -128,18 +129,6 @@ class Positions(Method):
         shares = at_tokens.rows(attention).by_role(roles).shares
         by_layer = shares.unflatten(-1, (roles.shape[2], -1)).numpy()
         return acting_layers(by_layer, self.head_layers).tolist()
-
-
-def _stopped(study: Study) -> Outcome | None:
-    """Why there is nothing to locate."""
-    found, behaviour = study[RefusalDirection], study.get(RefusalBehaviour)
-    if behaviour is not None and not behaviour.refuses:
-        return Outcome("positions/outcome", behaviour.outcome.value, behaviour.outcome.because, complete=False)
-    if found.refusal_tokens:
-        return None
-    few = found.outcome.value == TOO_FEW
-    value, why = (TOO_FEW, found.outcome.because) if few else (NO_REFUSAL, "There is no refusing to locate.")
-    return Outcome("positions/outcome", value, why, complete=False)
 
 
 def _not_aligned(paired: bool) -> str:
