@@ -19,3 +19,10 @@ DECOMPOSITION = "transplant/decomposition"  # a row for each source and operatio
 TOGETHER = (MATRIX, DECOMPOSITION)  # tables that are shown of all runs at once
 SEPARABILITY = "direction/separability"  # a row for each place
 STEERING_OUTCOME, STEERED, UNSPECIFIC = "steering/outcome", "steered", "unspecific"
+
+# What the picture of a family shows (`rcm.comparison.overview`).
+REFUSAL_RATES = tuple(f"behaviour/refusal_rate_{kind}" for kind in ("harmful", "harmless", "lookalike"))
+DECIDED_BY_LAYER = "patching/residual"
+CIRCUIT_DIAGRAM, CIRCUIT_CARRIED = "circuit/diagram", "circuit/carried"
+FORCED_BY_STRENGTH, SUPPRESSED_BY_STRENGTH = "steering/dose_response", "steering/dose_response_suppress"
+STEERING_RATES = ("steering/force_rate", "steering/suppress_rate")

@@ -6,6 +6,7 @@ curves there are, what they are called and how they are read stands in the store
     cells            what one run says in one place of a table
     sections         the table that stands first: a row for each figure, a section for each method
     tables           tables that runs stored; changes, transplants, emergence: those of the comparison
+    hero             the picture of a family, which stands above all; hero_in_print for slides
     pictures         maps, curves and circuits side by side, on common scales; drawn by heatmaps, curves, scatters,
                      diagrams, svg, in colours
     transcripts      their columns, their filters, their counts
@@ -23,6 +24,7 @@ from rcm.comparison import compare
 from rcm.comparison.comparison_json import as_text
 from rcm.errors import InputError
 from rcm.record.stored import readable_runs
+from rcm.report.hero_in_print import slides
 from rcm.report.html import page as html_page
 from rcm.report.markdown import page as markdown_page
 
@@ -30,8 +32,9 @@ PAGE, TWIN, DATA, PAPER = "index.html", "report.md", "comparison.json", "paper"
 
 
 def write(folder: Path, out: Path, paper: bool = False) -> tuple[Path, Path]:
-    """Compare the runs in `folder`; return the page and its Markdown twin, both in `out`. Beside them lies what was
-    concluded, as JSON; with `paper`, tables and pictures as files (`rcm.report.paper`)."""
+    """Compare the runs in `folder`; return the page and its Markdown twin, both in `out`. Beside them lie what was
+    concluded, as JSON, and the picture of each family, for slides; with `paper`, tables and pictures as files
+    (`rcm.report.paper`)."""
     runs, unreadable = readable_runs(folder)
     if not runs:
         others = f" that can be read: {' '.join(unreadable)}" if unreadable else "; python launch.py makes one."
@@ -46,6 +49,9 @@ def write(folder: Path, out: Path, paper: bool = False) -> tuple[Path, Path]:
         out.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
             (out / name).write_text(text, encoding="utf-8")
+        for path, content in slides(comparison):
+            (out / path).parent.mkdir(exist_ok=True)
+            (out / path).write_bytes(content)
         if paper:
             from rcm.report.paper import write as write_paper  # draws with matplotlib, which takes a second to import
 

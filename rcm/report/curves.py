@@ -134,7 +134,7 @@ def _stroke(frame: Frame, drawn: Curve, line: Line, index: int) -> Iterator[Mark
     for place, (x, y) in enumerate(zip(drawn.x, line.y, strict=True)):
         if math.isfinite(x) and math.isfinite(y):
             title = element("title", f"{line.label}, {drawn.x_label} {x:g}: {plain(y)}{_range(line, place)}")
-            yield _mark(frame.x(x), frame.y(y), size, index, title)
+            yield mark(frame.x(x), frame.y(y), size, index, title)
 
 
 def _range(line: Line, place: int) -> str:
@@ -143,7 +143,7 @@ def _range(line: Line, place: int) -> str:
     return f" [{plain(line.low[place])}, {plain(line.high[place])}]"
 
 
-def _mark(x: float, y: float, size: float, index: int, *title: Markup) -> Markup:
+def mark(x: float, y: float, size: float, index: int, *title: Markup) -> Markup:
     """A disc, square, diamond or triangle: lines stay apart without colours."""
     outlines: tuple[list[tuple[float, float]], ...] = (
         [],
@@ -160,7 +160,7 @@ def _mark(x: float, y: float, size: float, index: int, *title: Markup) -> Markup
 def _legend(index: int, line: Line, y: float) -> Iterator[Markup]:
     left = PLOT[0]
     yield element("path", d=path([(left, y), (left + 30, y)]), class_=f"line series-{index % SERIES}")
-    yield _mark(left + 15, y, 3.5, index)
+    yield mark(left + 15, y, 3.5, index)
     yield text(left + 38, y + 4, cut(visible(line.label), 42))
 
 

@@ -1,7 +1,9 @@
 """Untrusted text and durations, as people read them."""
 
+import re
 import unicodedata
 
+LONGEST_NAME = 100  # characters of a name in a file's name
 HIDDEN = ("C", "Zl", "Zp")  # control, format (bidi, zero width), surrogate, private, unassigned; line separators
 
 
@@ -32,3 +34,8 @@ def duration(seconds: float) -> str:
     if hours:
         return f"{hours} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def stem(text: str) -> str:
+    """Fit for a file's name."""
+    return re.sub(r"[^A-Za-z0-9.]+", "-", text)[:LONGEST_NAME].strip("-.") or "unnamed"

@@ -17,9 +17,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from rcm.comparison import Comparison
+from rcm.comparison.overview import overview
 from rcm.record.results import Transcripts
 from rcm.record.transcripts import condition_names
-from rcm.report import changes, emergence, pictures, provenance, sections, tables, transcripts, transplants
+from rcm.report import changes, emergence, hero, pictures, provenance, sections, tables, transcripts, transplants
 from rcm.report.curves import strip
 from rcm.report.formatting import visible
 
@@ -33,7 +34,7 @@ def page(comparison: Comparison) -> str:
     template = _environment().get_template("page.html.j2")
     return template.render(
         comparison=comparison,
-        style=Markup((HERE / "page.css").read_text(encoding="utf-8")),  # Markup: these two are the page's own
+        style=Markup(hero.style() + (HERE / "page.css").read_text(encoding="utf-8")),  # Markup: all are the page's own
         script=Markup(script),
         policy=POLICY.format(_digest(script)),
     )
@@ -49,9 +50,14 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    modules = (changes, emergence, pictures, provenance, sections, tables, transcripts, transplants)
+    modules = (changes, emergence, hero, pictures, provenance, sections, tables, transcripts, transplants)
     made.globals |= {module.__name__.rsplit(".", 1)[-1]: module for module in modules}
-    made.globals |= {"strip": strip, "Transcripts": Transcripts, "condition_names": condition_names}
+    made.globals |= {
+        "strip": strip,
+        "Transcripts": Transcripts,
+        "condition_names": condition_names,
+        "overview": overview,
+    }
     return made
 
 

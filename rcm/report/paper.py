@@ -11,7 +11,6 @@ dots and hyphens are left (`stem`).
 """
 
 import csv
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,12 +22,11 @@ from rcm.record.results import Curve, Diagram, Heatmap, Scalar, Scatter, Table
 from rcm.record.units import TIED
 from rcm.report import changes, emergence, matplotlib_figures, transplants
 from rcm.report.cells import Cell
-from rcm.report.formatting import visible
+from rcm.report.formatting import stem, visible
 from rcm.report.pictures import titles
 from rcm.report.sections import sections
 from rcm.report.tables import Sheet, sheet
 
-LONGEST = 100  # characters of a name in a file's name
 SCALARS = (
     *("run", "model", "stage", "method", "seed", "figure", "label", "value", "unit", "low", "high", "n", "counts"),
     *("null", "null_of", "null_draws", "p", "target", "unscored", "kappa", "judged_low", "judged_high"),
@@ -103,11 +101,6 @@ def pictures(comparison: Comparison) -> Iterator[tuple[str, Heatmap | Curve | Sc
             yield f"{_run(pair.after)}-{stem(pair.cosines.name)}", pair.cosines
     for series in comparison.emergence:
         yield from ((f"emergence-{stem(series.name)}-{stem(one.label)}", one) for one in emergence.curves(series))
-
-
-def stem(text: str) -> str:
-    """Fit for a file's name."""
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text)[:LONGEST].strip("-.") or "unnamed"
 
 
 def latex(text: str) -> str:

@@ -108,7 +108,7 @@ def test_every_tag_is_closed_and_nothing_is_fetched(written: tuple[str, str]) ->
     assert {script.get("type") for script in page.attributes("script")} == {None, "application/json"}
     for _, attributes in page.tags:
         assert not any(key in ("src", "srcset", "xlink:href") or key.startswith("on") for key in attributes)
-        assert (attributes.get("href") or "#").startswith("#")
+        assert (attributes.get("href") or "#").startswith(("#", "slides/"))
     (policy,) = (meta["content"] for meta in page.attributes("meta") if meta.get("http-equiv"))
     assert policy is not None
     assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-")
@@ -653,7 +653,8 @@ def test_it_logs_where_it_wrote(runs: Path, tmp_path: Path, caplog: pytest.LogCa
     caplog.set_level(logging.INFO)
     assert main([str(runs), "--out", str(tmp_path / "page")]) == 0
     assert str(tmp_path / "page" / "index.html") in caplog.text
-    assert {path.name for path in (tmp_path / "page").iterdir()} == {"index.html", "report.md", "comparison.json"}
+    written = {path.name for path in (tmp_path / "page").iterdir()}
+    assert written == {"index.html", "report.md", "comparison.json", "slides"}
 
 
 def test_a_folder_without_runs_is_one_sentence(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
