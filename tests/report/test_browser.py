@@ -53,11 +53,11 @@ def test_a_reader_finds_values_and_filters_replies(page: Path, tmp_path: Path) -
         opened(browser, page)
         tip = "document.getElementById('tip')"
         assert browser.value(f"{tip}.hidden")
-        browser.hover("figure svg rect:has(> title)")
+        browser.hover("#maps figure svg rect:has(> title)")
         assert not browser.value(f"{tip}.hidden")
         assert "layer" in browser.value(f"{tip}.textContent")
 
-        browser.value("document.querySelector('figure svg').focus()")
+        browser.value("document.querySelector('#maps figure svg').focus()")
         browser.press("ArrowRight")
         first = browser.value(f"{tip}.textContent")
         browser.press("ArrowRight")
