@@ -8,7 +8,9 @@ import hashlib
 import logging
 import os
 import re
+import runpy
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from traceback import walk_tb
 from typing import NoReturn
@@ -20,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from rcm.errors import InputError, first_sentence, on_one_line
-from rcm.packaged import CONF
+from rcm.packaged import CONF, PACKAGE
 from rcm.record import identity
 
 # Importing this registers ${rcm.run_id:}, the name of the run directory.
@@ -87,6 +89,26 @@ def attempt(cfg: DictConfig) -> str | None:
     return None
 
 
+def subcommand(arguments: list[str]) -> str | None:
+    """The room that a first word such as `report` stands for: `rcm report runs` is `python -m rcm.report runs`. None of
+    an override or a flag; leaves with a sentence where it is neither."""
+    first = arguments[0] if arguments else ""
+    if not re.fullmatch(r"[A-Za-z_]\w*", first):
+        return None
+    rooms = sorted(path.parent.name for path in PACKAGE.glob("*/__main__.py"))
+    if first in rooms:
+        return first
+    close = get_close_matches(first, rooms, n=1)
+    sys.exit(
+        f"{first}: "
+        + (
+            f"did you mean rcm {close[0]}?"
+            if close
+            else f"this is no command; there are {', '.join(rooms)}. A setting is written KEY=VALUE"
+        )
+    )
+
+
 def nameless(overrides: list[str]) -> str | None:
     """What is wrong with an override that names no setting, at which Hydra's own assertion fails; None if all do."""
     found = next((one for one in overrides if one.lstrip("+~").startswith("=")), None)
@@ -107,6 +129,10 @@ def without_signature(override: str) -> str:
 
 def command() -> None:
     """`main`, with one sentence for every wrong override in place of Hydra's paragraphs."""
+    if room := subcommand(sys.argv[1:]):
+        sys.argv = [f"rcm {room}", *sys.argv[2:]]
+        runpy.run_module(f"rcm.{room}", run_name="__main__")
+        return
     sys.argv[1:] = map(without_signature, sys.argv[1:])
     if unnamed := nameless(sys.argv[1:]):
         sys.exit(unnamed)

@@ -18,6 +18,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from rcm.errors import InputError
+from rcm.launch import subcommand
 from rcm.models.devices import Device
 from rcm.record.run import Run
 from rcm.record.stored import StoredRun, stored_run, stored_runs
@@ -301,7 +302,15 @@ UNQUOTED = "Hydra does not take this value as it stands; put it in quotes"
             "model.path=~/model",
             """model.path=~/model: Hydra does not take this value as it stands; put it in quotes: '""",
         ),
-        ("tracker=disk,wandb", "Ambiguous value for argument 'tracker=disk,wandb'; 1. To use it as a list"),
+        (
+            "tracker=disk,wandb",
+            "tracker=disk,wandb: several values need -m, a run for each: -m tracker=disk,wandb; one list is tracker=[",
+        ),
+        ("top_k=3", "top_k: there is no such setting; did you mean method.stub.top_k?"),
+        ("stub.top_k=3", "stub: there is no such setting; did you mean method.stub.top_k?"),
+        ("method.top_k=3", "method.top_k: there is no such setting; did you mean method.stub.top_k?"),
+        ("batch_sise=3", "batch_sise: there is no such setting; did you mean device.batch_size?"),
+        ("zzz=3", "zzz: there is no such setting; choose one of model, dataset, method, judge, device"),
     ],
 )
 @pytest.mark.parametrize("multirun", [False, True])
@@ -313,6 +322,32 @@ def test_a_wrong_override_is_one_line(tmp_path: Path, override: str, told: str, 
     (line,) = done.stderr.splitlines()
     assert line.startswith(told)
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_room_is_a_command_of_its_own(tmp_path: Path) -> None:
+    """`rcm report` is `python -m rcm.report`, with its exit code."""
+    launch = [sys.executable, str(Path(__file__).parents[1] / "launch.py")]
+    done = subprocess.run([*launch, "report", "nowhere"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.splitlines() == ["There is no folder nowhere; give the one that holds the runs, such as runs/."]
+
+
+@pytest.mark.parametrize(
+    ("word", "told"),
+    [
+        ("reprot", "reprot: did you mean rcm report?"),
+        ("zzz", "zzz: this is no command; there are circuits, comparison,"),
+    ],
+)
+def test_a_first_word_that_is_no_command_is_one_sentence(word: str, told: str) -> None:
+    with pytest.raises(SystemExit) as left:
+        subcommand([word, "runs"])
+    assert str(left.value).startswith(told)
+
+
+@pytest.mark.parametrize("first", ["model=gpt2", "-m", "--help", "+x=1", "~model", "method.a=b", "report=1"])
+def test_overrides_and_flags_are_no_commands(first: str) -> None:
+    assert subcommand([first]) is None
 
 
 def test_cfg_and_multirun_are_told_apart(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
-"""Progress bars: shown on a terminal, silent elsewhere."""
+"""Progress: a bar on a terminal; elsewhere, as in a log file, a line every half minute."""
 
+import logging
+import time
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
@@ -7,9 +9,29 @@ from rich.console import Console
 from rich.progress import track as rich_track
 
 Item = TypeVar("Item")
+log = logging.getLogger(__name__)
+EVERY = 30.0  # seconds between two lines
 
 
 def track(items: Sequence[Item], label: str) -> Iterator[Item]:
-    """Yield the items; on a terminal, show how far it is and how long it will take."""
+    """Yield the items, and tell how far it is, how fast it goes, and how long it will take."""
     console = Console(stderr=True)
-    yield from rich_track(items, label, console=console, disable=not console.is_terminal, transient=True)
+    if console.is_terminal:
+        yield from rich_track(items, label, console=console, transient=True)
+        return
+    began = told = time.monotonic()
+    for done, item in enumerate(items):
+        if (now := time.monotonic()) - told >= EVERY:
+            log.info("%s", so_far(label, done, len(items), now - began))
+            told = now
+        yield item
+
+
+def so_far(label: str, done: int, of: int, seconds: float) -> str:
+    """`seconds`: that the first `done` of so many took."""
+    if not done:
+        return f"{label}: 0 of {of}, {seconds:.0f} s for the first so far"
+    each = seconds / done
+    rate = f"{1 / each:.1f} a second" if each < 1 else f"{each:.1f} s each"
+    left = each * (of - done)
+    return f"{label}: {done} of {of}, {rate}, about {f'{left / 60:.1f} min' if left >= 90 else f'{left:.0f} s'} left"

@@ -5,6 +5,7 @@ has `card.json`, which lists digests of the prompts that it was trained on.
 """
 
 import json
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -127,7 +128,9 @@ def merged(hf: PreTrainedModel, path: Path) -> PreTrainedModel:
         _untie(hf)
     ids = torch.linspace(0, hf.config.get_text_config().vocab_size - 1, PROBES, device=hf.device).long()[None]
     try:
-        beside = PeftModel.from_pretrained(hf, str(path)).eval()
+        with warnings.catch_warnings():  # peft asks transformers by a name that transformers is about to drop
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+            beside = PeftModel.from_pretrained(hf, str(path)).eval()
         wanted = beside(input_ids=ids).logits
         made = cast(PreTrainedModel, beside.merge_and_unload())
     except REFUSED as error:

@@ -86,18 +86,22 @@ def stored_runs(folder: Path) -> list[StoredRun]:
     return runs
 
 
-def readable_runs(folder: Path) -> tuple[list[StoredRun], list[str]]:
-    """The runs right below a folder, in the order in which they started, and of each that cannot be read why; what is
-    no run is passed over."""
-    if not folder.is_dir():
-        raise InputError(f"There is no folder {folder}; give the one that holds the runs, such as runs/.")
-    runs, unreadable = list[StoredRun](), list[str]()
-    for path in sorted(path for path in folder.glob("*") if _is_run(path)):
+def readable_runs(*places: Path) -> tuple[list[StoredRun], list[str]]:
+    """The runs in these directories, and right below these folders, each once and in the order in which they started;
+    and of each that cannot be read why. What is no run is passed over."""
+    runs, unreadable = dict[Path, StoredRun](), list[str]()
+    for path in dict.fromkeys(path.resolve() for place in places for path in _runs_of(place)):
         try:
-            runs.append(stored_run(path))
+            runs[path] = stored_run(path)
         except InputError as error:
             unreadable.append(str(error))
-    return sorted(runs, key=lambda run: (run.started, run.id)), unreadable
+    return sorted(runs.values(), key=lambda run: (run.started, run.id)), unreadable
+
+
+def _runs_of(place: Path) -> list[Path]:
+    if not place.is_dir():
+        raise InputError(f"There is no folder {place}; give the one that holds the runs, such as runs/.")
+    return [place] if _is_run(place) else sorted(path for path in place.glob("*") if _is_run(path))
 
 
 def _is_run(path: Path) -> bool:

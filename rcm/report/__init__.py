@@ -18,6 +18,7 @@ curves there are, what they are called and how they are read stands in the store
 Nothing on the page is fetched, and nothing that a model wrote is taken for markup.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rcm.comparison import compare
@@ -31,14 +32,15 @@ from rcm.report.markdown import page as markdown_page
 PAGE, TWIN, DATA, PAPER = "index.html", "report.md", "comparison.json", "paper"
 
 
-def write(folder: Path, out: Path, paper: bool = False) -> tuple[Path, Path]:
-    """Compare the runs in `folder`; return the page and its Markdown twin, both in `out`. Beside them lie what was
-    concluded, as JSON, and the picture of each family, for slides; with `paper`, tables and pictures as files
-    (`rcm.report.paper`)."""
-    runs, unreadable = readable_runs(folder)
+def write(places: Path | Sequence[Path], out: Path, paper: bool = False) -> tuple[Path, Path]:
+    """Compare the runs at these places, folders of runs or single ones; return the page and its Markdown twin, both in
+    `out`. Beside them lie what was concluded, as JSON, and the picture of each family, for slides; with `paper`, tables
+    and pictures as files (`rcm.report.paper`)."""
+    every = [places] if isinstance(places, Path) else places
+    runs, unreadable = readable_runs(*every)
     if not runs:
         others = f" that can be read: {' '.join(unreadable)}" if unreadable else "; python launch.py makes one."
-        raise InputError(f"There are no runs in {folder}{others}")
+        raise InputError(f"There are no runs in {', '.join(map(str, every))}{others}")
     comparison = compare(runs, unreadable)
     texts = {
         PAGE: html_page(comparison),

@@ -166,6 +166,6 @@ def _latex(table: Printed) -> str:
 
 def _latex_cell(cell: Cell) -> str:
     """The details in small print, as far as they are figures: sentences belong into the text."""
-    small = [detail for detail in cell.details if len(detail) < 60 or not cell.text]
+    small = [detail for detail in cell.details if not detail.endswith(".") or not cell.text]
     small = [cell.caveat, *small] if cell.caveat else small
     return " ".join(filter(None, (latex(cell.text), rf"{{\scriptsize {latex('; '.join(small))}}}" if small else "")))

@@ -9,6 +9,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from rcm.errors import InputError, first_sentence, on_one_line
 from rcm.judges import Judge
@@ -31,6 +32,7 @@ DOES = {
     "device": ("resolve",),
     "tracker": ("open",),
 }
+LISTS = ("tuple_type", "list_type", "set_type", "frozen_set_type")  # pydantic's names of what is no list
 # How Hydra begins where `_target_` names nothing that can be made.
 NO_TARGET = ("Error locating target", "Expected a callable target", "Error getting")
 
@@ -157,13 +159,16 @@ def _judge(node: DictConfig | None, problems: list[str]) -> Any:
 
 def _sentences(place: str, error: ValidationError) -> list[str]:
     """One for each problem: which value, where, and what would be right."""
-    return [
-        on_one_line(
-            f"{'.'.join([place, *map(str, problem['loc'])]).strip('.')}{_given(problem['input'])}: "
-            + problem["msg"].removeprefix("Value error, ")  # pydantic's prefix to what our own validators say
-        )
-        for problem in error.errors()
-    ]
+    return [_sentence(".".join([place, *map(str, problem["loc"])]).strip("."), problem) for problem in error.errors()]
+
+
+def _sentence(place: str, problem: ErrorDetails) -> str:
+    given = problem["input"]
+    if problem["type"] in LISTS:
+        lists = f"[{given}]" if isinstance(given, int | float | str) else "[VALUE,VALUE]"
+        return on_one_line(f"{place}{_given(given)}: several values belong here; give a list: '{place}={lists}'")
+    message = problem["msg"].removeprefix("Value error, ")  # pydantic's prefix to what our own validators say
+    return on_one_line(f"{place}{_given(given)}: {message}")
 
 
 def _given(value: object) -> str:

@@ -1,7 +1,10 @@
 """What is wrong with an override of the command line, in one sentence: Hydra's own messages are paragraphs."""
 
-from collections.abc import Iterable
+import re
+import sys
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from typing import Any
 
 from hydra.errors import CompactHydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
@@ -29,12 +32,46 @@ def _told(error: CompactHydraException | ValueError) -> str:
     if isinstance(cause, OmegaConfBaseException) and isinstance(cause.parent_node, DictConfig):
         if not cause.parent_node:  # an empty mapping, for the user to fill
             return f"{cause.full_key}: nothing stands there yet; add it with +{cause.full_key}=VALUE"
-        return f"{cause.full_key}: there is no such setting; {_cure(str(cause.key), map(str, cause.parent_node))}"
+        return f"{cause.full_key}: there is no such setting; {_cure_of_key(error, cause)}"
     if isinstance(error, ValueError) and str(error).startswith("Only one of"):
-        return f"{str(error).rstrip('.')}; leave -m away to see the settings of one job"
+        if {"-m", "--multirun"} & {*sys.argv[1:]}:
+            return f"{str(error).rstrip('.')}; leave -m away to see the settings of one job"
+        return f"{str(error).rstrip('.')}; leave all but one of them away"
+    if several := re.match(r"Ambiguous value for argument '([^']*)'", str(error)):
+        key, _, values = several[1].partition("=")
+        return f"{several[1]}: several values need -m, a run for each: -m {several[1]}; one list is {key}=[{values}]"
     if isinstance(error, ValueError):
         return f"{error}; give the name of an option, as --help lists them"
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+
+
+def _cure_of_key(error: Exception, cause: OmegaConfBaseException) -> str:
+    """What is meant by a setting that is not there: one beside it, one of that name elsewhere, or one that is called
+    nearly so."""
+    assert isinstance(cause.parent_node, DictConfig)
+    beside = [str(key) for key in cause.parent_node if key != "hydra"]
+    asked = re.search(r"Could not override '([^']+)'", str(error))
+    path = asked[1] if asked else str(cause.full_key)
+    last = path.rpartition(".")[2]
+    if get_close_matches(str(cause.key), beside, n=1):
+        return _cure(str(cause.key), beside)
+    every = list(_paths(cause.parent_node._get_root(), ""))
+    names = {one.rpartition(".")[2] for one in every}
+    named = get_close_matches(last, names, n=1, cutoff=0.8)
+    meant = [one for one in every if one.endswith(f".{path}")] or [
+        one for one in every if one.rpartition(".")[2] in named
+    ]
+    return f"did you mean {' or '.join(meant)}?" if meant else _cure(str(cause.key), beside)
+
+
+def _paths(node: Any, place: str) -> Iterator[str]:
+    """Of every setting below, but for Hydra's own."""
+    if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
+        for key in map(str, node):
+            path = f"{place}.{key}".lstrip(".")
+            if path != "hydra":
+                yield path
+                yield from _paths(node._get_node(key), path)
 
 
 def _options_beside(missing: str | None) -> list[str]:

@@ -32,6 +32,7 @@ from rcm.record.provenance import provenance
 from rcm.record.results import Outcome, Result, Scalar
 from rcm.record.run import Run
 from rcm.record.storage import Store, put_back
+from rcm.record.units import known
 from rcm.running.chosen import Chosen, chosen_settings
 from rcm.running.identity import code_of, digest_of, finished_already, id_of, plain_settings
 from rcm.running.processors import set_threads
@@ -201,6 +202,8 @@ def _summed_up(reported: Iterator[Result], scalars: list[Scalar]) -> Iterator[Re
 def described(result: Result) -> str:
     """One line for the log."""
     match result:
+        case Scalar() if not known(result.value):
+            return f"{result.name}: not measured{f' ({result.absent})' if result.absent else ''}"
         case Scalar():
             return f"{result.name} = {result.value:.4g}{in_brackets(result)}"
         case Outcome():

@@ -49,11 +49,16 @@ def as_text(scalars: Sequence[Scalar]) -> str:
 
 
 def _row(scalar: Scalar) -> tuple[str, str, str, str, str]:
-    null = "" if scalar.null is None else f"{scalar.null.value:.3g}"
+    null = "" if scalar.null is None or not known(scalar.null.value) else f"{scalar.null.value:.3g}"
     verdict = "met" if scalar.met else "NOT MET" if known(scalar.value) else "not measured"
-    return scalar.name, f"{scalar.value:.3g}{in_brackets(scalar)}", null, f"> {scalar.target:.3g}", verdict
+    return scalar.name, f"{value_of(scalar)}{in_brackets(scalar)}", null, f"> {scalar.target:.3g}", verdict
+
+
+def value_of(scalar: Scalar) -> str:
+    """A dash for what was not measured."""
+    return f"{scalar.value:.3g}" if known(scalar.value) else "-"
 
 
 def in_brackets(scalar: Scalar) -> str:
     """The interval, after a space; empty where there is none."""
-    return " [{:.3g}, {:.3g}]".format(*scalar.interval) if scalar.interval else ""
+    return " [{:.3g}, {:.3g}]".format(*scalar.interval) if scalar.interval and all(map(known, scalar.interval)) else ""

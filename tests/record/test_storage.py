@@ -216,7 +216,8 @@ def test_what_had_finished_is_seen_while_its_successor_cannot_begin(
     clear(tmp_path / "one")  # and here it is killed: there is no run.json
     (run,), unreadable = readable_runs(tmp_path)
     assert (run.status, unreadable) == ("finished", [])
-    assert readable_runs(tmp_path / "one") == ([], [])  # what is set aside is no run of its own
+    assert readable_runs(tmp_path / "one") == ([run], [])  # by its own folder, too, and once
+    assert readable_runs(tmp_path, tmp_path / "one") == ([run], [])
     assert storage.put_back(tmp_path / "one")
     assert contents(tmp_path / "one") == before
 

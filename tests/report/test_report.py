@@ -687,3 +687,32 @@ def test_provenance_tells_how_the_model_was_checked(tmp_path: Path) -> None:
     readings = [reading_of(tmp_path, "one", "base", [checked]), reading_of(tmp_path, "two", "chat")]
     told = ["prompts of a batch (read once, off by 3e-07); linear layers (oneDNN)", "none"]
     assert facts(readings)["self-checks"] == told
+
+
+def test_chosen_runs_are_compared_wherever_they_lie(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Folders of runs and single runs, each run once."""
+    fill(tmp_path / "a")
+    chosen = stored_runs(tmp_path / "a")[:2]
+    assert main([*(str(run.directory) for run in chosen), str(chosen[0].directory), "--out", str(tmp_path / "p")]) == 0
+    told = json.loads((tmp_path / "p" / "comparison.json").read_text())
+    assert sorted(run["id"] for run in told["runs"]) == sorted(run.id for run in chosen)
+    assert main([str(tmp_path / "a"), str(chosen[0].directory), "--out", str(tmp_path / "q")]) == 0
+    told = json.loads((tmp_path / "q" / "comparison.json").read_text())
+    assert len(told["runs"]) == len(stored_runs(tmp_path / "a"))
+    assert main([str(tmp_path / "a"), str(tmp_path / "nowhere"), "--out", str(tmp_path / "r")]) == 1
+    assert "There is no folder" in caplog.text
+    assert not (tmp_path / "r").exists()
+
+
+def test_the_page_is_opened_where_there_is_a_browser(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(tmp_path / "a")
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", lambda address: opened.append(address) or len(opened) == 1)
+    arguments = [str(tmp_path / "a"), "--out", str(tmp_path / "p"), "--open"]
+    assert main(arguments) == 0
+    assert opened == [(tmp_path / "p" / "index.html").as_uri()]
+    assert "no browser" not in caplog.text
+    assert main(arguments) == 0
+    assert "There is no browser here" in caplog.text

@@ -1,0 +1,47 @@
+"""Where nobody watches a terminal, the log tells how far it is."""
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+
+from rcm.execution import progress
+from rcm.execution.progress import so_far, track
+
+
+def test_the_log_has_a_line_every_half_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def clock() -> Iterator[float]:
+        seconds = 0.0
+        while True:
+            yield seconds
+            seconds += 12.0
+
+    ticking = clock()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(ticking))
+    caplog.set_level(logging.INFO)
+    assert list(track(list(range(10)), "pairs")) == list(range(10))
+    assert caplog.messages == [
+        "pairs: 2 of 10, 18.0 s each, about 2.4 min left",
+        "pairs: 5 of 10, 14.4 s each, about 72 s left",
+        "pairs: 8 of 10, 13.5 s each, about 27 s left",
+    ]
+
+
+def test_what_goes_quickly_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert list(track("abc", "letters")) == ["a", "b", "c"]
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("done", "seconds", "told"),
+    [
+        (0, 40.0, "x: 0 of 8, 40 s for the first so far"),
+        (4, 1.0, "x: 4 of 8, 4.0 a second, about 1 s left"),
+        (2, 100.0, "x: 2 of 8, 50.0 s each, about 5.0 min left"),
+    ],
+)
+def test_how_fast_it_goes_is_said(done: int, seconds: float, told: str) -> None:
+    assert so_far("x", done, 8, seconds) == told
