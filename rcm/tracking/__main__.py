@@ -10,6 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from rcm.errors import InputError
+from rcm.tracking import environment
 from rcm.tracking.arrival import Arrival, connection, described
 from rcm.tracking.client import without_reports
 from rcm.tracking.publish import alone, follow, published
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _sync(folder: Path) -> int:
+    environment.check_switched_on()
     directories = sorted({file.parents[2] for file in _files(folder)}, key=lambda path: path.stat().st_mtime)
     if not directories:
         raise InputError(f"There is nothing recorded in {folder}; give the folder that holds the runs, such as runs/.")

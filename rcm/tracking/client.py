@@ -21,6 +21,12 @@ log = logging.getLogger(__name__)
 # own client, which it could not end when a server hangs.
 OF_A_RUN = (
     "WANDB_MODE",
+    "WANDB_NAME",
+    "WANDB_NOTES",
+    "WANDB_TAGS",
+    "WANDB_RUN_GROUP",
+    "WANDB_JOB_TYPE",
+    "WANDB_RESUME",
     "WANDB_RUN_ID",
     "WANDB_SWEEP_ID",
     "WANDB_SWEEP_PARAM_PATH",

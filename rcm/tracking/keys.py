@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from rcm.record.results import Curve, Diagram, Heatmap, Line, Result, Scalar, Scatter, Table, Transcripts
 
+PICTURE = "at_a_glance/picture"  # of the run as a whole: W&B lays panels out by the alphabet
+TARGETS_MET, TARGETS = "summary/targets_met", "summary/targets_set"  # how many; a sweep may optimise the first
 FIGURES, CONCLUSIONS = "figures", "conclusions"  # the tables of what every scalar and every outcome means
 
 

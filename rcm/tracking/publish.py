@@ -7,6 +7,9 @@ that was killed and started again, would stand there twice. Here the server is a
 2. It has some rows: what goes is the file without those that say the same at the same step. A run started again
    continues so: equal settings, equal results, equal steps.
 3. It has all: nothing is sent.
+
+A run goes where it was recorded for. One that names no team goes to that of WANDB_ENTITY, its artifacts with it, which
+`wandb sync --entity` would leave behind.
 """
 
 import logging
@@ -46,12 +49,28 @@ def published(path: Path, api: "wandb.Api") -> Arrival:
             f"No run can be read in {path}: it was killed at once, or wandb {version('wandb')} writes what rcm does "
             f"not know; `wandb sync {path.parent}` may send it."
         )
+    unnamed = not recorded.entity
+    recorded.entity = recorded.entity or os.environ.get("WANDB_ENTITY", "")
+    _tell_not_followed(recorded)
     before = arrival(recorded, api)
     if not before.complete:
-        with _rest(recorded, before) as rest, syncing(rest, live=False) as process:
+        with _rest(recorded, before, unnamed) as rest, syncing(rest, live=False) as process:
             _wait(process, SYNC_SECONDS)
     _join_inputs(recorded, api)
     return arrival(recorded, api)
+
+
+def _tell_not_followed(recorded: OfflineRun) -> None:
+    for variable, ours in (("WANDB_PROJECT", recorded.project), ("WANDB_ENTITY", recorded.entity)):
+        given = os.environ.get(variable)
+        if given and given != ours:
+            log.warning(
+                "%s=%s is not followed: run %s goes to %s, which it was recorded for",
+                variable,
+                given,
+                recorded.id,
+                ours,
+            )
 
 
 def follow(path: Path) -> Arrival:
@@ -91,17 +110,21 @@ def _wait(process: subprocess.Popen[str], seconds: float) -> None:
 
 
 @contextmanager
-def _rest(recorded: OfflineRun, there: Arrival) -> Generator[Path, None, None]:
+def _rest(recorded: OfflineRun, there: Arrival, unnamed: bool) -> Generator[Path, None, None]:
     """The file without the rows that are there. Where one differs, by a change of the code, the others follow after
-    the server's last."""
-    if not there.rows:
+    the server's last. `unnamed`: the file names no team, and is given that of `recorded`."""
+    named = unnamed and recorded.entity != ""
+    if not there.rows and not named:
         yield recorded.path
         return
     missing = _missing_steps(recorded, there)
     shift = max(0, there.last_step + 1 - min(missing, default=there.last_step + 1))
 
     def kept(message: Message) -> bool:
-        if message.WhichOneof("record_type") != "history":
+        kind = message.WhichOneof("record_type")
+        if named and kind in ("run", "artifact"):
+            getattr(message, kind).entity = recorded.entity
+        if kind != "history":
             return True
         step = row(message.history)["_step"]
         put_at(message.history, step + shift)

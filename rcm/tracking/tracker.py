@@ -1,5 +1,6 @@
 """A tracker opens a run and takes its results; it sees neither models nor prompts."""
 
+import json
 import logging
 import os
 import shutil
@@ -7,17 +8,17 @@ import subprocess
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args
 
 import yaml
-from pydantic import AfterValidator, NonNegativeFloat
+from pydantic import AfterValidator, BeforeValidator, NonNegativeFloat
 
 from rcm.errors import InputError
 from rcm.record.identity import finished, sweep_agent
 from rcm.record.results import Result
 from rcm.record.run import Run
 from rcm.settings import Settings
-from rcm.tracking import client
+from rcm.tracking import client, environment
 from rcm.tracking.lineage import inputs
 
 if TYPE_CHECKING:
@@ -25,12 +26,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Track = Callable[[Result], None]
+Picture = Callable[[Path], Path | None]  # draws the finished run of a directory as PNG; None where it shows nothing
 TAG = 64  # letters that W&B takes
 
 
 class Tracker(Protocol):
-    def open(self, run: Run) -> AbstractContextManager[Track]:
-        """Open the run and give the function that takes its results; an exception closes it as failed."""
+    def open(self, run: Run, picture: Picture | None = None) -> AbstractContextManager[Track]:
+        """Open the run and give the function that takes its results; an exception closes it as failed. `picture` draws
+        the run, once it has finished and lies on the disk."""
         ...
 
 
@@ -38,35 +41,53 @@ class Disk(Settings):
     """Nothing but the run directory, which `rcm.record.storage` fills in any case."""
 
     @contextmanager
-    def open(self, run: Run) -> Generator[Track, None, None]:
+    def open(self, run: Run, picture: Picture | None = None) -> Generator[Track, None, None]:
         yield lambda result: None
 
 
 def _known_to_wandb(project: str) -> str:
     if project and not set(project) & set("/\\#?%:"):
         return project
-    raise ValueError("W&B takes no name of a project with any of / \\ # ? % : in it; a team is tracker.entity")
+    raise ValueError(
+        "W&B takes no name of a project with any of / \\ # ? % : in it; a team is tracker.entity (WANDB_PROJECT and "
+        "WANDB_ENTITY in the environment)"
+    )
+
+
+def _mode(given: object) -> object:
+    """By its name of today."""
+    known = environment.FORMER.get(str(given), given)
+    if known in get_args(Mode):
+        return known
+    raise ValueError("choose offline, online or disabled, here or by WANDB_MODE in the environment")
+
+
+Mode = Literal["offline", "online", "disabled"]
 
 
 class Wandb(Settings):
     """Weights & Biases, recorded in the run directory. `mode`: online also publishes, beside the run and at its end, in
-    a process of its own, for which the run then waits at most `wait` seconds."""
+    a process of its own, for which the run then waits at most `wait` seconds; disabled records nothing."""
 
     project: Annotated[str, AfterValidator(_known_to_wandb)]
-    entity: str | None
-    mode: Literal["offline", "online"]
+    entity: Annotated[str | None, AfterValidator(lambda entity: entity or None)]
+    mode: Annotated[Mode, BeforeValidator(_mode)]
     wait: NonNegativeFloat
 
     @contextmanager
-    def open(self, run: Run) -> Generator[Track, None, None]:
+    def open(self, run: Run, picture: Picture | None = None) -> Generator[Track, None, None]:
+        self._tell(run)
+        if self.mode == "disabled":
+            yield lambda result: None
+            return
         swept_values = _swept()
         _prepare(run)  # before W&B is asked for anything: it reads the environment once
-        self._tell_unheard()
+        environment.check()
         if self.mode == "online":
             _check_key()
         earlier, had_finished = _attempts(run), finished(run.directory)
         live = self._started(run, swept_values)
-        from rcm.tracking.views import shown
+        from rcm.tracking.views import show_picture, shown
 
         exit_code, took_place = 1, False
         try:
@@ -75,6 +96,8 @@ class Wandb(Settings):
                     with shown(live, run) as track:
                         yield track
                         took_place = True  # the run is on the disk by now, and what had finished before is gone
+                    if picture is not None and (drawn := picture(run.directory)):
+                        show_picture(drawn, live, run)
                     exit_code = 0
                 finally:
                     live.finish(exit_code=exit_code)
@@ -83,16 +106,25 @@ class Wandb(Settings):
             for attempt in own if had_finished and not took_place else earlier - own:
                 shutil.rmtree(attempt, ignore_errors=True)
 
-    def _tell_unheard(self) -> None:
-        """W&B's own variables that settings of ours take the place of; under a sweep agent some are followed."""
-        followed = ("WANDB_PROJECT", "WANDB_ENTITY") if sweep_agent() else ()
-        for variable, setting in (("MODE", "mode"), ("PROJECT", "project"), ("ENTITY", "entity")):
-            given, ours = os.environ.get(f"WANDB_{variable}"), getattr(self, setting)
-            if given and given != ours and f"WANDB_{variable}" not in followed:
-                instead = "tracker=disk" if given in ("disabled", "dryrun") else f"tracker.{setting}={given}"
-                log.warning(
-                    "WANDB_%s=%s is not followed (tracker.%s=%s); use %s", variable, given, setting, ours, instead
+    def _tell(self, run: Run) -> None:
+        """Where the record goes, and by whose word."""
+        settings = {"mode": self.mode, "project": self.project, "entity": self.entity}
+        by = "; ".join(environment.followed(settings))
+        by = f" ({by})" if by else ""
+        match self.mode:
+            case "disabled":
+                log.info("W&B is off%s; all that the run finds is in %s", by, run.directory)
+            case "online":
+                log.info("W&B publishes to project %s while the run goes on%s", self.project, by)
+            case "offline":
+                log.info(
+                    "W&B only records, in %s/wandb for project %s%s; python -m rcm.tracking sync %s sends it; without "
+                    "an account, python -m rcm.report %s makes the page, and wandb leet %s/wandb draws curves in a "
+                    "terminal",
+                    *(run.directory, self.project, by, run.directory, run.directory.parent, run.directory),
                 )
+        for sentence in environment.not_followed(settings):
+            log.warning("%s", sentence)
 
     def _started(self, run: Run, swept_values: Mapping[str, Any]) -> "wandb.Run":
         import wandb
@@ -100,14 +132,17 @@ class Wandb(Settings):
         swept = sweep_agent()  # it has chosen id and project, and knows the run by them
         return wandb.init(
             project=os.environ.get("WANDB_PROJECT", self.project) if swept else self.project,
-            entity=os.environ.get("WANDB_ENTITY", self.entity) if swept else self.entity,
+            entity=(os.environ.get("WANDB_ENTITY", self.entity) if swept else self.entity) or "",  # None: its variable
             id=None if swept else run.id,
             mode="offline",
             dir=run.directory,
-            name="/".join((run.label, run.choices["dataset"], run.choices["method"])),
-            group="/".join(filter(None, (run.family, run.choices.get("experiment")))) or None,
+            name=os.environ.get("WANDB_NAME") or "/".join((run.label, run.choices["dataset"], run.choices["method"])),
+            group=os.environ.get("WANDB_RUN_GROUP")
+            or "/".join(filter(None, (run.family, run.choices.get("experiment"))))
+            or None,
             job_type=run.stage,
-            tags=[tag[:TAG] for tag in (*run.methods, run.choices["dataset"], run.choices["judge"])],
+            tags=[tag[:TAG] for tag in (*run.methods, run.choices["dataset"], run.choices["judge"])]
+            + environment.tags(),
             config=_config(run, swept_values),
             reinit="create_new",  # else the second run of a process would get the first one's
             settings=client.recording(),
@@ -147,8 +182,8 @@ def _check_key() -> None:
 
     if not has_key():
         raise InputError(
-            "W&B cannot publish with tracker.mode=online, for it knows no key; run `wandb login`, or use "
-            "tracker.mode=offline or tracker=disk."
+            "W&B cannot publish with tracker.mode=online (or WANDB_MODE=online), for it knows no key; run "
+            "`wandb login`, or use tracker.mode=offline or tracker=disk."
         )
 
 
@@ -162,18 +197,31 @@ def _swept() -> dict[str, Any]:
 
 
 def _config(run: Run, swept: Mapping[str, Any]) -> dict[str, Any]:
-    """Option names on top, of methods all of them with commas, and settings below, as `config.method.direction.max_kl`:
-    a sweep over `model` puts its name over a setting called `model`. `weights` and `data` tell like from unlike. What
-    was swept stands under the sweep's own keys, too, where W&B's search and its panels look for it."""
+    """Every setting under the name that it has on the command line, such as `method.direction.max_kl`, as W&B's panels,
+    filters and sweeps find it: they search neither nested settings nor lists, which become text. Option names stand
+    under those of their groups, of methods all of them with commas. What was swept stays as the sweep gave it.
+    `model.name` is for people; `weights` and `data` tell like from unlike."""
     return {
+        **_flat(run.config),
+        **_flat({"provenance": run.provenance}),
         **swept,
         **run.choices,
+        "model.name": run.label,
         "weights": run.weights,
         "data": run.data,
-        "config": run.config,
-        "provenance": run.provenance,
         "inputs": inputs(run.config),
     }
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Without what has no value, and without the names of classes, which the options stand for."""
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{key}.")
+        elif value is not None and key != "_target_":
+            found[f"{prefix}{key}"] = json.dumps(value) if isinstance(value, list | tuple) else value
+    return found
 
 
 def _wait(follower: client.Publisher, seconds: float) -> None:

@@ -1,7 +1,8 @@
 """What W&B shows of each kind of result; a new kind registers a view.
 
-Scalar, Outcome    the summary: one figure under each name. At the end, what all of them mean: the tables `figures`
-                   and `conclusions`. (W&B's client has no place for whether high or low is good: it is in the table.)
+Scalar, Outcome    the summary: one figure under each name, and whether it met its target. At the end, what all of them
+                   mean: the tables `figures` and `conclusions`, and how many targets are met. (W&B's client has no
+                   place for whether high or low is good: it is in the table.)
 Heatmap            an interactive figure, and a long table of its cells
 Scatter            an interactive figure, and a table of its points
 Diagram            an interactive figure, and tables of its nodes and of its edges
@@ -9,12 +10,19 @@ Curve              an interactive figure, and its points as rows against a commo
                    W&B draws the curves of several runs into one chart
 Table, Transcripts a table, logged once and complete
 Tensors, Adapter   an artifact
+
+A table of more than LARGE bytes is an artifact with all rows, beside its first ones: a browser loads a table whole.
 """
 
+import json
+import logging
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from functools import singledispatch
+from itertools import accumulate
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rcm.record.encoding import flat
@@ -33,11 +41,13 @@ from rcm.record.results import (
 )
 from rcm.record.run import Run
 from rcm.tracking import figures, keys
-from rcm.tracking.lineage import artifact, inputs
+from rcm.tracking.lineage import artifact, inputs, name_of
 
 if TYPE_CHECKING:
     import wandb
 
+log = logging.getLogger(__name__)
+LARGE = 1_000_000  # bytes of a table as JSON
 FIGURE_COLUMNS = (
     *("figure", "label", "value", "unit", "low", "high", "n", "counts"),
     *("null", "null_of", "null_draws", "p", "target", "met", "good", "hint", "caveat"),
@@ -59,8 +69,19 @@ def shown(live: "wandb.Run", run: Run) -> Generator[Callable[[Result], None], No
     try:
         yield take
     finally:
-        if tables := _meanings(taken):
+        with_target = [one for one in taken if isinstance(one, Scalar) and one.target is not None]
+        if with_target:
+            live.summary[keys.TARGETS_MET] = sum(bool(one.met) for one in with_target)
+            live.summary[keys.TARGETS] = len(with_target)
+        if tables := _meanings(taken, live, run):
             live.log(tables)
+
+
+def show_picture(png: Path, live: "wandb.Run", run: Run) -> None:
+    """Log the picture of the whole run."""
+    import wandb
+
+    live.log({keys.PICTURE: wandb.Image(str(png), caption=run.label)})
 
 
 @singledispatch
@@ -75,11 +96,13 @@ def _(result: Scalar | Outcome, live: "wandb.Run", run: Run) -> None:
     for key, value in flat(result).items():
         if value is not None:
             live.summary[key] = value
+    if isinstance(result, Scalar) and result.target is not None:
+        live.summary[f"{result.name}_met"] = bool(result.met)
     if isinstance(result, Outcome) and result.tag:
         live.tags = (*(live.tags or ()), result.tag)
 
 
-def _meanings(taken: Sequence[Scalar | Outcome]) -> dict[str, "wandb.Table"]:
+def _meanings(taken: Sequence[Scalar | Outcome], live: "wandb.Run", run: Run) -> dict[str, "wandb.Table"]:
     """The tables `figures` and `conclusions`, of those that have a row."""
     figure_rows = [_figure_row(one) for one in taken if isinstance(one, Scalar)]
     conclusion_rows = [
@@ -91,7 +114,7 @@ def _meanings(taken: Sequence[Scalar | Outcome]) -> dict[str, "wandb.Table"]:
         keys.FIGURES: (FIGURE_COLUMNS, figure_rows),
         keys.CONCLUSIONS: (CONCLUSION_COLUMNS, conclusion_rows),
     }
-    return {key: _table(columns, rows) for key, (columns, rows) in tables.items() if rows}
+    return {key: _table(key, columns, rows, live, run) for key, (columns, rows) in tables.items() if rows}
 
 
 def _figure_row(scalar: Scalar) -> tuple[Any, ...]:
@@ -121,7 +144,8 @@ def _(result: Heatmap, live: "wandb.Run", run: Run) -> None:
         for i, row in enumerate(result.rows)
         for j, column in enumerate(result.columns)
     ]
-    values = _table([result.row_label, result.column_label, "value", "marked"], cells)
+    columns = [result.row_label, result.column_label, "value", "marked"]
+    values = _table(keys.cells(result), columns, cells, live, run)
     live.log({result.name: figures.figure(result), keys.cells(result): values})
 
 
@@ -132,7 +156,8 @@ def _(result: Scatter, live: "wandb.Run", run: Run) -> None:
         [*one, i in result.marked]
         for i, one in enumerate(zip(result.points, result.x, result.y, result.values, strict=True))
     ]
-    live.log({result.name: figures.figure(result), keys.cells(result): _table(columns, points)})
+    values = _table(keys.cells(result), columns, points, live, run)
+    live.log({result.name: figures.figure(result), keys.cells(result): values})
 
 
 @show.register(Diagram)
@@ -140,10 +165,11 @@ def _(result: Diagram, live: "wandb.Run", run: Run) -> None:
     nodes = [[one.name, one.kind, int(one.layer), float(one.value)] for one in result.nodes]
     edges = [[one.source, one.target, float(one.weight)] for one in result.edges]
     tables = {
-        keys.nodes(result): _table(["node", "kind", "layer", result.value_label], nodes),
-        keys.edges(result): _table(["from", "to", result.weight_label], edges),
+        keys.nodes(result): (["node", "kind", "layer", result.value_label], nodes),
+        keys.edges(result): (["from", "to", result.weight_label], edges),
     }
-    live.log({result.name: figures.figure(result), **tables})
+    shown_tables = {key: _table(key, columns, rows, live, run) for key, (columns, rows) in tables.items()}
+    live.log({result.name: figures.figure(result), **shown_tables})
 
 
 @show.register(Curve)
@@ -166,13 +192,15 @@ def _points(curve: Curve, place: int) -> Iterator[tuple[str, float]]:
 
 @show.register(Table)
 def _(result: Table, live: "wandb.Run", run: Run) -> None:
-    live.log({keys.table(result): _table(result.columns, result.rows)})
+    key = keys.table(result)
+    live.log({key: _table(key, result.columns, result.rows, live, run)})
 
 
 @show.register(Transcripts)
 def _(result: Transcripts, live: "wandb.Run", run: Run) -> None:
     columns = list(dict.fromkeys(key for row in result.rows for key in row))
-    live.log({keys.table(result): _table(columns, [[row.get(column) for column in columns] for row in result.rows])})
+    key, rows = keys.table(result), [[row.get(column) for column in columns] for row in result.rows]
+    live.log({key: _table(key, columns, rows, live, run)})
 
 
 @show.register(Tensors)
@@ -181,9 +209,20 @@ def _(result: Tensors | Adapter, live: "wandb.Run", run: Run) -> None:
     live.log_artifact(artifact(result, run.id, run.directory, inputs(run.config)))
 
 
-def _table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> "wandb.Table":
+def _table(
+    key: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], live: "wandb.Run", run: Run
+) -> "wandb.Table":
+    """All rows; of a table larger than LARGE the first, beside an artifact that holds all."""
     import wandb
 
     # wandb would write NaN and infinities as they are, which is not JSON: a browser could not read the table.
     cells = [[None if isinstance(cell, float) and not math.isfinite(cell) else cell for cell in row] for row in rows]
-    return wandb.Table(columns=list(columns), data=cells, allow_mixed_types=True)
+    sizes = list(accumulate(len(json.dumps(row, default=float)) for row in cells))
+    shown_rows = bisect_right(sizes, LARGE)
+    if shown_rows < len(cells):
+        whole = wandb.Artifact(name_of(f"{key}_rows", run.id), type="rows")
+        with whole.new_file(f"{key}.jsonl", encoding="utf-8") as stream:
+            stream.writelines(json.dumps(dict(zip(columns, row, strict=True)), default=float) + "\n" for row in cells)
+        live.log_artifact(whole)
+        log.info("W&B shows the first %d of %d rows of %s; %s has all", shown_rows, len(cells), key, whole.name)
+    return wandb.Table(columns=list(columns), data=cells[:shown_rows], allow_mixed_types=True)

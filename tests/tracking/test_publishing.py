@@ -242,7 +242,7 @@ def test_a_multirun_arrives_and_goes_on_where_it_was_killed(wandb_server: WandbS
         arrived = wandb_server.run("rcm", run.id)
         assert has_everything(arrived, recorded(run))
         assert arrived.state == "finished"
-        assert arrived.settings["config"]["seed"] == run.config["seed"]
+        assert arrived.settings["seed"] == run.config["seed"]
         assert arrived.summary["stub/random"] == run.metrics["stub/random"]
     assert len(committed(wandb_server)) == 22  # eight of the stub's results, targets, figures, conclusions
 
@@ -255,3 +255,36 @@ def committed(server: WandbServer) -> list[Artifact]:
 def is_half_way(record: Path) -> bool:
     found = OfflineRun.of(record)
     return (len(found.rows), len(found.artifacts)) == (8, 8)
+
+
+def test_a_run_that_names_no_team_goes_to_that_of_the_environment(
+    wandb_server: WandbServer, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With its artifacts, and only once; one that names a team, and any run's project, stay as they were recorded."""
+    other = a_run(run.directory.with_name("11112222"))
+    track(OFFLINE, run, stubs.one_of_each())
+    track(OFFLINE.model_copy(update={"entity": "theirs"}), other, stubs.one_of_each())
+    monkeypatch.setenv("WANDB_ENTITY", "team")
+    monkeypatch.setenv("WANDB_PROJECT", "elsewhere")
+    for _ in range(2):
+        assert sync(run) == 0
+        assert has_everything(wandb_server.run("rcm", run.id, "team"), recorded(run))
+    assert {(entity, project) for entity, project, _ in wandb_server.runs} == {("team", "rcm"), ("theirs", "rcm")}
+    assert {one.entity for one in wandb_server.run("rcm", run.id, "team").logged} == {"team"}
+    assert {one.entity for one in wandb_server.artifacts.values()} == {"team", "theirs"}
+    assert f"WANDB_PROJECT=elsewhere is not followed: run {run.id} goes to rcm" in caplog.text
+    assert f"WANDB_ENTITY=team is not followed: run {other.id} goes to theirs" in caplog.text
+    assert f"WANDB_ENTITY=team is not followed: run {run.id}" not in caplog.text
+
+
+def test_what_is_turned_off_sends_nothing(
+    wandb_server: WandbServer, run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    track(OFFLINE, run, stubs.one_of_each())
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert sync(run) == 1
+    assert "WANDB_MODE=disabled turns W&B off" in caplog.text
+    assert wandb_server.requests == 0
+    monkeypatch.setenv("WANDB_MODE", "offline")  # of runs; who syncs asks for it
+    assert sync(run) == 0
+    assert has_everything(wandb_server.run("rcm", run.id), recorded(run))

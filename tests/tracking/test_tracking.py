@@ -3,15 +3,18 @@
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from rcm.errors import InputError
+from rcm.record.identity import finished
 from rcm.record.results import (
     Adapter,
     Curve,
@@ -25,17 +28,19 @@ from rcm.record.results import (
     Result,
     Scalar,
     Scatter,
+    Table,
     Tensors,
     colour_limits,
 )
 from rcm.record.run import Run
 from rcm.record.storage import Store
-from rcm.tracking import client, wandb_file
+from rcm.tracking import client, keys, views, wandb_file
 from rcm.tracking import figures as plots
 from rcm.tracking.tracker import Disk, Wandb
 from rcm.tracking.views import show
 from rcm.tracking.wandb_file import OfflineRun, messages, offline_files, rewritten
 from tests import stubs
+from tests.conftest import ROOT
 from tests.wandb_server import WandbServer
 
 OFFLINE = Wandb(project="rcm", entity=None, mode="offline", wait=5)
@@ -92,8 +97,7 @@ def test_an_offline_run_holds_all_that_was_reported(run: Run) -> None:
     assert set(about.tags) == {"behaviour", "direction", "pairs", "prefix"}
     assert (found.config["model"], found.config["method"]) == ("tiny-chat", "behaviour,direction")
     assert (found.config["weights"], found.config["data"]) == ("aaaa0000", "bbbb0000")
-    assert found.config["config"]["method"]["direction"]["max_kl"] == 0.1
-    assert found.config["config"] == run.config
+    assert found.config["method.direction.max_kl"] == 0.1
     assert {"stub/verdict": "circuit_found", "stub/nothing_n": 0}.items() <= found.summary.items()
     logged = history(found)
     assert {"stub/map", "stub/curve", "stub_candidates"} <= logged.keys()
@@ -103,6 +107,99 @@ def test_an_offline_run_holds_all_that_was_reported(run: Run) -> None:
     assert contents(found)["stub_directions-0a1b2c3d"] == {
         "stub_directions.safetensors": str(run.directory / "stub_directions.safetensors")
     }
+
+
+def test_every_setting_is_one_that_panels_and_sweeps_can_filter_by(run: Run) -> None:
+    """No dicts, which they do not look into, no lists, nothing that has no value, and no names of classes."""
+    method = {"probe": {"_target_": "rcm.methods.Probe", "depth": {"max": 0.5}, "positions": [-1, -2], "strict": False}}
+    probe = replace(run, config={**run.config, "method": method, "judge": {"second": None}})
+    track(OFFLINE, probe, [])
+    found = recorded(run).config
+    assert {key: value for key, value in found.items() if key.partition(".")[0] in (*run.config, "judge")} == {
+        "model": "tiny-chat",
+        "model.name": "tiny-chat",
+        "model.family": "tiny",
+        "model.stage": "chat",
+        "model.layers": 7,
+        "method": "behaviour,direction",
+        "method.probe.depth.max": 0.5,
+        "method.probe.positions": "[-1, -2]",
+        "method.probe.strict": False,
+        "judge": "prefix",
+        "seed": 0,
+    }
+    assert found["provenance.started"] == "2026-01-01T00:00:00+00:00"
+    assert {key for key, value in found.items() if isinstance(value, dict | list)} == {"_wandb", "inputs"}
+
+
+def test_what_was_met_of_the_targets_is_in_the_summary(run: Run) -> None:
+    track(OFFLINE, run, [FOUND, replace(FOUND, name="probe/missed", value=0.7), UNKNOWN, BARE])
+    summary = recorded(run).summary
+    met = {key: value for key, value in summary.items() if key.endswith("_met")}
+    assert met == {
+        "probe/accuracy_met": True,
+        "probe/missed_met": False,
+        "probe/strength_met": False,
+        "summary/targets_met": 1,
+    }
+    assert summary["summary/targets_set"] == 3
+
+
+def test_the_picture_of_a_finished_run_comes_first(run: Run) -> None:
+    seen = []
+
+    def picture(directory: Path) -> Path:
+        seen.append(finished(directory))
+        plt.imsave(directory / "picture.png", np.zeros((2, 3, 3)))
+        return directory / "picture.png"
+
+    with OFFLINE.open(run, picture) as track_one, Store(run) as store:
+        for result in stubs.one_of_each():
+            store.save(result)
+            track_one(result)
+    found = recorded(run)
+    logged = history(found)[keys.PICTURE]
+    assert seen == [True]
+    assert (logged["_type"], logged["width"], logged["height"], logged["caption"]) == ("image-file", 3, 2, "tiny-chat")
+    assert (found.path.parent / "files" / logged["path"]).read_bytes() == (run.directory / "picture.png").read_bytes()
+    methods = sorted(path.stem for path in (ROOT / "conf/method").glob("*.yaml"))
+    assert all(f"{method}/" > keys.PICTURE for method in methods)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_without_a_picture_there_is_none(run: Run, fails: bool) -> None:
+    """Of a run that fails none is asked for."""
+
+    def picture(directory: Path) -> None:
+        assert not fails
+
+    with suppress(RuntimeError), OFFLINE.open(run, picture):
+        if fails:
+            raise RuntimeError("out of memory")
+    assert recorded(run).exit_code == int(fails)
+    assert not recorded(run).rows
+
+
+def test_of_a_large_table_the_first_rows_are_shown_and_all_are_kept(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [(number, "x" * 20) for number in range(100)]
+    monkeypatch.setattr(views, "LARGE", 1000)
+    with caplog.at_level("INFO"):
+        track(
+            OFFLINE,
+            run,
+            [Table("probe/long", ("number", "text"), rows), Table("probe/short", ("number", "text"), rows[:1])],
+        )
+    found = recorded(run)
+    shown_rows = file(found, history(found)["probe_long"])["data"]
+    assert shown_rows == [list(row) for row in rows[: len(shown_rows)]]
+    assert sum(len(json.dumps(row)) for row in shown_rows) <= 1000 < sum(len(json.dumps(row)) for row in rows)
+    assert f"the first {len(shown_rows)} of 100 rows of probe_long; probe_long_rows-{run.id} has all" in caplog.text
+    (path,) = contents(found)[f"probe_long_rows-{run.id}"].values()
+    kept = [json.loads(line) for line in Path(path).read_text().splitlines()]
+    assert kept == [{"number": number, "text": text} for number, text in rows]
+    assert not any("short_rows" in name for name in found.artifacts)
 
 
 def file(found: OfflineRun, logged: dict[str, Any]) -> Any:
@@ -313,7 +410,7 @@ def test_a_sweep_keeps_its_id_and_does_not_lose_the_config(run: Run, monkeypatch
     track(OFFLINE, run, [])
     found = recorded(run)
     assert (found.id, found.project) == ("chosenbyagent", "ofthesweep")
-    assert found.config["config"] == run.config
+    assert found.config["method.direction.max_kl"] == 0.1
     assert (found.config["seed"], found.config["method.depth.max"]) == (3, [1, 2])  # where W&B's search looks
     assert found.config["model"] == run.choices["model"]
 
@@ -437,17 +534,3 @@ def test_a_long_option_is_a_tag_cut_short(run: Run) -> None:
     long = replace(run, choices={**run.choices, "dataset": "d" * 70})
     track(OFFLINE, long, [])
     assert "d" * 64 in messages_of(recorded(long), "run")[0].tags
-
-
-def test_variables_that_are_not_followed_are_named(
-    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    for name, value in {"MODE": "disabled", "PROJECT": "ours", "ENTITY": "team"}.items():
-        monkeypatch.setenv(f"WANDB_{name}", value)
-    track(OFFLINE, run, [])
-    for told in (
-        "WANDB_MODE=disabled is not followed (tracker.mode=offline); use tracker=disk",
-        "WANDB_PROJECT=ours is not followed (tracker.project=rcm); use tracker.project=ours",
-        "WANDB_ENTITY=team is not followed (tracker.entity=None); use tracker.entity=team",
-    ):
-        assert told in caplog.text
