@@ -50,10 +50,19 @@ def slides(comparison: Comparison) -> Iterator[tuple[PurePosixPath, bytes]]:
 
 def files(drawn: Overview) -> dict[str, bytes]:
     """The picture by format."""
-    found = {"svg": standalone(drawn).encode()}
+    return {"svg": standalone(drawn).encode(), **_printed(drawn, "pdf", "png")}
+
+
+def png(drawn: Overview) -> bytes:
+    """The picture as one of dots."""
+    return _printed(drawn, "png")["png"]
+
+
+def _printed(drawn: Overview, *formats: str) -> dict[str, bytes]:
+    found: dict[str, bytes] = {}
     with rc_context({"text.parse_math": False, "font.size": 8}):  # a name may hold dollars
         made = figure(drawn)
-        for format in ("pdf", "png"):
+        for format in formats:
             stream = BytesIO()
             made.savefig(stream, format=format, dpi=DPI)
             found[format] = stream.getvalue()

@@ -9,7 +9,6 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError
-from pydantic_core import ErrorDetails
 
 from rcm.errors import InputError, first_sentence, on_one_line
 from rcm.judges import Judge
@@ -159,10 +158,12 @@ def _judge(node: DictConfig | None, problems: list[str]) -> Any:
 
 def _sentences(place: str, error: ValidationError) -> list[str]:
     """One for each problem: which value, where, and what would be right."""
-    return [_sentence(".".join([place, *map(str, problem["loc"])]).strip("."), problem) for problem in error.errors()]
+    return [
+        _sentence(".".join([place, *map(str, problem["loc"])]).strip("."), dict(problem)) for problem in error.errors()
+    ]
 
 
-def _sentence(place: str, problem: ErrorDetails) -> str:
+def _sentence(place: str, problem: Mapping[str, Any]) -> str:
     given = problem["input"]
     if problem["type"] in LISTS:
         lists = f"[{given}]" if isinstance(given, int | float | str) else "[VALUE,VALUE]"

@@ -35,6 +35,7 @@ from rcm.record.storage import Store, put_back
 from rcm.record.units import known
 from rcm.running.chosen import Chosen, chosen_settings
 from rcm.running.identity import code_of, digest_of, finished_already, id_of, plain_settings
+from rcm.running.pictured import pictured
 from rcm.running.processors import set_threads
 from rcm.running.reuse import Circumstances, checked_lengths, results, steps_of
 from rcm.running.summary import as_text, in_brackets, summary
@@ -159,7 +160,7 @@ def perform(chosen: Chosen, run: Run) -> None:
             steps = steps_of(chosen.methods, given, reuse=chosen.reuse)
             log.info("To come: %s; prompts: %s", ", ".join(chosen.methods), _counted(prompts))
             run = replace(run, findings={step.name: step.key for step in steps} if chosen.reuse else {})
-            track = stack.enter_context(chosen.tracker.open(run))
+            track = stack.enter_context(chosen.tracker.open(run, pictured))
         store = stack.enter_context(Store(run))
 
         @cache
