@@ -19,18 +19,27 @@ def track(items: Sequence[Item], label: str) -> Iterator[Item]:
     if console.is_terminal:
         yield from rich_track(items, label, console=console, transient=True)
         return
-    began = told = time.monotonic()
+    began = time.monotonic()
     for done, item in enumerate(items):
-        if (now := time.monotonic()) - told >= EVERY:
+        if (now := time.monotonic()) - _last.told >= EVERY:
             log.info("%s", so_far(label, done, len(items), now - began))
-            told = now
+            _last.told = now
         yield item
+
+
+class _Last:
+    """When the last line came. All loops share it: many that are short are as silent as one that is long."""
+
+    told = time.monotonic()
+
+
+_last = _Last()
 
 
 def so_far(label: str, done: int, of: int, seconds: float) -> str:
     """`seconds`: that the first `done` of so many took."""
     if not done:
-        return f"{label}: 0 of {of}, {seconds:.0f} s for the first so far"
+        return f"{label}: 0 of {of}"
     each = seconds / done
     rate = f"{1 / each:.1f} a second" if each < 1 else f"{each:.1f} s each"
     left = each * (of - done)

@@ -20,16 +20,27 @@ def test_the_log_has_a_line_every_half_minute(
 
     ticking = clock()
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(ticking))
+    monkeypatch.setattr(progress._last, "told", 0.0)
     caplog.set_level(logging.INFO)
-    assert list(track(list(range(10)), "pairs")) == list(range(10))
+    assert list(track(list(range(8)), "pairs")) == list(range(8))
     assert caplog.messages == [
-        "pairs: 2 of 10, 18.0 s each, about 2.4 min left",
-        "pairs: 5 of 10, 14.4 s each, about 72 s left",
-        "pairs: 8 of 10, 13.5 s each, about 27 s left",
+        "pairs: 2 of 8, 18.0 s each, about 1.8 min left",
+        "pairs: 5 of 8, 14.4 s each, about 43 s left",
     ]
 
 
-def test_what_goes_quickly_tells_nothing(caplog: pytest.LogCaptureFixture) -> None:
+def test_many_short_loops_are_no_silence(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    seconds = iter(float(i) for i in range(0, 1000, 8))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(progress._last, "told", 0.0)
+    caplog.set_level(logging.INFO)
+    for i in range(4):
+        list(track([0], f"loop {i}"))
+    assert caplog.messages == ["loop 2: 0 of 1"]
+
+
+def test_what_goes_quickly_tells_nothing(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(progress._last, "told", progress.time.monotonic())
     caplog.set_level(logging.INFO)
     assert list(track("abc", "letters")) == ["a", "b", "c"]
     assert not caplog.messages
@@ -38,7 +49,7 @@ def test_what_goes_quickly_tells_nothing(caplog: pytest.LogCaptureFixture) -> No
 @pytest.mark.parametrize(
     ("done", "seconds", "told"),
     [
-        (0, 40.0, "x: 0 of 8, 40 s for the first so far"),
+        (0, 40.0, "x: 0 of 8"),
         (4, 1.0, "x: 4 of 8, 4.0 a second, about 1 s left"),
         (2, 100.0, "x: 2 of 8, 50.0 s each, about 5.0 min left"),
     ],
