@@ -22,7 +22,7 @@ FLOORS = (
     ("transplant",),
     ("methods",),
     ("running",),
-    ("launch",),
+    ("api", "launch"),
 )
 Graph = Mapping[str, set[str]]
 

@@ -159,7 +159,7 @@ class Steering(Method):
         runner = SteeringRunner.of(model, judge, found, gate, seed, self.max_new_tokens, self.kl_tokens)
         before, asked = unsteered(runner, test)
         if behaviour is None:
-            behaviour = _behaviour(before, self.floor, seed)
+            behaviour = tested_behaviour(before, self.floor, seed)
             yield behaviour.outcome
         if not behaviour.refuses:
             yield from _nothing(behaviour.outcome.value, behaviour.outcome.because)
@@ -277,7 +277,7 @@ def _nothing(outcome: str, why: str) -> Iterator[Result]:
         yield Scalar(name, float("nan"), n=0, target=TARGETS[kind], unit="share", **meaning)
 
 
-def _behaviour(before: Sequence[SteeredReply], floor: float, seed: int) -> RefusalBehaviour:
+def tested_behaviour(before: Sequence[SteeredReply], floor: float, seed: int) -> RefusalBehaviour:
     """Whether the model refuses, by its unsteered replies."""
     of_kind = {kind: [one for one in before if one.trial.kind == kind] for kind in PROMPT_KINDS}
     judged = {kind: Judged([one.verdict for one in some], categories(some)) for kind, some in of_kind.items()}

@@ -37,14 +37,14 @@ def _awaits(method: Method, name: str, waiting: Mapping[str, Method]) -> bool:
 
 
 def _missing(name: str, need: type, methods: Mapping[str, Method]) -> str:
-    givers = sorted(set(_givers(need)))
-    if not givers:
+    by = sorted(set(givers(need)))
+    if not by:
         return f"method={name} needs a {need.__name__}, which no method gives."
-    cures = (f"method=[{','.join([giver, *methods])}]" for giver in givers)
-    return f"method={name} needs a {need.__name__}, which {' or '.join(givers)} gives; run {' or '.join(cures)}."
+    cures = (f"method=[{','.join([giver, *methods])}]" for giver in by)
+    return f"method={name} needs a {need.__name__}, which {' or '.join(by)} gives; run {' or '.join(cures)}."
 
 
-def _givers(need: type) -> Iterator[str]:
+def givers(need: type) -> Iterator[str]:
     """The options of all methods, ours and those loaded from elsewhere, that give a finding."""
     for module in pkgutil.iter_modules(rcm.methods.__path__):
         importlib.import_module(f"rcm.methods.{module.name}")
