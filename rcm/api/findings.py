@@ -26,7 +26,6 @@ class Finding:
     method: str
     model: Model
     study: Study
-    judge_name: str
     results: Mapping[str, Result]
     finding: Any
     before: Mapping[str, "Finding"] = field(default_factory=dict)

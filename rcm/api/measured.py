@@ -32,13 +32,13 @@ def method(name: str) -> Callable[..., Finding]:
     """The method as a function: `method("direction")(model, max_kl=0.3)`."""
 
     def measure(
-        model: Model,
+        model: Any,  # anything, to be told in a sentence of ours
         /,
         *,
         dataset: str | Split | None = None,
         harmful: Sequence[Any] | None = None,
         harmless: Sequence[Any] | None = None,
-        judge: str | None = None,
+        judge: str | Judge | None = None,
         seed: int | None = None,
         **settings: Any,
     ) -> Finding:
@@ -50,18 +50,18 @@ def method(name: str) -> Callable[..., Finding]:
         f"`settings`: those of conf/method/{name}.yaml; `train`, `validation`, `test`: sizes of the data set; what "
         "another method found, under its name (`direction=direction`), in place of what would be found first. "
         "`dataset`: the name of an option, or what `rcm.dataset` gives; `harmful`, `harmless`: lists of your own. "
-        "`judge`: the name of an option. Raises InputError for what cannot work."
+        "`judge`: the name of an option, or a judge. Raises InputError for what cannot work."
     )
     return measure
 
 
 def measured(
     name: str,
-    model: Model,
+    model: Any,
     dataset: str | Split | None,
     harmful: Sequence[Any] | None,
     harmless: Sequence[Any] | None,
-    judge: str | None,
+    judge: str | Judge | None,
     seed: int | None,
     settings: Mapping[str, Any],
 ) -> Finding:
@@ -71,9 +71,10 @@ def measured(
     sizes = {key: settings[key] for key in SIZES if key in settings}
     own = {key: one for key, one in settings.items() if key not in (*given, *sizes)}
     before = next(iter(given.values())) if given else None
-    judge = judge or (before.judge_name if before else "calibrated")
+    judge = judge or (before.study.judge if before else "calibrated")
+    named = judge if isinstance(judge, str) else "calibrated"  # of which only the settings of methods are taken
     seed = seed if seed is not None else before.study.seed if before else 0
-    chosen = composed({"judge": judge, "method": with_needs(name)}, {f"method.{name}": own}, seed)
+    chosen = composed({"judge": named, "method": with_needs(name)}, {f"method.{name}": own}, seed)
     if before and dataset is None and harmful is None and harmless is None and not sizes:
         prompts = before.study.prompts
     elif isinstance(dataset, Split):
@@ -82,7 +83,9 @@ def measured(
         prompts = dataset
     else:
         prompts = dataset_of(dataset, harmful=harmful, harmless=harmless, **sizes)
-    study = Study(model.loaded, replace(prompts, template=model.template), chosen.judge, chosen.seed)
+    if isinstance(judge, str):
+        judge = chosen.judge
+    study = Study(model.loaded, replace(prompts, template=model.template), judge, chosen.seed)
     for key, one in given.items():
         _check_given(name, chosen.methods[name], key, one, model, study)
     for step in chosen.methods.values():
@@ -93,7 +96,7 @@ def measured(
     for step_name, step in chosen.methods.items():
         if step_name in given:
             continue
-        one = _found(step_name, step, model, study, found, name, judge)
+        one = _found(step_name, step, model, study, found, name)
         if step.gives is not None:
             found[step.gives] = one
     return one
@@ -117,7 +120,6 @@ def _found(
     study: Study,
     before: Mapping[type, Finding],
     wanted: str,
-    judge: str,
 ) -> Finding:
     """What was found before for the same, or else what the method finds now."""
     taken = {kind: before[kind] for kind in (*step.needs, *step.uses) if kind in before}
@@ -134,7 +136,7 @@ def _found(
     results, finding = collected(run_method(name, step, given))
     log.info("%s: done in %.0f s", name, time.monotonic() - start)
     by_name = {one.method: one for one in taken.values()}
-    made = KINDS.get(name, Finding)(name, model, study, judge, results, finding, by_name)
+    made = KINDS.get(name, Finding)(name, model, study, results, finding, by_name)
     model.found[key] = made
     return made
 

@@ -36,10 +36,10 @@ class Model:
 
     def __repr__(self) -> str:
         model, identity = self.loaded, self.loaded.identity
-        adapter = f" with {identity['adapter']}" if identity["adapter"] else ""
+        adapter = f" with {identity['adapter']}" if identity.get("adapter") else ""
         return (
             f"<rcm model {identity['name']}{adapter}: {model.n_layers} layers, d_model {model.d_model}, "
-            f"{identity['dtype']} on {model.device}, {model.template.described} template>"
+            f"{str(model.hf.dtype).removeprefix('torch.')} on {model.device}, {model.template.described} template>"
         )
 
     def check(self, prompts: Split, reply: int) -> None:
