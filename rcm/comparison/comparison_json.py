@@ -7,7 +7,7 @@
     transplants  of each source in each target the latest
     emergence    of each training its checkpoints by step, and at which step what was there first; null for none
     left_out     finished runs that were compared with none, and why
-    warnings     sentences
+    warnings     sentences, the gravest first
 
 Shares are fractions. What has no value is null; there are neither NaN nor infinities.
 """
@@ -47,7 +47,7 @@ def as_json(comparison: Comparison) -> dict[str, Any]:
         "transplants": [_transplant(one) for one in comparison.transplants],
         "emergence": [_series(one) for one in comparison.emergence],
         "left_out": [{"run": one.run.id, "why": one.why} for one in comparison.left_out],
-        "warnings": list(comparison.warnings),
+        "warnings": [one.sentence for one in comparison.warnings],
     }
 
 

@@ -17,7 +17,7 @@ from rcm.comparison.families import (
 from rcm.comparison.reading import Reading
 from rcm.comparison.transplants import Transplant, all_transplants, latest_transplants
 from rcm.comparison.tunings import Tuning, tunings
-from rcm.comparison.warnings import warnings
+from rcm.comparison.warnings import Warned, warnings
 from rcm.record.stored import StoredRun
 
 
@@ -26,7 +26,7 @@ class Comparison:
     """`families`: finished runs that measured a model, side by side. `others`: finished runs of other methods.
     `unfinished`: the rest. `transplants`: of each source in each target the latest. `left_out`: finished runs that
     could have been compared, and were not. `unreadable`: a sentence for each run that cannot be read. `warnings`:
-    sentences."""
+    reasons to be careful, the gravest first."""
 
     families: Sequence[Family]
     others: Sequence[Group]
@@ -35,7 +35,7 @@ class Comparison:
     emergence: Sequence[Series]
     transplants: Sequence[Transplant]
     left_out: Sequence[LeftOut]
-    warnings: Sequence[str]
+    warnings: Sequence[Warned]
     unreadable: Sequence[str] = ()
 
     @property

@@ -39,5 +39,5 @@ class RefusalDirection:
         if self.outcome.value != NEAREST_MISS or isinstance(result, Tensors | Adapter):
             return result
         if isinstance(result, Outcome):
-            return replace(result, caveat=CAVEAT, because=f"Of a nearest miss, no selected direction. {result.because}")
+            return replace(result, caveat=CAVEAT, because=f"{result.because} Of a nearest miss, no selected direction.")
         return replace(result, caveat=CAVEAT)

@@ -285,7 +285,7 @@ def _outcome(stop: Outcome | None, choice: Selection | None, strict: bool) -> Ou
         f"KL {miss.kl:.3f}) fails {' and '.join(miss.failed)}"
         for miss in choice.ranked[:3]
     )
-    because = f"No candidate passes every filter; the nearest: {misses or 'none scored'}."
+    because = f"No candidate passes every filter. The nearest: {misses or 'none scored'}."
     if strict or not misses:
         return Outcome("direction/outcome", NONE, because, complete=False)
     tag = f"selection: {NEAREST_MISS}"

@@ -385,15 +385,16 @@ def _controls(measured: Sequence[Measurement], kind: Kind, operation: str, stren
 
 def _conclusion(headlines: Sequence[Headline], compared: Sequence[Measurement], strength: float) -> Outcome:
     """Whether the direction does what no control does, and where a control meets the target by itself."""
-    because = [f"Strength {strength:g} forces most refusals of validation prompts."]
-    because += [UNTRIED[one.kind] for one in headlines if not one.ours]
+    because = [UNTRIED[one.kind] for one in headlines if not one.ours]
     because += [
         f"There are {len(one.ours)} prompts to {VERBS[one.kind]}, too few prompts; use at least {FEWEST}."
         for one in headlines
         if one.ours and not one.tested
     ]
     tested = [one for one in headlines if one.tested]
+    chosen = f"Strength {strength:g} forces most refusals of validation prompts."
     if not tested:
+        because.append(chosen)
         return Outcome("steering/outcome", TOO_FEW, " ".join(because))
     rivals = [_versus(one, null) for one in tested for null in one.nulls.values() if one.rate <= null.value]
     equal, close, unequal = _at_equal_kl(compared)
@@ -408,6 +409,7 @@ def _conclusion(headlines: Sequence[Headline], compared: Sequence[Measurement], 
     ]
     because += [f"Controls reach the target: {'; '.join(lucky)}."] if lucky else []
     because += [f"Not compared at equal KL: {'; '.join(unequal)}."] if unequal else []
+    because.append(chosen)
     if rivals:
         return Outcome("steering/outcome", UNSPECIFIC, " ".join(because))
     if close:
@@ -437,15 +439,15 @@ def _at_equal_kl(compared: Sequence[Measurement]) -> tuple[list[str], list[str],
             if missing or theirs < of_ours.low or theirs == 0:  # the budget may be too small for any direction
                 continue
             (equal if theirs >= of_ours.value else close).append(
-                f"{CONTROLS[control.condition.family]} {verb} {theirs:.0%} at equal KL, the refusal direction "
-                f"{of_ours.value:.0%}"
+                f"{CONTROLS[control.condition.family]} {verb} {theirs:.0%} of {len(control.replies)} prompts at equal "
+                f"KL, the refusal direction {of_ours.value:.0%} of {len(ours.replies)}"
             )
     return equal, close, list(dict.fromkeys(unequal))
 
 
 def _versus(one: Headline, null: Null) -> str:
     best = f"the best of {null.draws} {null.of} {DONE[one.kind]} {null.value:.0%}"
-    return f"{best}, the refusal direction {one.rate:.0%}"
+    return f"{best}, the refusal direction {one.rate:.0%} of {len(one.ours)} prompts"
 
 
 def _invalid(replies: Sequence[SteeredReply]) -> int:

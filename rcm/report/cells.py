@@ -41,7 +41,7 @@ def lines(*parts: str) -> tuple[str, ...]:
 
 
 def of_scalar(scalar: Scalar | None, reading: Reading, name: str, absent: str) -> Cell:
-    """Of a scalar that has a row to itself; `absent` is what any run says of its absence."""
+    """Of a scalar that has a row to itself; `absent` is what its absence means in any run."""
     if scalar is None or not known(scalar.value):
         return Cell(NOTHING, (_why_missing(scalar, reading, name, absent),), "not measured")
     standing: Standing = "" if scalar.met is None else "met" if scalar.met else "not met"
@@ -57,7 +57,7 @@ def of_scalars(scalars: Sequence[Scalar], reading: Reading, name: str, absent: s
     values = [
         f"{in_unit(one.unit)(one.value)} ({about})".removesuffix(" ()")
         if known(one.value)
-        else f"{NOTHING} ({_why_missing(one, reading, one.name, one.absent)})"
+        else f"{NOTHING} ({_why_missing(one, reading, one.name, absent)})"
         for one in scalars
         for about in [_joined(behind(one), one.caveat)]
     ]
@@ -65,16 +65,22 @@ def of_scalars(scalars: Sequence[Scalar], reading: Reading, name: str, absent: s
 
 
 def _why_missing(scalar: Scalar | None, reading: Reading, name: str, absent: str) -> str:
-    """What the run concluded instead, or else what the absence means."""
+    """What the run concluded instead, or else what it says of the absence, or what that means in any run."""
     nothing = f"There were no {scalar.counts} to count." if scalar and scalar.n == 0 else NOT_REPORTED
-    return reading.why_without(name) or absent or nothing
+    own = scalar.absent if scalar else ""
+    return reading.why_without(name) or own or absent or nothing
 
 
 def of_outcome(outcome: Outcome | None, reading: Reading, name: str) -> Cell:
     """The word, with spaces, and the reason beneath."""
     if outcome is None:
         return Cell(NOTHING, lines(reading.why_without(name) or NOT_REPORTED))
-    return Cell(outcome.value.replace("_", " "), lines(outcome.because), caveat=outcome.caveat)
+    return Cell(worded(outcome.value), lines(outcome.because), caveat=outcome.caveat)
+
+
+def worded(value: str) -> str:
+    """The word of an outcome as people read it."""
+    return value.replace("_", " ")
 
 
 def titled(title: str, caveat: str) -> str:

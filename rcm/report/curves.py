@@ -16,19 +16,25 @@ WIDTH = 372.0  # px: what a phone shows without scrolling
 PLOT = (42.0, 26.0, 318.0, 170.0)  # px: left, top, width and height inside the axes
 
 
-def curve(drawn: Curve, vertical: Limits) -> Markup:
-    """Lines with their bands over named axes, and what each line is beneath."""
+def curve(drawn: Curve, vertical: Limits, series: Sequence[int] | None = None) -> Markup:
+    """Lines with their bands over named axes, and what each line is beneath. `series`: the colour and mark of each, so
+    that a model has the same in every frame; else one after the other."""
+    looks = list(series if series is not None else range(len(drawn.lines)))
     left, top, width, height = PLOT
     horizontal = span(drawn.x)
     frame = Frame(horizontal, vertical)
     legend_top = top + height + 40
-    legend = [part for i, line in enumerate(drawn.lines) for part in _legend(i, line, legend_top + LINE * (i + 0.5))]
+    legend = [
+        part
+        for place, (i, line) in enumerate(zip(looks, drawn.lines, strict=True))
+        for part in _legend(i, line, legend_top + LINE * (place + 0.5))
+    ]
     parts = [
         text(2.0, 13.0, drawn.y_label, class_="axis"),
         *axes(frame, {x: f"{x:g}" for x in _marked(drawn.x, frame)}, ticks(*vertical)),
         text(left + width / 2, top + height + 32, drawn.x_label, "middle", class_="axis"),
-        *(_band(frame, drawn.x, line, i) for i, line in enumerate(drawn.lines)),
-        *(part for i, line in enumerate(drawn.lines) for part in _stroke(frame, drawn, line, i)),
+        *(_band(frame, drawn.x, line, i) for i, line in zip(looks, drawn.lines, strict=True)),
+        *(part for i, line in zip(looks, drawn.lines, strict=True) for part in _stroke(frame, drawn, line, i)),
         *legend,
     ]
     bottom = legend_top + LINE * len(drawn.lines) + 6

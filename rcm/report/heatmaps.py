@@ -44,11 +44,6 @@ def is_strip(grid: Heatmap) -> bool:
     return grid.values.shape[1] == 1 or grid.values.shape[0] == 1
 
 
-def is_wide(grid: Heatmap) -> bool:
-    """Whether it is drawn wider than high, as strips are."""
-    return is_strip(grid) or grid.values.shape[1] > grid.values.shape[0]
-
-
 def on_its_side(grid: Heatmap) -> Heatmap:
     """A single column as a row; what is a row already stays."""
     if grid.values.shape[0] == 1:

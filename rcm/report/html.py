@@ -20,7 +20,18 @@ from rcm.comparison import Comparison
 from rcm.comparison.overview import overview
 from rcm.record.results import Transcripts
 from rcm.record.transcripts import condition_names
-from rcm.report import changes, emergence, hero, pictures, provenance, sections, tables, transcripts, transplants
+from rcm.report import (
+    changes,
+    emergence,
+    hero,
+    pictures,
+    provenance,
+    sections,
+    tables,
+    transcripts,
+    transplants,
+    warnings,
+)
 from rcm.report.curves import strip
 from rcm.report.formatting import visible
 
@@ -50,7 +61,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    modules = (changes, emergence, hero, pictures, provenance, sections, tables, transcripts, transplants)
+    modules = (changes, emergence, hero, pictures, provenance, sections, tables, transcripts, transplants, warnings)
     made.globals |= {module.__name__.rsplit(".", 1)[-1]: module for module in modules}
     made.globals |= {
         "strip": strip,

@@ -8,15 +8,17 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from rcm.comparison import Comparison
 from rcm.comparison.reading import Reading
+from rcm.comparison.warnings import Warned
 from rcm.record.encoding import file_names
 from rcm.record.results import Transcripts
 from rcm.record.transcripts import cell, condition_names
 from rcm.record.units import TIED
-from rcm.report import changes, emergence, provenance, transcripts, transplants
+from rcm.report import changes, emergence, provenance, tables, transcripts, transplants
 from rcm.report.cells import Cell
 from rcm.report.formatting import visible
 from rcm.report.sections import in_short, sections, spoken
-from rcm.report.tables import Sheet, tables
+from rcm.report.tables import Sheet
+from rcm.report.warnings import caveats
 
 EXAMPLES = 2  # replies of each condition
 ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", ":": "&#58;", "@": "&#64;", ".": "&#46;"}
@@ -53,17 +55,19 @@ def table(columns: Sequence[str], rows: Iterable[Iterable[str]]) -> str:
 
 def _short(comparison: Comparison) -> Iterator[str]:
     yield "## In short"
-    yield from (f"> **Careful.** {escaped(warning)}" for warning in comparison.warnings)
+    yield from (f"> **Careful.** {escaped(warning.sentence)}" for warning in comparison.warnings)
     for one in comparison.emergence:
         yield f"**{escaped(one.name)} over {len(one.steps)} checkpoints.** {escaped(one.sentence)}"
     for tuning in comparison.tunings:
-        yield f"**{escaped(tuning.name)}: {escaped(tuning.verdict.value)}.** {escaped(tuning.verdict.said)}"
+        beside = "".join(f" ({escaped(caveat)})" for caveat in caveats(comparison.warnings, tuning))
+        yield f"**{escaped(tuning.name)}: {escaped(tuning.verdict.value)}.** {escaped(tuning.verdict.said)}{beside}"
         if evidence := tuning.verdict.evidence:
             yield "\n".join(f"- {escaped(sentence)}" for sentence in evidence)
     if not comparison.finished:
         yield "No run has finished here, so there is nothing to compare yet."
-    if concluded := in_short(comparison):
-        yield "\n".join(f"- {_title(reading)}: {escaped(because)}" for reading, because in concluded)
+    for run in in_short(comparison):
+        said = (f"- **{escaped(s.what)}.** {escaped(why)}" for s, why in zip(run.first, run.every, strict=True))
+        yield "\n".join([f"{_title(run.reading)}:", "", *said])
     if comparison.left_out or comparison.unreadable:
         yield "### Not compared"
         left_out = comparison.left_out
@@ -84,7 +88,7 @@ def _figures(comparison: Comparison) -> Iterator[str]:
             "what was drawn, and how often), and with n, of what it was counted over; it is met if it exceeds both its "
             "target and its null."
         )
-        yield from _sections(comparison.compared)
+        yield from _sections(comparison.compared, comparison.warnings)
         for tuning in comparison.tunings:
             for sheet in changes.sheets(tuning):
                 yield f"### What tuning changed: {escaped(sheet.title)}"
@@ -97,13 +101,16 @@ def _figures(comparison: Comparison) -> Iterator[str]:
             yield from _sheet(sheet)
 
 
-def _sections(readings: Sequence[Reading]) -> Iterator[str]:
+def _sections(readings: Sequence[Reading], warnings: Sequence[Warned] = ()) -> Iterator[str]:
     columns = ["", *map(_title, readings)]
-    for section in sections(readings):
+    for section in sections(readings, warnings):
         yield f"### {escaped(section.title)}"
-        if hints := [f"- {escaped(row.label)}: {escaped(row.hint)}" for row in section.rows if row.hint]:
+        if hints := [f"- {escaped(row.label)}: {escaped(row.hint)}" for row in section.measured if row.hint]:
             yield "\n".join(hints)
-        yield table(columns, ([escaped(row.label), *map(_cell, row.cells)] for row in section.rows))
+        if section.measured:
+            yield table(columns, ([escaped(row.label), *map(_cell, row.cells)] for row in section.measured))
+        if section.missing:
+            yield escaped(section.missing)
 
 
 def _cell(cell: Cell) -> str:
@@ -112,13 +119,13 @@ def _cell(cell: Cell) -> str:
 
 
 def _stored_tables(readings: Sequence[Reading]) -> Iterator[str]:
-    for found in tables(readings):
-        yield f"### {escaped(found.title)}"
-        if found.hint:
-            yield escaped(found.hint)
-        for reading, sheet in zip(readings, found.sheets, strict=True):
-            yield _title(reading)
-            yield from _sheet(sheet)
+    for method, of_method in tables.by_method(readings):
+        for found in of_method:
+            yield f"### {escaped(spoken(method))}: {escaped(found.title)}"
+            yield from (escaped(text) for text in (found.hint, *found.missing) if text)
+            for sheet in found.sheets:
+                yield f"**{escaped(sheet.title)}**"
+                yield from _sheet(sheet)
 
 
 def _sheet(sheet: Sheet) -> Iterator[str]:

@@ -134,3 +134,22 @@ document.addEventListener("keydown", (event) => {
   places.set(picture, here);
   point(here);
 });
+
+// Paper has nothing to click on: what is folded is printed open, but for transcripts, which have rows without end.
+const folded = "details:not(.transcripts, [open])";
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll(folded)];
+  for (const details of opened) details.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const details of opened) details.open = false;
+});
+
+// A link to a part of the page that lies in something folded opens it.
+const unfold = () => {
+  const target = location.hash && document.getElementById(location.hash.slice(1));
+  for (let at = target; at; at = at.parentElement) if (at.localName === "details") at.open = true;
+};
+addEventListener("hashchange", unfold);
+unfold();

@@ -1,19 +1,26 @@
-"""Which pictures stand side by side: the same map, curve or circuit of several runs, on one scale."""
+"""Which pictures stand side by side: the same map, curve or circuit of several runs, on one scale.
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+They come method by method, as the runs went: where harmful and harmless prompts can be told apart, where it is decided,
+which parts carry it, what steering does. Of each method curves come first, which say it at a glance. Curves of several
+runs over the same points share a frame: the first line of each, which is what the curve is about; what each has besides
+(controls, another figure) stands folded, run by run.
+"""
+
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import numpy as np
 from markupsafe import Markup
 
-from rcm.comparison.reading import NOT_REPORTED, Reading
+from rcm.comparison.names import DIRECTION
+from rcm.comparison.reading import NOT_REPORTED, Reading, method_of
 from rcm.comparison.tunings import Tuning
 from rcm.record.results import Curve, Diagram, Heatmap, Scatter, Table, colour_limits
 from rcm.report.cells import titled
-from rcm.report.curves import curve, vertical_limits
+from rcm.report.curves import SERIES, curve, vertical_limits
 from rcm.report.diagrams import diagram, layout, legend, not_drawn, strongest_of, values_of
-from rcm.report.heatmaps import colour_bar, heatmap, is_wide
+from rcm.report.heatmaps import colour_bar, heatmap
 from rcm.report.scatters import across_all, scatter, up_all
 
 T = TypeVar("T", Heatmap, Curve, Scatter, Diagram)
@@ -21,44 +28,60 @@ T = TypeVar("T", Heatmap, Curve, Scatter, Diagram)
 
 @dataclass(frozen=True)
 class Panel:
-    """One run's picture, or what two differ by; where there is none, `missing` says why."""
+    """One run's picture, several in one frame, or what two differ by."""
 
     title: str
-    drawn: Markup | None
-    missing: str = ""
+    drawn: Markup
 
 
 @dataclass(frozen=True)
 class Panels:
-    """`scale` is the colour bar of maps. `wide`: the panels are about as wide as a phone."""
+    """`scale` is the colour bar of maps. `missing`: which runs have none, and why. `folded`: panels that wait until
+    someone asks for them, under what `folds` says."""
 
     title: str
     hint: str
     panels: Sequence[Panel]
     scale: Markup | None = None
-    wide: bool = True
+    missing: Sequence[str] = ()
+    folded: Sequence[Panel] = ()
+    folds: str = ""
 
 
-def maps(readings: Sequence[Reading], tunings: Sequence[Tuning] = ()) -> list[Panels]:
-    """Each heatmap that any of the runs has; and what it differs by in the first pair of each tuning."""
+@dataclass(frozen=True)
+class OfMethod:
+    """All pictures of a method. `missing`: which runs have not all of them, and why."""
+
+    method: str
+    rows: Sequence[Panels]
+
+    @property
+    def missing(self) -> list[str]:
+        of_why: dict[str, list[str]] = {}
+        for row in self.rows:
+            for why in row.missing:
+                of_why.setdefault(why, []).append(row.title)
+        return [why if len(some) == len(self.rows) else f"{', '.join(some)}: of {why}" for why, some in of_why.items()]
+
+
+def by_method(readings: Sequence[Reading], tunings: Sequence[Tuning] = ()) -> list[OfMethod]:
+    """All pictures of these runs, in the order in which their methods ran."""
+    drawn = [
+        *((name, _curves(one, readings)) for name, one in _by_name(Curve, readings)),
+        *((name, _diagrams(one, readings)) for name, one in _by_name(Diagram, readings)),
+        *((name, _maps(one, readings, _pairs(readings, tunings))) for name, one in _by_name(Heatmap, readings)),
+        *((name, _scatters(one, readings)) for name, one in _by_name(Scatter, readings)),
+        *((f"{DIRECTION}/cosines", one) for one in cosines(readings, tunings)),
+    ]
+    order = merged([[method_of(result.name) for result in reading.results] for reading in readings])
+    of = {method: [row for name, row in drawn if method_of(name) == method] for method in order}
+    return [OfMethod(method, rows) for method, rows in of.items() if rows]
+
+
+def _pairs(readings: Sequence[Reading], tunings: Sequence[Tuning]) -> list[tuple[Reading, Reading]]:
+    """The first pair of each tuning among these runs, whose maps are shown with what they differ by."""
     own = {reading.run.id for reading in readings}
-    pairs = [(one.before, one.after) for one in tunings if {one.before.run.id, one.after.run.id} <= own]
-    return [_maps(found, readings, pairs) for found in _by_name(Heatmap, readings)]
-
-
-def curves(readings: Sequence[Reading]) -> list[Panels]:
-    """Each curve that any of the runs has."""
-    return [_curves(found, readings) for found in _by_name(Curve, readings)]
-
-
-def scatters(readings: Sequence[Reading]) -> list[Panels]:
-    """Each cloud of points that any of the runs has."""
-    return [_scatters(found, readings) for found in _by_name(Scatter, readings)]
-
-
-def diagrams(readings: Sequence[Reading]) -> list[Panels]:
-    """Each circuit that any of the runs has."""
-    return [_diagrams(found, readings) for found in _by_name(Diagram, readings)]
+    return [(one.before, one.after) for one in tunings if {one.before.run.id, one.after.run.id} <= own]
 
 
 def cosines(readings: Sequence[Reading], tunings: Sequence[Tuning]) -> list[Panels]:
@@ -99,19 +122,44 @@ def title_and_hint(results: Iterable[Heatmap | Curve | Scatter | Diagram | Table
     return label or every[0].name, hint
 
 
+def merged(orders: Sequence[Sequence[str]]) -> list[str]:
+    """Every name once: a name that earlier runs lack comes after the one that it follows in its own."""
+    found: list[str] = []
+    for names in orders:
+        place = 0
+        for name in dict.fromkeys(names):
+            if name not in found:
+                found.insert(place, name)
+            place = found.index(name) + 1
+    return found
+
+
 def why_missing(name: str, reading: Reading) -> str:
     """What the run concluded before it would have come to it."""
     because = reading.why_without(name)
     return f"Not measured: {because}" if because else NOT_REPORTED
 
 
-def _by_name(kind: type[T], readings: Sequence[Reading]) -> list[dict[str, T]]:
-    """For each name the results that have it, by run."""
+def without(name: str, readings: Sequence[Reading], found: Container[str]) -> list[str]:
+    """Of the runs whose ids are not `found`, why they have no result of this name; those with one reason together."""
+    names: dict[str, list[str]] = {}
+    for title, reading in zip(titles(readings), readings, strict=True):
+        if reading.run.id not in found:
+            names.setdefault(why_missing(name, reading), []).append(title)
+    return [f"{', '.join(some)}: {why}" for why, some in names.items()]
+
+
+def _name(found: Mapping[str, T]) -> str:
+    return next(iter(found.values())).name
+
+
+def _by_name(kind: type[T], readings: Sequence[Reading]) -> list[tuple[str, dict[str, T]]]:
+    """Every name with the results that have it, by run."""
     found: dict[str, dict[str, T]] = {}
     for reading in readings:
         for result in reading.every(kind):
             found.setdefault(result.name, {})[reading.run.id] = result
-    return list(found.values())
+    return list(found.items())
 
 
 def _maps(
@@ -122,13 +170,33 @@ def _maps(
     ends = colour_limits(values, one.center)
     bar = colour_bar(ends, one.center, bool(np.isnan(values).any()), one.value_label)
     panels = _panels(readings, grids, lambda grid: heatmap(grid, ends))
-    panels += [difference for pair in pairs if (difference := _difference(*pair, grids))]
-    return Panels(*title_and_hint(grids.values()), panels, bar, any(map(is_wide, grids.values())))
+    differences = [difference for pair in pairs if (difference := _difference(*pair, grids))]
+    missing = without(_name(grids), readings, grids)
+    return Panels(*title_and_hint(grids.values()), panels, bar, missing, differences, "What they differ by")
 
 
 def _curves(found: Mapping[str, Curve], readings: Sequence[Reading]) -> Panels:
     ends = vertical_limits(list(found.values()))
-    return Panels(*title_and_hint(found.values()), _panels(readings, found, lambda one: curve(one, ends)))
+    own = _panels(readings, found, lambda one: curve(one, ends))
+    title, hint = title_and_hint(found.values())
+    if not _share_a_frame(list(found.values())):
+        return Panels(title, hint, own, missing=without(_name(found), readings, found))
+    names = dict(zip((reading.run.id for reading in readings), titles(readings), strict=True))
+    places = [i for i, reading in enumerate(readings) if reading.run.id in found]
+    lines = [replace(one.lines[0], label=titled(names[id], one.caveat)) for id, one in found.items()]
+    firsts = dict.fromkeys(one.lines[0].label for one in found.values())
+    together = replace(next(iter(found.values())), lines=lines, label=title)
+    panels = [Panel(", ".join(firsts), curve(together, ends, places))]
+    folded = own if any(len(one.lines) > 1 for one in found.values()) else []
+    return Panels(
+        title, hint, panels, None, without(_name(found), readings, found), folded, "Every line, model by model"
+    )
+
+
+def _share_a_frame(every: Sequence[Curve]) -> bool:
+    """Whether several runs have it, of the same things at the same points, and no more than colours tell apart."""
+    frames = {(tuple(one.x), one.x_label, one.y_label) for one in every}
+    return 1 < len(every) <= SERIES and len(frames) == 1 and all(one.lines for one in every)
 
 
 def _scatters(found: Mapping[str, Scatter], readings: Sequence[Reading]) -> Panels:
@@ -137,7 +205,7 @@ def _scatters(found: Mapping[str, Scatter], readings: Sequence[Reading]) -> Pane
     ends, across, up = colour_limits(values, every[0].center), across_all(every), up_all(every)
     bar = colour_bar(ends, every[0].center, bool(np.isnan(values).any()), every[0].value_label)
     panels = _panels(readings, found, lambda one: scatter(one, across, up, ends))
-    return Panels(*title_and_hint(every), panels, bar)
+    return Panels(*title_and_hint(every), panels, bar, missing=without(_name(found), readings, found))
 
 
 def _diagrams(found: Mapping[str, Diagram], readings: Sequence[Reading]) -> Panels:
@@ -146,16 +214,17 @@ def _diagrams(found: Mapping[str, Diagram], readings: Sequence[Reading]) -> Pane
     panels = _panels(readings, found, lambda one: diagram(one, places, ends, strongest))
     title, hint = title_and_hint(every)
     names = dict(zip((reading.run.id for reading in readings), titles(readings), strict=True))
-    missing = not_drawn({names[id] if len(readings) > 1 else "": one for id, one in found.items()})
-    return Panels(title, " ".join(filter(None, (hint, missing))), panels, legend(every))
+    rest = not_drawn({names[id] if len(readings) > 1 else "": one for id, one in found.items()})
+    about = " ".join(filter(None, (hint, rest)))
+    return Panels(title, about, panels, legend(every), missing=without(_name(found), readings, found))
 
 
 def _panels(readings: Sequence[Reading], found: Mapping[str, T], draw: Callable[[T], Markup]) -> list[Panel]:
-    name = next(iter(found.values())).name
     return [
-        Panel(titled(title, one.caveat), draw(one)) if one else Panel(title, None, why_missing(name, r))
-        for title, r in zip(titles(readings), readings, strict=True)
-        for one in [found.get(r.run.id)]
+        Panel(titled(title, one.caveat), draw(one))
+        for title, reading in zip(titles(readings), readings, strict=True)
+        for one in [found.get(reading.run.id)]
+        if one
     ]
 
 

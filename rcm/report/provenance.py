@@ -28,7 +28,7 @@ def _facts(reading: Reading, methods: Sequence[str]) -> dict[str, str]:
     run, weights, config = reading.run, reading.weights, reading.run.config
     return {
         "run": run.id,
-        "model": f"{run.choices['model']} ({reading.stage})",
+        "model": f"{reading.name} ({reading.stage}; model={run.choices['model']})",
         "weights": weights.get("model") or source(config.get("model", {})),
         "revision": weights.get("model_revision") or revision(reading),
         "adapter": str(reading.setting("model", "adapter") or "none"),

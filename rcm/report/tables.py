@@ -13,7 +13,7 @@ from rcm.record.encoding import file_names
 from rcm.record.results import Column, Table
 from rcm.report import cells
 from rcm.report.cells import Cell
-from rcm.report.pictures import title_and_hint, titles, why_missing
+from rcm.report.pictures import merged, title_and_hint, titles, without
 
 MOST, MOST_CHOSEN = 12, 24  # rows on a page; where the table says itself which ones to show
 
@@ -30,30 +30,37 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Sheets:
-    """The same table of several runs. `folded`: too long to be shown before someone asks for it."""
+    """The same table of several runs. `folded`: too long to be shown before someone asks for
+    it. `missing`: which runs have none, and why."""
 
     title: str
     hint: str
     sheets: Sequence[Sheet]
     folded: bool = False
+    missing: Sequence[str] = ()
 
 
-def tables(readings: Sequence[Reading]) -> list[Sheets]:
-    """Every table that any of the runs stored, but for those that are drawn elsewhere."""
-    names = dict.fromkeys(table.name for reading in readings for table in reading.every(Table))
-    return [_side_by_side(name, readings) for name in names if name not in TOGETHER and method_of(name) != SUMMARY]
+def by_method(readings: Sequence[Reading]) -> list[tuple[str, list[Sheets]]]:
+    """Every table that any of the runs stored, in the order in which the methods ran."""
+    order = merged([[method_of(table.name) for table in reading.every(Table)] for reading in readings])
+    names = [table.name for reading in readings for table in reading.every(Table)]
+    chosen = [name for name in dict.fromkeys(names) if name not in TOGETHER and method_of(name) != SUMMARY]
+    found = [
+        (method, [_side_by_side(name, readings) for name in chosen if method_of(name) == method]) for method in order
+    ]
+    return [(method, own) for method, own in found if own]
 
 
 def _side_by_side(name: str, readings: Sequence[Reading]) -> Sheets:
-    stored = [table for reading in readings if (table := reading.table(name))]
+    stored = {reading.run.id: table for reading in readings if (table := reading.table(name))}
     sheets = [
         sheet(cells.titled(title, table.caveat), reading, table, MOST_CHOSEN if table.only else MOST)
-        if table
-        else Sheet(title, why_missing(name, reading), (), ())
         for title, reading in zip(titles(readings), readings, strict=True)
-        for table in [reading.table(name)]
+        for table in [stored.get(reading.run.id)]
+        if table
     ]
-    return Sheets(*title_and_hint(stored), sheets, folded=any(not t.only and len(t.rows) > MOST for t in stored))
+    folded = any(not one.only and len(one.rows) > MOST for one in stored.values())
+    return Sheets(*title_and_hint(stored.values()), sheets, folded, without(name, readings, stored))
 
 
 def sheet(title: str, reading: Reading, table: Table, most: int | None = None) -> Sheet:

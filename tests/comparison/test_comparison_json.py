@@ -62,7 +62,7 @@ def test_it_comes_back_as_it_was(tmp_path: Path) -> None:
         }
     ]
     assert [one["run"] for one in told["left_out"]] == [alone.run.id]
-    assert told["warnings"] == list(found.warnings)
+    assert told["warnings"] == [one.sentence for one in found.warnings]
 
 
 def test_what_has_no_value_is_null(tmp_path: Path) -> None:

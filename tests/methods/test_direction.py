@@ -132,7 +132,7 @@ def test_no_survivor_is_told_with_the_nearest_misses() -> None:
     found = reported(method("direction", max_kl=0.0), planted_model(), planted_prompts())
     outcome = found["direction/outcome"]
     assert (outcome.value, outcome.complete, outcome.tag) == ("nearest_miss", True, "selection: nearest_miss")
-    assert "the nearest: position -1, layer 3" in outcome.because
+    assert "The nearest: position -1, layer 3" in outcome.because
     assert "fails kl" in outcome.because
     assert found["direction/layer"].value == 3
     for name in ("bypass", "induce", "kl", "separation", "probe_accuracy", "auroc"):
@@ -174,7 +174,7 @@ def test_what_other_limits_would_select() -> None:
 def test_strictly_no_survivor_is_none() -> None:
     found = reported(method("direction", max_kl=0.0, strict=True), planted_model(), planted_prompts())
     assert (found["direction/outcome"].value, found["direction/outcome"].complete) == ("none", False)
-    assert "the nearest: position -1, layer 3" in found["direction/outcome"].because
+    assert "The nearest: position -1, layer 3" in found["direction/outcome"].because
     assert np.isnan(found["direction/bypass"].value)
     assert not any(one.caveat for one in found.values() if hasattr(one, "caveat"))
 

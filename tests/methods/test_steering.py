@@ -297,7 +297,7 @@ def test_too_few_prompts_conclude_nothing() -> None:
 @pytest.mark.parametrize(
     ("at_equal_kl", "budget", "outcome", "told"),
     [
-        ((19, 19, 20), "reached", "unspecific", "Controls do as well: random directions suppress 95% at equal KL, the"),
+        ((19, 19, 20), "reached", "unspecific", "Controls do as well: random directions suppress 95% of 20 prompts at e"),
         ((19, 17, 20), "reached", "unclear", "Within the interval of the refusal direction: random directions suppr"),
         ((19, 17, 20), "not reached", "steered", "Not compared at equal KL: the budget is not reached by random to su"),
         ((5, 3, 5), "reached", "steered", "Not compared at equal KL: there are 5 prompts to suppress, fewer than 8."),
@@ -449,7 +449,7 @@ def test_a_nearest_miss_steers_and_is_marked_everywhere() -> None:
     assert steered.keys() == {name for name in selected if name.startswith("steering/")}
     assert {name for name, one in steered.items() if one.caveat != "nearest miss"} == {"steering/behaviour"}
     assert steered["steering/force_rate"].value == selected["steering/force_rate"].value == 1
-    assert steered["steering/outcome"].because.startswith("Of a nearest miss, no selected direction.")
+    assert steered["steering/outcome"].because.endswith("Of a nearest miss, no selected direction.")
     assert not any(one.caveat for one in selected.values() if hasattr(one, "caveat"))
     met = by_name(summary([one for one in steered.values() if isinstance(one, Scalar)]))["summary/outcome"]
     assert met.because.endswith("Of a nearest miss: force rate, suppress rate.")

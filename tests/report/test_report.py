@@ -20,7 +20,7 @@ from rcm.report.__main__ import main
 from rcm.report.changes import sheets
 from rcm.report.provenance import facts
 from rcm.report.sections import conclusions, sections
-from rcm.report.tables import tables
+from rcm.report.tables import by_method
 from tests.comparison.made import a_run as reading_of
 from tests.report.samples import (
     BIDI,
@@ -36,6 +36,8 @@ from tests.report.samples import (
     store,
     tuned,
 )
+
+SEEN = "25.0 % of its test prompts were trained on"
 
 
 def compared(folder: Path) -> Comparison:
@@ -147,14 +149,14 @@ def test_the_four_figures_stand_with_interval_null_n_and_verdict(written: tuple[
     shown = words_of(written[0])
     assert "What a good analysis shows separation > 2.00 σ distance of the classes along the direction 1.41 σ" in shown
     assert "1.41 σ ✗ not met 95 %: 1.10 σ to 1.80 σ · null 0.39 σ (1000 shuffled labels, p = 0.001)" in shown
-    assert "97.9 % ✓ met 95 %: 92.7 % to 99.4 % · null 61.0 % (1000 shuffled labels) · n = 96 prompts" in shown
-    assert "– not measured No direction was selected, so there is none to steer by. 91.3 % ✓ met" in shown
+    assert f"97.9 % ✓ met {SEEN} 95 %: 92.7 % to 99.4 % · null 61.0 % (1000 shuffled labels) · n = 96 prompts" in shown
+    assert "– not measured No direction was selected, so there is none to steer by. 91.3 % ✓ met 25.0 % of its" in shown
     assert "35.7 % ✗ not met" in shown
     assert "n = 46 prompts · 2 unscored" in shown
     assert "outcome 0 of 4 met Not met: direction/separation" in shown
     assert "| suppress rate &gt; 40% | **not measured**; –; No direction was selected" in written[1]
     null = "null 4.8 % (8 random directions or of shuffled labels)"
-    assert f"| **not met**; 35.7 %; 95 %: 23.0 % to 50.8 % · {null} · n = 42 prompts |" in written[1]
+    assert f"| **not met**; 35.7 %; {SEEN}; 95 %: 23.0 % to 50.8 % · {null} · n = 42 prompts |" in written[1]
 
 
 def test_the_directions_stand_against_each_other(written: tuple[str, str], runs: Path) -> None:
@@ -184,7 +186,10 @@ def test_a_missing_map_says_why(written: tuple[str, str]) -> None:
 def test_behaviour_stands_by_kind_by_category_and_by_length(written: tuple[str, str]) -> None:
     html, markdown = written
     shown = words_of(html)
-    assert "merely look unsafe; low is good – not measured The data set has none. 15.0 % 95 %: 8.0 % to 26.0 %" in shown
+    assert (
+        f"merely look unsafe; low is good – not measured The data set has none. 15.0 % {SEEN} 95 %: 8.0 % to 26.0 %"
+        in shown
+    )
     assert "category harmful prompts refused harmless prompts refused safe lookalikes refused fraud" in shown
     assert "75.0 % 95 %: 30.0 % to 95.4 % · n = 4" in shown
     assert "harmful prompts refused: 87.5\N{NO-BREAK SPACE}%" in html  # the interval, drawn
@@ -272,7 +277,9 @@ def test_pages_show_the_rows_that_a_table_chose(written: tuple[str, str]) -> Non
 def test_of_very_many_chosen_rows_pages_show_the_first(tmp_path: Path) -> None:
     (heads,) = (one for one in patched(critical=30) if isinstance(one, Table))
     store(a_run(tmp_path, "one", "base"), [*base(), heads])
-    (found,) = (one for one in tables(compared(tmp_path).compared) if one.title == "critical heads")
+    (found,) = (
+        one for _, own in by_method(compared(tmp_path).compared) for one in own if one.title == "critical heads"
+    )
     (sheet,) = found.sheets
     assert sheet.note == "30 of 270 rows, here the first 24. All 270 rows: onebabdps/patching_heads.csv."
     assert len(sheet.rows) == 24
@@ -310,7 +317,8 @@ def test_a_run_of_some_methods_alone_shows_what_it_concluded(tmp_path: Path) -> 
     store(a_run(tmp_path, "one", "chat", methods=["direction", "patching"]), results)
     for path in write(tmp_path, tmp_path / "page"):
         text = path.read_text()
-        assert "Position -1, layer 17. 15 critical components" in text
+        assert "Position -1, layer 17." in text
+        assert "15 critical components" in text
         assert "14 of 270 rows" in text
 
 
@@ -348,9 +356,11 @@ def test_provenance_tells_how_to_get_the_run_again(written: tuple[str, str]) -> 
 
 def test_rows_at_a_price_stand_side_by_side(runs: Path, written: tuple[str, str]) -> None:
     """In both twins; a figure that is not known is a dash, a run that has no such table says why."""
-    found = next(one for one in tables(compared(runs).compared) if one.title == "ways to steer, at equal KL")
-    before, after = found.sheets
-    assert (before.rows, before.note) == ((), "Not measured: No direction was selected, so there is none to steer by.")
+    found = next(
+        one for _, own in by_method(compared(runs).compared) for one in own if one.title == "ways to steer, at equal KL"
+    )
+    (after,) = found.sheets
+    assert found.missing == ["smol: Not measured: No direction was selected, so there is none to steer by."]
     rows = [[cell.text.replace("\N{NO-BREAK SPACE}", " ") for cell in row] for row in after.rows]
     assert rows[0] == ["add", "refusal direction", "45.7 %", "0.625", "1.02 nats", "0.05 nats", "0.0 %"]
     assert rows[2] == ["add", "refusal direction", "45.7 %", "-0.625", "1.02 nats", "0.05 nats", "0.0 %"]
@@ -363,7 +373,7 @@ def test_rows_at_a_price_stand_side_by_side(runs: Path, written: tuple[str, str]
 def test_long_tables_wait_until_they_are_opened(tmp_path: Path) -> None:
     """But for those that chose which of their rows to show."""
     store(a_run(tmp_path, "one", "base"), [*tuned(), *lens()])
-    folded = {one.title: one.folded for one in tables(compared(tmp_path).compared)}
+    folded = {one.title: one.folded for _, own in by_method(compared(tmp_path).compared) for one in own}
     assert folded["readings of the lens"]
     assert not folded["critical heads"]
     for path in write(tmp_path, tmp_path / "page"):
@@ -430,9 +440,9 @@ def test_figures_with_one_row_share_it(tmp_path: Path) -> None:
         (Scalar("m/x", 0.5, null=Null(0.12, "a coin")), "null 0.12 (a coin)"),
         (Scalar("m/x", 0.5, null=Null(0.12, "flips", 9, p=0.04)), "null 0.12 (9 flips, p = 0.04)"),
         (Scalar("m/x", 0.5, null=Null(NAN, "flips", 9), n=3, counts="coins"), "0.5 n = 3 coins"),
-        (Scalar("m/x", NAN, n=0, counts="coins"), "– not measured There were no coins to count."),
-        (Scalar("m/x", NAN, n=0, absent="It has no coin."), "– not measured It has no coin."),
-        (Scalar("m/x", NAN, unit="share", target=0.5), "– not measured The run did not report it."),
+        (Scalar("m/x", NAN, n=0, counts="coins"), "Not measured: m/x. There were no coins to count."),
+        (Scalar("m/x", NAN, n=0, absent="It has no coin."), "Not measured: m/x. It has no coin."),
+        (Scalar("m/x", NAN, unit="share", target=0.5), "Not measured: m/x > 50%. The run did not report it."),
         (Scalar("m/x", 0.5, target=0.4, caveat="by guess"), "0.5 ✓ met by guess"),
         (Scalar("m/x", 12.0, unit="count"), "12"),
         (Scalar("m/x", 1.5, unit="bits", target=1.0), "m/x > 1 bits 1.5 bits ✓ met"),
@@ -541,7 +551,7 @@ def test_a_method_that_nobody_knows_shows_everything(tmp_path: Path) -> None:
         assert text in shown
     assert html.count('aria-label="what the lens reads: block by prompt"') == 2
     assert html.count('aria-label="bits against cost: bits read against cost in nats, by surprise in bits"') == 2
-    assert html.count('aria-label="the lens over blocks: bits over block"') == 2
+    assert html.count('aria-label="the lens over blocks: bits over block"') == 1  # both in one frame
     circuit = "what the lens goes through: 4 components by share of the reading, 3 edges by bits passed on"
     assert html.count(f'aria-label="{circuit}"') == 2
     assert html.count('aria-label="share of the reading from -0.55 to 0.55"') == 1  # one scale for both
@@ -550,7 +560,7 @@ def test_a_method_that_nobody_knows_shows_everything(tmp_path: Path) -> None:
         "## Logit lens",
         "| depth of the decision | 3.5 blocks; 95 %: 3 to 4 blocks · null 1.5 blocks (20 shuffled layers",
         "- depth of the decision: where the lens first reads a refusal; low is good",
-        "### readings of the lens",
+        "### Logit lens: readings of the lens",
         "| block | what it reads |",
         "replies under the lens",
     ):
@@ -584,7 +594,8 @@ def test_a_caveat_stands_wherever_the_result_does(tmp_path: Path) -> None:
         "smol: replies under the lens (by guess), 1 reply",
     ):
         assert text in shown
-    assert page.read_text().count("<figcaption>smol (by guess)</figcaption>") == 4  # map, circuit, cloud and curve
+    assert page.read_text().count("<figcaption>smol (by guess)</figcaption>") == 3  # map, circuit and cloud
+    assert "smol (by guess)</text>" in page.read_text()  # its line in the curve of both
     for text in ("3.5 blocks; by guess; 95 %", "replies under the lens (by guess)"):
         assert text in markdown
     assert "by guess" in "".join(one.read_text() for one in (tmp_path / "page/paper").rglob("*.csv"))
@@ -633,8 +644,8 @@ def test_checkpoints_are_drawn_over_training(tmp_path: Path) -> None:
 
 def test_warnings_of_the_comparison_stand_first(runs: Path, written: tuple[str, str]) -> None:
     (warning,) = compared(runs).warnings
-    assert "trained on 25.0\N{NO-BREAK SPACE}% of its test prompts" in warning
-    assert f"In short Careful. {words_of(warning)}" in words_of(written[0])
+    assert "trained on 25.0\N{NO-BREAK SPACE}% of its test prompts" in warning.sentence
+    assert f"In short Careful. {words_of(warning.sentence)}" in words_of(written[0])
     assert "**Careful.** The adapter of smol-refusal" in written[1]
 
 
