@@ -386,7 +386,7 @@ def _all_by_strength(model: Model, names: Sequence[str], top: float, scales: Sca
     for j, label in enumerate(labels):
         short = label.replace("directions of ", "").replace(" directions", " ones")
         yield from _key(left, below, j, short)
-        left += 30 + 5.3 * len(short)
+        left += 28 + 5.8 * len(short)
 
 
 def rate_said(rate: Scalar | None) -> list[str]:
