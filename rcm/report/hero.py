@@ -384,7 +384,7 @@ def _all_by_strength(model: Model, names: Sequence[str], top: float, scales: Sca
             yield text(frame.left, frame.bottom + 48 + 14 * j, said)
     left, below = LEFT, top + TITLE + DOSES + BELOW + LINE - 8
     for j, label in enumerate(labels):
-        short = label.replace("directions of ", "").replace(" directions", " ones")
+        short = label.replace("directions of ", "").removesuffix(" directions")
         yield from _key(left, below, j, short)
         left += 28 + 5.8 * len(short)
 

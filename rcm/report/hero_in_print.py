@@ -202,7 +202,16 @@ def _nodes(axes: Axes, drawn: Diagram, carried: Scalar | None, scales: Scales) -
         head = head_of(node)
         if head is not None or node.kind == "mlp":
             fill_colour = colour(node.value, scales.nodes, ramp)
-            axes.add_patch(Rectangle((mlp if head is None else head, node.layer - 0.5), 1, 1, color=fill_colour, lw=0))
+            axes.add_patch(
+                Rectangle(
+                    (mlp if head is None else head, node.layer - 0.5),
+                    1,
+                    1,
+                    facecolor=fill_colour,
+                    edgecolor=SOFT,
+                    lw=0.3,
+                )
+            )
     shown = sum(node.kind in ("head", "mlp") for node in drawn.nodes)
     said = f"head · {shown} nodes"
     if carried is not None and known(carried.value):

@@ -297,7 +297,12 @@ def test_too_few_prompts_conclude_nothing() -> None:
 @pytest.mark.parametrize(
     ("at_equal_kl", "budget", "outcome", "told"),
     [
-        ((19, 19, 20), "reached", "unspecific", "Controls do as well: random directions suppress 95% of 20 prompts at e"),
+        (
+            (19, 19, 20),
+            "reached",
+            "unspecific",
+            "Controls do as well: random directions suppress 95% of 20 prompts at e",
+        ),
         ((19, 17, 20), "reached", "unclear", "Within the interval of the refusal direction: random directions suppr"),
         ((19, 17, 20), "not reached", "steered", "Not compared at equal KL: the budget is not reached by random to su"),
         ((5, 3, 5), "reached", "steered", "Not compared at equal KL: there are 5 prompts to suppress, fewer than 8."),
