@@ -33,7 +33,7 @@ def divided(
     sides = [_prompts(harmful, "harmful"), _prompts(harmless, "harmless")]
     if paired and len(sides[0]) != len(sides[1]):
         raise InputError(
-            f"There are {len(sides[0])} harmful and {len(sides[1])} harmless prompts; pair them all, or drop paired=True."
+            f"There are {len(sides[0])} harmful and {len(sides[1])} harmless prompts; pair all, or drop paired=True."
         )
     if paired:
         pairs = zip(*sides, strict=True)
