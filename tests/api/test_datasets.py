@@ -40,7 +40,7 @@ def test_twins_stay_together() -> None:
         ({"harmful": HARMFUL}, "harmless is missing"),
         ({"harmful": HARMFUL, "harmless": "How?"}, "harmless is a str; give a list"),
         ({"harmful": [*HARMFUL, 3], "harmless": HARMLESS}, "harmful[60] is a int"),
-        ({"harmful": HARMFUL, "harmless": HARMLESS[1:], "paired": True}, "pair them all"),
+        ({"harmful": HARMFUL, "harmless": HARMLESS[1:], "paired": True}, "pair all"),
         (
             {"harmful": HARMFUL, "harmless": HARMLESS, "size": 3},
             "have no setting 'size': they have paired, seed, train",
