@@ -1,10 +1,11 @@
 # make demo: map refusal in a real model and in two tunings of it, one that refuses and one that does not, then the page;
 # then what the directions of the others do in the one that refuses, and the page again. make test: everything that CI runs.
+# make docs: the documents as a site.
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
 
-.PHONY: demo test install
+.PHONY: demo test install docs
 install: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
@@ -23,3 +24,6 @@ test: install
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses auto --dist loadfile
+
+docs: install
+	$(RUN) -m mkdocs serve

@@ -1,38 +1,31 @@
-"""The README's example of a method, executed as it stands."""
+"""The README's Python, executed as it stands, block by block in one process."""
 
-import os
 import re
-import subprocess
-import sys
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytest
-
-from rcm.record.stored import stored_runs
 
 ROOT = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
-def test_the_method_of_the_readme_runs_as_it_stands(tmp_path: Path) -> None:
-    extend = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Extend")[2].partition("\n## ")[0]
-    blocks = re.findall(r"```(\w+)\n(.*?)```", extend, flags=re.DOTALL)
-    assert [language for language, _ in blocks] == ["python", "yaml", "bash"]
-    for _, text in blocks[:2]:
-        (place,) = re.findall(r"^# (my_\S+)$", text, flags=re.MULTILINE)
-        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / place).write_text(text)
-    for part in ("launch.py", "conf", "rcm"):
-        (tmp_path / part).symlink_to(ROOT / part)
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        ["bash", "-ec", blocks[2][1]], cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    (run,) = stored_runs(tmp_path / "runs")
-    assert run.methods == ("behaviour", "entropy")
-    assert run.config["method"]["entropy"]["temperature"] == 0.7
-    for kind in ("harmful", "harmless"):
-        assert 0 < run.metrics[f"entropy/{kind}"] < 10
-        page = (tmp_path / "page" / "index.html").read_text(encoding="utf-8")
-        assert f"entropy on {kind} prompts" in page
+def test_the_three_examples_of_the_readme_run_as_they_stand() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(blocks) == 3
+    names: dict[str, Any] = {}
+    said = []
+    for block in blocks:
+        assert len(block.strip().splitlines()) <= 6  # five, and an empty one after the import
+        with redirect_stdout(StringIO()) as out:
+            exec(block, names)  # the file is ours
+        said.append(out.getvalue())
+    extracted, found, steered = said
+    assert re.match(r"separation: [\d.]+ σ \(95 %: .* · null .* · n = 16 prompts\)", extracted.replace("\u00a0", " "))
+    assert "Layer(layer=" in found
+    assert "Head(layer=" in found
+    assert "force, strength 2: 1 of 1 prompts" in steered
+    assert "suppress: 1 of 1 prompts" in steered
+    assert "[redacted]" in steered

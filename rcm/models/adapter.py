@@ -6,7 +6,8 @@ has `card.json`, which lists digests of the prompts that it was trained on.
 
 import json
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -44,7 +45,8 @@ def check_adapter(path: Path, config: PretrainedConfig, name: str) -> None:
 
         made = LoraConfig.from_pretrained(str(path))
         made.inference_mode, made.init_lora_weights = True, True  # values are the file's: nothing is worked out here
-        expected = get_peft_model_state_dict(get_peft_model(base, made), save_embedding_layers=False)
+        with _without_pefts_warning():
+            expected = get_peft_model_state_dict(get_peft_model(base, made), save_embedding_layers=False)
     except REFUSED as error:
         raise InputError(_misfit(path, name, first_sentence(error))) from error
     wanted = {key: list(tensor.shape) for key, tensor in expected.items()}
@@ -106,6 +108,15 @@ def _check_shapes(
         )
 
 
+@contextmanager
+def _without_pefts_warning() -> Generator[None, None, None]:
+    """peft asks transformers for something by a name that transformers is about to drop, of which nobody who reads it
+    can mend anything."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield
+
+
 def _misfit(path: Path, name: str, why: str) -> str:
     return f"The adapter {path} does not fit {name}: {why}; choose the model that it was trained on."
 
@@ -128,8 +139,7 @@ def merged(hf: PreTrainedModel, path: Path) -> PreTrainedModel:
         _untie(hf)
     ids = torch.linspace(0, hf.config.get_text_config().vocab_size - 1, PROBES, device=hf.device).long()[None]
     try:
-        with warnings.catch_warnings():  # peft asks transformers by a name that transformers is about to drop
-            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        with _without_pefts_warning():
             beside = PeftModel.from_pretrained(hf, str(path)).eval()
         wanted = beside(input_ids=ids).logits
         made = cast(PreTrainedModel, beside.merge_and_unload())
