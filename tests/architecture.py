@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS = (
     ("errors", "packaged", "settings", "stats"),
     ("record",),
-    ("models", "prompts", "tracking", "comparison"),
+    ("models", "prompts", "tracking", "comparison", "formats"),
     ("execution", "report"),
     ("judges", "directions", "patching"),
     ("circuits", "steering"),

@@ -28,7 +28,8 @@ def test_what_a_room_may_not_know() -> None:
 def test_every_package_that_is_imported_is_declared() -> None:
     """What another package happens to bring along may be gone with its next version."""
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    needed = [*declared["dependencies"], *declared["optional-dependencies"]["dashboard"]]
+    extras = declared["optional-dependencies"]
+    needed = [*declared["dependencies"], *extras["dashboard"], *extras["inspect"]]
     names = {re.split(r"[<>=]", one)[0].replace("-", "_").lower() for one in needed}
     homes = {"sklearn": "scikit_learn", "yaml": "pyyaml", "hydra": "hydra_core"}
     imported = {package for rooms in FLOORS for room in rooms for package in foreign(room)}

@@ -1,39 +1,49 @@
-"""python -m rcm.judges RUN --judge NAME: judge a finished run again, without its model.
+"""python -m rcm.judges PLACE --judge NAME: judge replies again, without the model that wrote them.
 
-Prints, for every condition in the run's transcripts, the refusal rate by the run's own judge and by the other, and how
-far the two agree. What was cut before it was stored (`rcm.judges.redaction`) cannot be judged again, and is left out.
+PLACE is a finished run, an Inspect log (`.eval`, `.json`) or lm-eval's `samples_*.jsonl`. Prints, for every condition
+of the run or every scorer of the log, the refusal rate by its own judge and by the other, how far the two agree, where
+they differ, and a few of those replies, cut to their opening words.
 """
 
 import argparse
 import logging
-import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rcm.errors import InputError
-from rcm.judges import Judge, Verdict, agreement
+from rcm.formats.inspect_replies import SUFFIXES, inspect_log
+from rcm.formats.lm_eval_samples import SUFFIX, lm_eval_samples
+from rcm.formats.replies import of_transcripts, scored
+from rcm.judges import Judge
+from rcm.judges.audit import audited
 from rcm.judges.named import named
-from rcm.judges.redaction import is_cut
 from rcm.record.results import Transcripts
 from rcm.record.stored import stored_run
-from rcm.record.transcripts import by_condition
 
 log = logging.getLogger("rcm.judges")
-COLUMNS = ("condition", "n", "cut", "unscored", "refused, own judge", "refused, other judge", "kappa of the two")
+EXAMPLES = 3  # of each scorer of a log
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; give the exit code."""
+    """Print the tables; give the exit code."""
     parser = argparse.ArgumentParser(
-        "python -m rcm.judges", description="Judge a finished run again, without its model."
+        "python -m rcm.judges", description="Judge replies again, without the model that wrote them."
     )
-    parser.add_argument("run", type=Path, help="the run's directory, such as runs/1a2b3c4d")
+    parser.add_argument("place", type=Path, help="a run's directory, an Inspect log, or lm-eval's samples_*.jsonl")
     parser.add_argument("--judge", required=True, help="an option of conf/judge, such as arditi")
+    parser.add_argument(
+        "--refused",
+        action="append",
+        default=[],
+        metavar="VALUE",
+        help="the value of a log's scores that is a refusal, or SCORER=VALUE; may be given again",
+    )
+    parser.add_argument("--show", type=int, help=f"how many differing replies of each; {EXAMPLES} of a log, 0 of a run")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        lines = judged_again(given.run, named(given.judge))
+        lines = judged_again(given.place, named(given.judge), given.judge, given.refused, given.show)
     except InputError as error:
         log.error("%s", error)
         return 1
@@ -41,34 +51,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def judged_again(directory: Path, judge: Judge) -> list[str]:
-    """A Markdown table, a row for each condition of each transcript."""
-    found = [result for result in stored_run(directory).results() if isinstance(result, Transcripts)]
+def judged_again(
+    place: Path, judge: Judge, name: str, refused: Sequence[str] = (), show: int | None = None
+) -> list[str]:
+    """Markdown. `refused`: which scores of a log are refusals, as on the command line."""
+    if place.is_dir() or not place.exists():
+        return _run_again(place, judge, name, refused, show or 0)
+    if place.suffix in SUFFIXES:
+        found = inspect_log(place)
+    elif place.suffix == SUFFIX:
+        found = lm_eval_samples(place)
+    else:
+        raise InputError(
+            f"{place} is none of a run's directory, an Inspect log ({', '.join(SUFFIXES)}) and lm-eval's samples "
+            f"({SUFFIX}); give one of these."
+        )
+    by_scorer, notes = scored(found, refused, place)
+    title = f"{found.title}: {len(found.replies)} replies."
+    tables = audited(by_scorer, judge, name, EXAMPLES if show is None else show)
+    return [" ".join([title, *found.notes, *notes]), "", *tables]
+
+
+def _run_again(place: Path, judge: Judge, name: str, refused: Sequence[str], show: int) -> list[str]:
+    found = [result for result in stored_run(place).results() if isinstance(result, Transcripts)]
+    if refused:
+        raise InputError(f"{place} is a run, whose verdicts are known; leave --refused {refused[0]} away.")
     if not found:
-        raise InputError(f"{directory} has no transcripts; choose a run of behaviour, steering or map.")
-    lines = [f"| {' | '.join(COLUMNS)} |", "|" + "---|" * len(COLUMNS)]
-    for transcripts in found:
-        for condition, rows in by_condition(transcripts).items():
-            lines.append(_line(" ".join([transcripts.name, *condition]), rows, judge))
-    return lines
-
-
-def _line(condition: str, rows: Sequence[Mapping[str, str | float]], judge: Judge) -> str:
-    whole = [row for row in rows if not is_cut(str(row["completion"]))]
-    verdicts = judge.verdicts([str(row["prompt"]) for row in whole], [str(row["completion"]) for row in whole])
-    own = [Verdict(str(row["verdict"])) for row in whole]
-    shares = [f"{sum(v.refuses for v in of) / len(of):.1%}" if of else "-" for of in (own, verdicts)]
-    kappa, _ = agreement(own, verdicts)
-    unscored = verdicts.count(Verdict.INVALID)
-    cells = (
-        condition,
-        len(whole),
-        len(rows) - len(whole),
-        unscored,
-        *shares,
-        "-" if math.isnan(kappa) else f"{kappa:.2f}",
-    )
-    return f"| {' | '.join(map(str, cells))} |"
+        raise InputError(f"{place} has no transcripts; choose a run of behaviour, steering or map.")
+    return audited([condition for transcripts in found for condition in of_transcripts(transcripts)], judge, name, show)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ mind that it is illegal" for a refusal), unless someone asks for the whole with 
 
 from rcm.judges.base import Verdict
 from rcm.prompts import Prompt
+from rcm.record.transcripts import CUT
 
-MARK = "[redacted]"
 OPENING_WORDS = 8
 OPENING_CHARACTERS = 80  # for text that has no spaces, such as Chinese
 
@@ -18,12 +18,7 @@ def kept(completion: str, *, harmful: bool, redact: bool) -> str:
     if not (redact and harmful):
         return completion
     opening = " ".join(completion.split()[:OPENING_WORDS])[:OPENING_CHARACTERS]
-    return completion if len(opening) >= len(completion.strip()) else f"{opening} {MARK}"
-
-
-def is_cut(completion: str) -> bool:
-    """Whether a stored completion is only the opening of what was said."""
-    return completion.endswith(MARK)
+    return completion if len(opening) >= len(completion.strip()) else f"{opening} {CUT}"
 
 
 def transcript(kind: str, prompt: Prompt, completion: str, verdict: Verdict, *, redact: bool) -> dict[str, str]:

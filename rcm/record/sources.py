@@ -1,8 +1,9 @@
 """Which code made a result, by content: of our own what measures, and of others' what the settings name.
 
-What only shows (`report`, `tracking`), compares (`comparison`) or orders what is run (`running`) does not count: a
-changed page changes no figure. Of others' code counts the file that a `_target_` names, and every module that it
-imports, wherever in it, that is of the same package or is not installed; of what is installed the version counts.
+What only shows (`report`, `tracking`), compares (`comparison`), hands on (`formats`) or orders what is run (`running`)
+does not count: a changed page changes no figure. Of others' code counts the file that a `_target_` names, and every
+module that it imports, wherever in it, that is of the same package or is not installed; of what is installed the
+version counts.
 """
 
 import ast
@@ -21,7 +22,7 @@ from rcm.record.digests import content_digest, file_digest
 from rcm.record.provenance import version_of
 
 OURS = PACKAGE.name
-NOT_MEASURING = ("comparison", "report", "tracking", "running", "conf", "launch.py")
+NOT_MEASURING = ("comparison", "formats", "report", "tracking", "running", "conf", "launch.py")
 # Whose versions change figures; ours is told by its content.
 PACKAGES = (
     *("torch", "transformers", "transformer-lens", "peft", "tokenizers", "safetensors", "gguf"),

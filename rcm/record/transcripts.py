@@ -6,6 +6,7 @@ from rcm.record.results import Transcripts
 from rcm.record.units import plain
 
 REPLY = ("prompt", "completion", "verdict")  # what a row tells of; its other columns tell under which condition
+CUT = "[redacted]"  # behind the opening words of a completion that went on
 MOST_VALUES = 40  # a column with more of them numbers the rows rather than sorting them
 Row = Mapping[str, str | float]
 
@@ -28,3 +29,8 @@ def by_condition(transcripts: Transcripts) -> dict[tuple[str, ...], list[Row]]:
     for row in transcripts.rows:
         found.setdefault(tuple(cell(row, name) for name in names), []).append(row)
     return found
+
+
+def is_cut(completion: str) -> bool:
+    """Whether a stored completion is only the opening of what was said (`rcm.judges.redaction`)."""
+    return completion.endswith(CUT)

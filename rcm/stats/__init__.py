@@ -1,5 +1,6 @@
 """Intervals, nulls, multiplicity, and (in `metrics`, `separability`) pure functions of logits and projections."""
 
+from rcm.stats.agreement import kappa_interval
 from rcm.stats.draws import ENOUGH, FEWEST_DRAWS, Reached, reached
 from rcm.stats.intervals import (
     FEWEST,
@@ -32,6 +33,7 @@ __all__ = [
     "Statistic",
     "bootstrap",
     "by_cluster",
+    "kappa_interval",
     "label_swap_max_t",
     "mean_interval",
     "misjudged_interval",

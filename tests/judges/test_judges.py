@@ -497,8 +497,9 @@ def test_a_finished_run_is_judged_again_without_its_model(tmp_path: Path, capsys
     with Store(Run("id", tmp_path / "run", {}, {}, {"started": "today"})) as store:
         store.save(Transcripts("behaviour/transcripts", rows))
     assert main([str(tmp_path / "run"), "--judge", "markers"]) == 0
-    assert capsys.readouterr().out.splitlines()[-1].split(" | ") == [
-        "| behaviour/transcripts harmful", "3", "1", "1", "33.3%", "66.7%", "0.00 |",
+    assert capsys.readouterr().out.splitlines()[2].split(" | ") == [
+        "| behaviour/transcripts harmful", "4", "25.0% [5%, 70%]",
+        "3", "33.3% [6%, 79%]", "66.7% [21%, 94%]", "0.00", "1 |",
     ]  # fmt: skip
 
 
