@@ -170,5 +170,5 @@ def test_the_site_is_built_strictly_and_asks_no_other_host(tmp_path: Path) -> No
     sheets = "".join(path.read_text(encoding="utf-8") for path in (tmp_path / "site").rglob("*.css"))
     assert re.findall(r"(?:@import\s*|url\(\s*)[\"']?(?:https?:)?//[^)\"']*", sheets) == []
     reference = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
-    for name in ("rcm.methods.Method", "rcm.methods.Study", "rcm.record.results.Scalar"):
+    for name in ("rcm.api.models.load", "rcm.methods.Method", "rcm.methods.Study", "rcm.record.results.Scalar"):
         assert f'id="{name}"' in reference, name
