@@ -1,16 +1,33 @@
-"""A sweep of the project under the real `wandb agent`, against the server in `tests/wandb_server`."""
+"""The project's sweeps, under the real `wandb agent` and against the server in `tests/wandb_server`; where they learn,
+with W&B's own search.
 
+That search is the package `sweeps`, which wants an older NumPy than rcm has, but works with this one:
+`pip install --no-deps sweeps==0.3.0 jsonref==1.1.0`.
+"""
+
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
 
+from rcm.packaged import CONF
+from rcm.record.results import Scalar
+from rcm.record.run import Run
 from rcm.record.stored import stored_runs
+from rcm.running.chosen import chosen_settings
+from rcm.running.identity import plain_settings
 from tests import stubs
+from tests.tracking.test_tracking import OFFLINE, recorded, track
 from tests.wandb_server import WandbServer
 
 ROOT = Path(__file__).parents[1]
@@ -72,3 +89,73 @@ def assert_swept(server: WandbServer, folder: Path) -> None:
         directories |= {path.parents[2] for path in folder.glob(f"runs/*/wandb/*/run-{name}.wandb")}
     assert directories == {run.directory for run in stored_runs(folder / "runs")}
     assert len(directories) == 2
+
+
+STRENGTH, MAX_KL = "method.steering.strengths.0", "method.direction.max_kl"
+BEST = {STRENGTH: 1.4, MAX_KL: 0.2}  # where the planted figure is highest
+Objective = Callable[[float, float], float]
+
+
+@pytest.mark.slow
+def test_a_sweep_that_learns_comes_to_what_is_best(sweep_run: Callable[..., dict[str, Any]]) -> None:
+    """`sweeps/strength.yaml`. Of what W&B recorded of the runs before, its search makes the next suggestion."""
+    tried = suggested(lambda strength, kl: 1 - abs(strength - BEST[STRENGTH]) - (kl != BEST[MAX_KL]) / 2, sweep_run)
+    later = tried[8:]
+    assert np.median([abs(one[STRENGTH] - BEST[STRENGTH]) for one in later]) < 0.15
+    assert np.mean([one[MAX_KL] == BEST[MAX_KL] for one in later]) > 0.5
+
+
+@pytest.mark.slow
+def test_where_there_is_nothing_to_learn_it_keeps_looking(sweep_run: Callable[..., dict[str, Any]]) -> None:
+    """The null: a figure that is the same everywhere draws nothing to what is best of another."""
+    later = suggested(lambda strength, kl: 0.5, sweep_run)[8:]
+    assert np.median([abs(one[STRENGTH] - BEST[STRENGTH]) for one in later]) > 0.3
+    assert np.mean([one[MAX_KL] == BEST[MAX_KL] for one in later]) < 0.7
+
+
+def suggested(objective: Objective, sweep_run: Callable[..., dict[str, Any]]) -> list[dict[str, Any]]:
+    """What the search suggests, one after the other, each run having reported the objective of its settings."""
+    sweeps = pytest.importorskip("sweeps")
+    spec = yaml.safe_load((ROOT / "sweeps/strength.yaml").read_text())
+    fixed = [part for part in spec["command"] if "=" in part]
+    np.random.seed(0)  # the generator that the search uses
+    runs: list[Any] = []
+    for number in range(24):
+        (suggestion,) = sweeps.next_runs(spec, runs, n=1)
+        told = json.loads(json.dumps(suggestion.config, default=float))  # as it comes to an agent
+        found = sweep_run(f"run{number}", fixed, told, spec["metric"]["name"], objective)
+        runs.append(sweeps.SweepRun(name=f"run{number}", state="finished", **found))
+    return [{key: one["value"] for key, one in run.config.items()} for run in runs]
+
+
+@pytest.fixture
+def sweep_run(tmp_path: Path, wandb_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """One run of a sweep, but for the model: composed as by its agent, and recorded. Gives what W&B's search is given
+    of it: of the config the sweep's own keys, and the summary."""
+
+    def made(
+        name: str, fixed: list[str], told: dict[str, Any], metric: str, objective: Objective
+    ) -> dict[str, dict[str, Any]]:
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("config", overrides=[*fixed, *(f"{key}={one['value']}" for key, one in told.items())])
+        assert chosen_settings(cfg).methods.keys() == {"direction", "steering"}
+        parameters = tmp_path / f"{name}.yaml"
+        parameters.write_text(yaml.safe_dump({"wandb_version": 1, **told}))
+        monkeypatch.setenv("WANDB_SWEEP_ID", "sweep1")
+        monkeypatch.setenv("WANDB_SWEEP_PARAM_PATH", str(parameters))
+        run = run_of(cfg, tmp_path / "runs" / name)
+        at = [OmegaConf.select(cfg, key) for key in (STRENGTH, MAX_KL)]
+        track(OFFLINE, run, [Scalar(metric, objective(*at))])
+        found = recorded(run)
+        return {
+            "config": {key: {"value": found.config[key]} for key in told},
+            "summary_metrics": {metric: found.summary[metric]},
+        }
+
+    return made
+
+
+def run_of(cfg: DictConfig, directory: Path) -> Run:
+    directory.mkdir(parents=True)
+    choices = {"model": "smollm2-135m-refusal", "dataset": "pairs", "method": "direction,steering", "judge": "prefix"}
+    return Run(directory.name, directory, choices, plain_settings(cfg), {"started": "2026-01-01T00:00:00+00:00"})

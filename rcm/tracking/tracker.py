@@ -117,11 +117,12 @@ class Wandb(Settings):
             case "online":
                 log.info("W&B publishes to project %s while the run goes on%s", self.project, by)
             case "offline":
+                here = Path.cwd()
+                place = run.directory.relative_to(here) if run.directory.is_relative_to(here) else run.directory
                 log.info(
-                    "W&B only records, in %s/wandb for project %s%s; python -m rcm.tracking sync %s sends it; without "
-                    "an account, python -m rcm.report %s makes the page, and wandb leet %s/wandb draws curves in a "
-                    "terminal",
-                    *(run.directory, self.project, by, run.directory, run.directory.parent, run.directory),
+                    "W&B records offline, for project %s%s: python -m rcm.tracking sync %s sends it; to look without "
+                    "an account: python -m rcm.report %s, or wandb leet %s/wandb",
+                    *(self.project, by, place, place.parent, place),
                 )
         for sentence in environment.not_followed(settings):
             log.warning("%s", sentence)

@@ -1,9 +1,10 @@
 """The saved W&B workspace "base vs tuned": python -m rcm.tracking.workspace runs --entity E --project P [--print]
 
 It is made from what the finished runs in a folder reported, so that any method's results have their panels. First the
-headlines: figures with a target, then rates of verdicts. Then a section for each method: how to read it, its curves,
-its maps, its other figures. Then transcripts and tables, and what the settings of runs differ in. Runs are grouped by
-family and by stage, so that base and tuned stand side by side. Needs `pip install 'rcm[dashboard]'`.
+pictures of the runs, where they have some; then the headlines: figures with a target, then rates of verdicts. Then a
+section for each method: how to read it, its curves, its maps, its other figures. Then transcripts and tables, and what
+the settings of runs differ in. Runs are grouped by family and by stage, so that base and tuned stand side by side.
+Needs `pip install 'rcm[dashboard]'`.
 """
 
 import argparse
@@ -72,6 +73,7 @@ def workspace(runs: Sequence[StoredRun], entity: str, project: str) -> "Workspac
     everything = _reported(runs)
     headlines = _headlines(everything)
     sections = [
+        _section("At a glance", _pictures(runs)),
         _section("What a good analysis shows", [_bars(keys.title(one), [one]) for one in headlines]),
         *(_of_method(name, part, headlines) for name, part in _by_method(runs, everything).items()),
         _tables(everything),
@@ -118,6 +120,16 @@ def _by_method(runs: Sequence[StoredRun], everything: Reported) -> dict[str, dic
     for name, results in everything.items():
         found.setdefault(name.partition("/")[0], {})[name] = results
     return found
+
+
+def _pictures(runs: Sequence[StoredRun]) -> list[Any]:
+    """One panel with that of every run; none where W&B recorded none."""
+    import wandb_workspaces.reports.v2 as wr
+
+    recorded = (run.directory.glob(f"wandb/*/files/media/images/{keys.PICTURE}_*.png") for run in runs)
+    if not any(True for found in recorded for _ in found):
+        return []
+    return [wr.MediaBrowser(title="Base beside tuned", media_keys=[keys.PICTURE], num_columns=2)]
 
 
 def _headlines(everything: Reported) -> list[Scalar]:

@@ -99,7 +99,7 @@ def test_what_is_followed_is_in_the_record(
     assert (about.run_group, about.notes, about.job_type) == ("friday", "for the paper", "chat")
     assert {"first", "second", "behaviour", "pairs"} <= set(about.tags)
     held = "WANDB_PROJECT=ours; WANDB_ENTITY=team; WANDB_NAME=mine; WANDB_RUN_GROUP=friday; WANDB_TAGS=first, second"
-    assert f"for project ours ({held}; WANDB_NOTES=for the paper); python -m rcm.tracking sync" in caplog.text
+    assert f"for project ours ({held}; WANDB_NOTES=for the paper): python -m rcm.tracking sync" in caplog.text
     assert not [one for one in caplog.records if one.levelname == "WARNING"]
 
 
@@ -137,9 +137,14 @@ def test_of_what_a_sweep_agent_sets_nothing_is_told(
     assert not [one for one in caplog.records if one.levelname == "WARNING"]
 
 
-def test_how_to_look_without_an_account_is_said(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+def test_how_to_look_without_an_account_is_said(
+    run: Run, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With paths as one would type them."""
+    monkeypatch.chdir(run.directory.parents[1])
     with caplog.at_level("INFO"):
         track(tracker(), run, [])
-    assert f"W&B only records, in {run.directory}/wandb for project rcm; python -m rcm.tracking sync" in caplog.text
-    assert f"python -m rcm.report {run.directory.parent} makes the page" in caplog.text
-    assert f"wandb leet {run.directory}/wandb draws curves" in caplog.text
+    assert (
+        f"W&B records offline, for project rcm: python -m rcm.tracking sync runs/{run.id} sends it; to look without an "
+        f"account: python -m rcm.report runs, or wandb leet runs/{run.id}/wandb"
+    ) in caplog.text

@@ -6,18 +6,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from rcm.record.results import Curve, Diagram, Heatmap, Line, Outcome, Result, Scalar, Table, Transcripts
 from rcm.record.run import Run
 from rcm.record.storage import Store
+from rcm.tracking import keys
 from rcm.tracking import workspace as dashboard
 from rcm.tracking.workspace import finished_runs, workspace
 from tests import stubs
 from tests.planted import planted_map
 from tests.tracking.test_publishing import ONLINE, has_everything
-from tests.tracking.test_tracking import a_run, recorded, track
+from tests.tracking.test_tracking import OFFLINE, a_run, recorded, track
 from tests.wandb_server import WandbServer
 
 pytestmark = pytest.mark.skipif(
@@ -166,6 +168,22 @@ def test_what_any_method_reports_has_its_panels(tmp_path: Path) -> None:
         "- **probe/replies** (`probe/replies`): Of the model as it is.",
     ]
     assert {panel.groupby for panel in shown(tmp_path, "BarPlot", "LinePlot")} == {"job_type"}
+
+
+def test_pictures_come_first_where_there_are_some(tmp_path: Path, wandb_home: Path) -> None:
+    def picture(directory: Path) -> Path:
+        plt.imsave(directory / "picture.png", np.zeros((2, 3, 3)))
+        return directory / "picture.png"
+
+    kept(tmp_path / "runs" / "11112222", stubs.one_of_each())
+    assert "At a glance" not in [one.name for one in workspace(finished_runs(tmp_path / "runs"), "E", "P").sections]
+    run = a_run(tmp_path / "runs" / "0a1b2c3d")
+    with OFFLINE.open(run, picture), Store(run):
+        pass
+    recorded(run)
+    first, *_ = workspace(finished_runs(tmp_path / "runs"), "E", "P").sections
+    (panel,) = first.panels
+    assert (first.name, list(panel.media_keys)) == ("At a glance", [keys.PICTURE])
 
 
 def test_without_a_finished_run_it_says_so(tmp_path: Path, sentence: Callable[[Callable[[], object]], str]) -> None:
