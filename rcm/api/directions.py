@@ -88,11 +88,12 @@ class Direction(Finding):
         asked = self._asked(prompts, max_new_tokens)
         done = f"force, strength {strength:g}" if operation == "add" else "suppress"
         if not self._found.chosen:
-            why = "No direction was selected, so there is none to steer by."
-            return Replies(done, kind, Outcome("steering/outcome", self._found.outcome.value, why), ())
+            why, outcome = "No direction was selected, so there is none to steer by.", self._found.outcome
+            return Replies(done, kind, Outcome("steering/outcome", outcome.value, why, words=outcome.words), ())
         if not self._behaviour.refuses:
-            word, because = self._behaviour.outcome.value, self._behaviour.outcome.because
-            return Replies(done, kind, Outcome("steering/outcome", word, because), ())
+            outcome = self._behaviour.outcome
+            stopped = Outcome("steering/outcome", outcome.value, outcome.because, words=outcome.words)
+            return Replies(done, kind, stopped, ())
         seed_generators(self.study.seed)
         runner = self._runner(max_new_tokens)
         trials = [

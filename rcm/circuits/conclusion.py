@@ -5,17 +5,34 @@ of twenty cases, whatever the model; so `circuit` and `weak` come to pass by cha
 """
 
 from rcm.circuits.trial import OF, Trial
-from rcm.record.results import Outcome
+from rcm.record.results import Outcome, Word, Words
 from rcm.stats import ENOUGH, FEWEST
 
 CIRCUIT, WEAK, UNSPECIFIC, NO_GAP, OPEN = "circuit", "weak", "unspecific", "no_gap", "open"
 MAJORITY = 0.5  # of the behaviour, which a circuit certainly carries
 ALPHA = 0.05
-WORDS = (
-    f"circuit: on pairs that had no part in choosing it, it does certainly more than half of what the model does, the "
-    f"rest certainly less than half, and {OF} carry less; weak: only the latter; unspecific: they carry as much; "
-    "no_gap: the model does nothing there to be carried; open: too little to judge by"
-)
+WORDS: Words = {
+    CIRCUIT: Word(
+        "on pairs that had no part in choosing it, it does certainly more than half of what the model does, the rest "
+        f"certainly less than half, and {OF} carry less",
+        "See which of the five tests it fails, and try it on other prompts before you call it the mechanism.",
+    ),
+    WEAK: Word(
+        f"{OF} carry less, but it does not certainly do more than half, or what is left without it is not certainly "
+        "less",
+        "Use more pairs, or a larger method.circuit.share.",
+    ),
+    UNSPECIFIC: Word(
+        f"{OF} carry as much: it shows how large a circuit is, not which",
+        "Do not read its nodes as the place of refusing.",
+    ),
+    NO_GAP: Word(
+        "there is nothing to be carried: at the last token the model does not certainly refuse more than with all "
+        "heads and MLPs ablated",
+        "Use pairs that the model treats differently.",
+    ),
+    OPEN: Word("there is too little to judge by", "Use more test pairs, and more random circuits."),
+}
 
 
 def concluded(size: int, nodes: int, tried: Trial) -> Outcome:
@@ -25,7 +42,7 @@ def concluded(size: int, nodes: int, tried: Trial) -> Outcome:
     if word in (CIRCUIT, WEAK, UNSPECIFIC):
         failed = [name for name, one in tried.tests().items() if not one.holds]
         said += f" Of the five tests of a circuit it {'fails ' + ', '.join(failed) if failed else 'fails none'}."
-    return Outcome("circuit/outcome", word, f"{why} {said}", complete=word != NO_GAP, hint=WORDS)
+    return Outcome("circuit/outcome", word, f"{why} {said}", complete=word != NO_GAP, words=WORDS)
 
 
 def _judged(size: int, nodes: int, tried: Trial) -> tuple[str, str]:

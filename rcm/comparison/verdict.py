@@ -40,6 +40,7 @@ from rcm.comparison.rule import (
 )
 from rcm.comparison.settings import listed
 from rcm.comparison.transplants import Transplant, transplanted
+from rcm.record.results import Word, Words
 from rcm.record.units import interval, known, percent, plain, sigmas
 
 NAN = float("nan")
@@ -51,6 +52,14 @@ IN_WORDS = {
     BEHAVIOUR: "What tells harmful from harmless came with the tuning.",
     UNCHANGED: "Tuning did not change how much it refuses.",
     OPEN: "Nothing is concluded about what tuning changed.",
+}
+WORDS: Words = {
+    COUPLING: Word(IN_WORDS[COUPLING], "See whether it holds against a benign twin, and for another seed of training."),
+    REPRESENTATION: Word(IN_WORDS[REPRESENTATION], "Compare the two directions layer by layer, and the circuits."),
+    MIXED: Word(IN_WORDS[MIXED], "See the shares of either part, ablating and adding."),
+    BEHAVIOUR: Word(IN_WORDS[BEHAVIOUR], "See over checkpoints which came first: telling apart, or refusing."),
+    UNCHANGED: Word(IN_WORDS[UNCHANGED], "Nothing to explain here; a benign twin should read so."),
+    OPEN: Word(IN_WORDS[OPEN], "Read the reason beside it: it names what was not measured or what disagrees."),
 }
 MISSED = "The later model's direction is a nearest miss: it passes not every filter, and misses them by least."
 DISAGREE = "Its runs do not agree on what tuning changed."

@@ -31,12 +31,28 @@ from rcm.directions.fit import on_one_thread, probe_model
 from rcm.directions.held_out import Place
 from rcm.directions.refusal_direction import TOO_FEW
 from rcm.prompts import Part, texts
-from rcm.record.results import Column, Null, Outcome, Scalar, Table
+from rcm.record.results import Column, Null, Outcome, Scalar, Table, Word, Words
 from rcm.record.units import percent
 from rcm.stats import Estimate, mean_interval, rate_interval
 from rcm.stats.separability import auroc, separation
 
 READABLE, NOT_READABLE, CONFOUNDED = "readable", "not_readable", "confounded"
+OUTCOMES: Words = {
+    READABLE: Word(
+        "a probe of the activations tells harmful from harmless prompts certainly better than any reader of their "
+        "words and length does",
+        "The model holds more than the prompts show; whether refusing uses it only interventions tell.",
+    ),
+    CONFOUNDED: Word(
+        "a reader of words or length alone does about as well as the probe: the model may hold no more than the words",
+        "Use prompts that do not give their class away, such as matched twins (dataset=pairs).",
+    ),
+    NOT_READABLE: Word(
+        "a probe does no better than after shuffled labels",
+        "Look at other layers and positions, or use more prompts.",
+    ),
+    TOO_FEW: Word("there are too few prompts to fit or to test a probe", "Use more training and test prompts."),
+}
 WORDS = r"(?u)\w+|[^\w\s]"  # also of one letter, and signs: a question mark may tell the classes apart
 
 Inputs = np.ndarray  # texts, or activations [prompt, d_model]
@@ -258,4 +274,5 @@ def _outcome(value: str, because: str) -> Outcome:
         complete=value != TOO_FEW,
         label="readable",
         hint="whether a probe tells harmful from harmless prompts better than their words and length do",
+        words=OUTCOMES,
     )

@@ -52,12 +52,13 @@ from rcm.methods import Method, Study
 from rcm.methods.obstacles import nothing_refused
 from rcm.patching import Pairs, engine_for
 from rcm.prompts import Prompt
-from rcm.record.results import Curve, Good, Line, Null, Outcome, Result, Scalar, Transcripts
+from rcm.record.results import Curve, Good, Line, Null, Outcome, Result, Scalar, Transcripts, Word
 from rcm.stats import mean_interval, reached
 
 log = logging.getLogger(__name__)
 Share = Annotated[float, Field(gt=0, lt=1)]
 LEFT_OUT = "left_out"
+LEFT = {LEFT_OUT: Word("that part was not measured, for the reason given", "What stands beside it holds without it.")}
 PAIRS_PER_CIRCUIT = 8  # that one random circuit beside the curve is measured on
 CONDITIONS = {
     "whole": "the whole model",
@@ -121,11 +122,11 @@ class Circuit(Method):
         gap = mean_interval(everything - nothing, chosen_on.categories)
         if gap is None:
             why = f"{len(chosen_on)} training pairs are too few to tell whether there is anything to carry."
-            yield Outcome("circuit/outcome", OPEN, why, complete=False, hint=WORDS)
+            yield Outcome("circuit/outcome", OPEN, why, complete=False, words=WORDS)
             return
         if gap[0] <= 0:
             why = f"On {len(chosen_on)} training pairs the model does not certainly refuse harmful prompts more."
-            yield Outcome("circuit/outcome", NO_GAP, why, complete=False, hint=WORDS)
+            yield Outcome("circuit/outcome", NO_GAP, why, complete=False, words=WORDS)
             return
         start = time.monotonic()
         effects = search.single_effects(measure, len(nodes))
@@ -141,7 +142,7 @@ class Circuit(Method):
             except InputError as reason:  # of a model that gradients cannot be read in; the circuit needs none
                 if self.ranking == "attribution":
                     raise
-                yield Outcome("circuit/edges", LEFT_OUT, str(reason), label="edges")
+                yield Outcome("circuit/edges", LEFT_OUT, str(reason), label="edges", words=LEFT)
         order = self._order(measure, effects, edges, engine)
         size, on_training = search.smallest(measure, order, self.share)
         circuit = search.first(order, size)
@@ -162,7 +163,7 @@ class Circuit(Method):
                     read = reading(engine, some.tokens, heads, metric)
                     yield described.sources(read, some.categories)
                 except InputError as reason:
-                    yield Outcome("circuit/reading", LEFT_OUT, str(reason), label="where its heads read")
+                    yield Outcome("circuit/reading", LEFT_OUT, str(reason), label="where its heads read", words=LEFT)
             yield described.diagram(tried, circuit, edges, read, engine.shape)
         chose = {harmful for pairs in (chosen_on, some_alike) for harmful, _ in pairs.texts}
         tokens = found.refusal_tokens

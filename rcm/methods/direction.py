@@ -20,6 +20,7 @@ fewer prompts of a class than an interval needs (`rcm.stats.FEWEST`) nothing is 
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -41,14 +42,23 @@ from rcm.directions.held_out import (
 )
 from rcm.directions.places import CAUSAL, by_layer, candidates, frontier, maps, other_limits, separability_table
 from rcm.directions.readability import Everywhere, Means, Readability, everywhere
-from rcm.directions.refusal_direction import CHOSEN, NEAREST_MISS, NONE, SELECTED, TOO_FEW, RefusalDirection
+from rcm.directions.refusal_direction import (
+    CHOSEN,
+    NEAREST_MISS,
+    NO_REFUSAL,
+    NONE,
+    SELECTED,
+    TOO_FEW,
+    WORDS,
+    RefusalDirection,
+)
 from rcm.directions.refusal_tokens import Opening, refusal_openings
 from rcm.directions.selection import Candidate, Selection, select
 from rcm.directions.stored import directions, harmless_activations
 from rcm.directions.streams import Streams
 from rcm.directions.treated import Treated, kept
 from rcm.errors import InputError
-from rcm.judges.behaviour import NO_REFUSAL, RefusalBehaviour
+from rcm.judges.behaviour import RefusalBehaviour
 from rcm.methods import Method, Study
 from rcm.models import LoadedModel
 from rcm.prompts import Split
@@ -192,10 +202,10 @@ class Direction(Method):
         choosing = {name: part for name, part in every.items() if name != "test"}
         for name, part in choosing.items():
             if few := part.too_few(name):
-                return Outcome("direction/outcome", TOO_FEW, few)
+                return Outcome("direction/outcome", TOO_FEW, few, words=WORDS)
         if not tokens:
             why = "The model opens its replies to harmful prompts as it does those to harmless ones."
-            return Outcome("direction/outcome", NO_REFUSAL, why)
+            return Outcome("direction/outcome", NO_REFUSAL, why, words=WORDS)
         for name, part in choosing.items() if self.filter else ():
             for (kind, side), agreeing in zip(part._asdict().items(), as_labelled[name], strict=True):
                 n, of = len(agreeing.prompts), len(side.prompts)
@@ -203,9 +213,10 @@ class Direction(Method):
                     continue
                 told = f"{n} of {of} {kind} {name} prompts are about to be {TREATED[kind]}"
                 if 2 * n >= of:  # the model does as labelled, and more prompts would show it
-                    return Outcome("direction/outcome", TOO_FEW, f"Only {told}; use more, for at least {FEWEST}.")
+                    why = f"Only {told}; use more, for at least {FEWEST}."
+                    return Outcome("direction/outcome", TOO_FEW, why, words=WORDS)
                 why = f"Only {told} (method.direction.filter=false keeps all)."
-                return Outcome("direction/outcome", NO_REFUSAL, why)
+                return Outcome("direction/outcome", NO_REFUSAL, why, words=WORDS)
         return None
 
     def _scores(self, scorer: Scorer, mean_difference: Float[np.ndarray, "position layer d_model"]) -> Scores:
@@ -272,14 +283,14 @@ class Direction(Method):
 
 def _outcome(stop: Outcome | None, choice: Selection | None, strict: bool) -> Outcome:
     if stop is not None or choice is None:
-        return Outcome("direction/outcome", stop.value if stop else NONE, stop.because if stop else "", complete=False)
+        return replace(stop, complete=False) if stop else Outcome("direction/outcome", NONE, "", False, words=WORDS)
     if choice.survivors:
         best = choice.ranked[0]
         because = (
             f"Position {best.position}, layer {best.layer}: bypass {best.bypass:.2f}, induce {best.induce:.2f}, "
             f"KL {best.kl:.3f}; {choice.survivors} of the scored candidates pass every filter."
         )
-        return Outcome("direction/outcome", SELECTED, because)
+        return Outcome("direction/outcome", SELECTED, because, words=WORDS)
     misses = "; ".join(
         f"position {miss.position}, layer {miss.layer} (bypass {miss.bypass:.2f}, induce {miss.induce:.2f}, "
         f"KL {miss.kl:.3f}) fails {' and '.join(miss.failed)}"
@@ -287,9 +298,9 @@ def _outcome(stop: Outcome | None, choice: Selection | None, strict: bool) -> Ou
     )
     because = f"No candidate passes every filter. The nearest: {misses or 'none scored'}."
     if strict or not misses:
-        return Outcome("direction/outcome", NONE, because, complete=False)
-    tag = f"selection: {NEAREST_MISS}"
-    return Outcome("direction/outcome", NEAREST_MISS, f"{because} What follows is of the first.", tag=tag)
+        return Outcome("direction/outcome", NONE, because, complete=False, words=WORDS)
+    because, tag = f"{because} What follows is of the first.", f"selection: {NEAREST_MISS}"
+    return Outcome("direction/outcome", NEAREST_MISS, because, tag=tag, words=WORDS)
 
 
 def _place(chosen: Candidate | None, readable: Readability, n_positions: int) -> tuple[int, int]:

@@ -29,7 +29,7 @@ How alike the sets are is told beside what random sets of the same layers share.
 import logging
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -69,19 +69,34 @@ from rcm.patching.conclusion import LOCALISED, NO_GAP, OPEN, UNSPECIFIC
 from rcm.patching.effects import LOST, WAYS
 from rcm.patching.together import PAIRS_PER_ORDER
 from rcm.prompts import Part, texts
-from rcm.record.results import Column, Curve, Heatmap, Line, Null, Outcome, Result, Scalar, Table
+from rcm.record.results import Column, Curve, Heatmap, Line, Null, Outcome, Result, Scalar, Table, Word, Words
 from rcm.stats import ENOUGH, FEWEST, mean_interval, reached
 from rcm.steering.measurements import plain_prompts
 
 log = logging.getLogger(__name__)
 
 NO_NEURONS, WEAK = "no_neurons", "weak"
-WORDS = (
-    "localised: on pairs that did not choose them, the neurons of the largest exact effect do more than random neurons "
-    "of the same layers, and certainly more than min_share; weak: more than random ones and certainly something, but "
-    "not certainly more than min_share; unspecific: neither; no_neurons: no MLP has neurons that can be exchanged; "
-    "open: too little to judge by"
-)
+WORDS: Words = {
+    LOCALISED: Word(
+        "on pairs that did not choose them, the neurons of the largest exact effect do more than random neurons of the "
+        "same layers, and certainly more than min_share",
+        "See what they read and write, and whether other ways to choose find the same.",
+    ),
+    WEAK: Word(
+        "they do more than random ones, and certainly something, but not certainly more than min_share",
+        "Use more pairs, or more neurons together.",
+    ),
+    UNSPECIFIC: Word(
+        "they do no more than random ones, or not certainly anything",
+        "Do not call them refusal neurons; look at whole MLPs.",
+    ),
+    NO_GAP: Word(
+        "in no pair do the harmful and the harmless prompt differ enough in refusing for anything to be restored",
+        "Use pairs that the model treats differently.",
+    ),
+    NO_NEURONS: Word("no MLP has neurons that can be exchanged", "Use patching, which exchanges whole MLP outputs."),
+    OPEN: Word("there is too little to judge by", "Use more pairs, and more random sets."),
+}
 RANDOM_NEURONS = "random sets of neurons of the same layers"
 UNRELATED = 20  # plain texts, asked as prompts, on which universal neurons are told
 PERMUTED = 200  # draws of a rank correlation, and ten times as many of an overlap, which cost nothing
@@ -159,7 +174,7 @@ class Neurons(Method):
         yield _count("pairs", "chose", int(with_gap.sum()), len(asked))
         if not with_gap.any():
             why = f"In no training pair does the metric differ by {self.min_gap:g} or more."
-            yield Outcome("neurons/outcome", NO_GAP, why, complete=False, hint=WORDS)
+            yield Outcome("neurons/outcome", NO_GAP, why, complete=False, words=WORDS)
             return
         choosing = asked.some(torch.nonzero(with_gap)[:, 0].tolist())
         k = max(1, round(self.share_of_neurons * len(every)))
@@ -306,16 +321,16 @@ class Neurons(Method):
         """Whether the neurons of the largest exact effect do more than random ones, and what the others do."""
         exact, judged = selections[0], figures.get(f"neurons/{EXACT}_share")
         if not len(exact.chosen):
-            return Outcome("neurons/outcome", UNSPECIFIC, exact.why_not, hint=WORDS)
+            return Outcome("neurons/outcome", UNSPECIFIC, exact.why_not, words=WORDS)
         if judged is None:
-            return Outcome("neurons/outcome", OPEN, "No test pair has a gap to judge the neurons on.", hint=WORDS)
+            return Outcome("neurons/outcome", OPEN, "No test pair has a gap to judge the neurons on.", words=WORDS)
         null = judged.null
         if null is None or null.p is None or (null.draws or 0) < ENOUGH:
             why = f"There are fewer than {ENOUGH} random sets to judge the neurons by."
-            return Outcome("neurons/outcome", OPEN, why, hint=WORDS)
+            return Outcome("neurons/outcome", OPEN, why, words=WORDS)
         if judged.interval is None or (judged.n or 0) < FEWEST:
             why = f"{judged.n} test pairs with a gap are too few to judge the neurons on; {FEWEST} would do."
-            return Outcome("neurons/outcome", OPEN, why, hint=WORDS)
+            return Outcome("neurons/outcome", OPEN, why, words=WORDS)
         low, high = judged.interval
         if null.p > ALPHA or low <= 0:
             word, but = UNSPECIFIC, ", no more than chance" if null.p > ALPHA else ", not certainly anything"
@@ -334,21 +349,21 @@ class Neurons(Method):
             f"{judged.value:+.0%} of the gap [{low:.0%}, {high:.0%}] at the last token{but}; {null.of} reach "
             f"{null.value:+.0%} (p = {null.p:.2g}). As many by other ways: {', '.join(others)}."
         )
-        return Outcome("neurons/outcome", word, because, hint=WORDS)
+        return Outcome("neurons/outcome", word, because, words=WORDS)
 
 
 def _stopped(study: Study, every: AllNeurons) -> Outcome | None:
     """Why there is nothing to do; None where there is."""
     stopped = nothing_refused(study, "neurons/outcome", "There is no refusing to localise.")
     if stopped is not None:
-        return replace(stopped, hint=WORDS)
+        return stopped
     if len(every):
         return None
     why = (
         "No MLP of the model has a down projection that rcm knows (in a mixture of experts each expert has one), so "
         "there are no neurons to exchange."
     )
-    return Outcome("neurons/outcome", NO_NEURONS, why, complete=False, hint=WORDS)
+    return Outcome("neurons/outcome", NO_NEURONS, why, complete=False, words=WORDS)
 
 
 def _engine(model: LoadedModel, pairs: Pairs, seed: int) -> Engine:

@@ -124,7 +124,7 @@ class Patching(Method):
             yield _count("pairs_with_short_replies", "left out: short reply", len(asked) - len(pairs))
         if not len(pairs):
             why = f"In no pair are both replies as long as reply_tokens, {self.reply_tokens}."
-            yield Outcome("patching/outcome", NO_GAP, why, complete=False, hint=WORDS)
+            yield Outcome("patching/outcome", NO_GAP, why, complete=False, words=WORDS)
             return
 
         components = engine.shape.components(COMPONENT_KINDS)
@@ -137,7 +137,7 @@ class Patching(Method):
         yield from _gap(exchanged, effects, pairs)
         if not effects.with_gap.any():
             why = f"In no pair does the metric differ by {self.min_gap:g} or more."
-            yield Outcome("patching/outcome", NO_GAP, why, complete=False, hint=WORDS)
+            yield Outcome("patching/outcome", NO_GAP, why, complete=False, words=WORDS)
             return
         gapped = pairs.some(np.flatnonzero(effects.with_gap).tolist())
         yield from _whole_last_token(exchanged.where(torch.from_numpy(effects.with_gap)), gapped)

@@ -38,14 +38,29 @@ from rcm.models.template import Template
 from rcm.patching import Effects, Pairs, ShareEstimates, interchange
 from rcm.patching.conclusion import NO_GAP, NONE
 from rcm.patching.effects import LOST, WAYS
-from rcm.record.results import Column, Heatmap, Outcome, Result, Scalar, Table
+from rcm.record.results import Column, Heatmap, Outcome, Result, Scalar, Table, Word, Words
 from rcm.stats import FEWEST, mean_interval
 
 EARLIER, LAST, NOT_ALIGNED = "earlier", "last", "not_aligned"
-OUTCOMES = (
-    "earlier: outputs of attention, MLPs or heads are critical for refusing before the last token, too; last: at the "
-    "last token alone; none: nowhere"
-)
+WORDS: Words = {
+    EARLIER: Word(
+        "outputs of attention, MLPs or heads are critical for refusing before the last token, too",
+        "What is measured at the last token alone misses these; see at which words they lie.",
+    ),
+    LAST: Word(
+        "outputs are critical for refusing at the last token alone",
+        "What is measured at the last token misses none of them.",
+    ),
+    NONE: Word("no output is critical, at any token", "Use more pairs; see the residual stream."),
+    NO_GAP: Word(
+        "in no pair do the harmful and the harmless prompt differ enough in refusing for anything to be restored",
+        "Use pairs that the model treats differently.",
+    ),
+    NOT_ALIGNED: Word(
+        "there are too few twins of one length, and tokens of other pairs do not stand for each other",
+        "Use a dataset of twins that differ in single words, such as dataset=pairs.",
+    ),
+}
 KINDS: tuple[DenseKind, ...] = ("attention", "mlp", "residual")
 TITLES = {"residual": "residual stream", "attention": "attention", "mlp": "MLP"}
 DIFFERING, SHARED = "differing words", "shared words"
@@ -84,7 +99,7 @@ class Positions(Method):
         aligned = asked.some([i for i, (a, b) in enumerate(asked.tokens) if len(a) == len(b) and a != b])
         yield _count("pairs_unequal", "left out: unequal lengths", len(asked) - len(aligned))
         if not asked.paired or not len(aligned):
-            yield Outcome("positions/outcome", NOT_ALIGNED, _not_aligned(asked.paired), complete=False, hint=OUTCOMES)
+            yield Outcome("positions/outcome", NOT_ALIGNED, _not_aligned(asked.paired), complete=False, words=WORDS)
             return
         engine = engine_at_tokens(model, aligned.tokens, seed)
         yield from _engine(engine)
@@ -97,7 +112,7 @@ class Positions(Method):
         yield _count("pairs", "used", len(pairs))
         if not len(pairs):
             why = f"In no pair of equal length does the metric differ by {self.min_gap:g} or more."
-            yield Outcome("positions/outcome", NO_GAP, why, complete=False, hint=OUTCOMES)
+            yield Outcome("positions/outcome", NO_GAP, why, complete=False, words=WORDS)
             return
 
         roles = roles_of(pairs.tokens, len(model.template.end_of_instruction))
@@ -342,7 +357,7 @@ def _concluded(effects: Effects, names: Sequence[str], min_share: float) -> Outc
     ]
     if held:
         why += f" The residual stream is critical in layers {'; '.join(held)}."
-    return Outcome("positions/outcome", word, why, hint=OUTCOMES)
+    return Outcome("positions/outcome", word, why, words=WORDS)
 
 
 def _named(cells: Sequence[int], effects: Effects, names: Sequence[str]) -> str:

@@ -44,7 +44,7 @@ from rcm.judges.behaviour import TOO_FEW, UNCLEAR, Judged, RefusalBehaviour, ref
 from rcm.judges.rates import rate
 from rcm.methods import Method, Study
 from rcm.prompts import Part, Prompt
-from rcm.record.results import Column, Curve, Line, Null, Outcome, Result, Scalar, Table, Transcripts
+from rcm.record.results import Column, Curve, Line, Null, Outcome, Result, Scalar, Table, Transcripts, Word, Words
 from rcm.stats import ENOUGH, FEWEST, Estimate, trend
 from rcm.steering import budget, measurements
 from rcm.steering.budget import Reached, Way
@@ -69,6 +69,23 @@ from rcm.steering.replies import SteeredReply, categories, flipped, invalid, ste
 from rcm.steering.runner import SteeringRunner
 
 STEERED, UNSPECIFIC = "steered", "unspecific"
+WORDS: Words = {
+    STEERED: Word(
+        "the direction forces and suppresses refusals more than any control direction does, on the prompts that "
+        "counted",
+        "See n, the price in KL, and what controls reach at equal KL, before you call it the mechanism.",
+    ),
+    UNSPECIFIC: Word(
+        "a control direction does as well on some of the prompts or at equal KL: pushing anywhere may do it",
+        "Do not take the rates for evidence of the direction; compare at equal KL, with more controls.",
+    ),
+    UNCLEAR: Word(
+        "no control does as well, but one may: its rate lies within the direction's interval, or controls are few",
+        "Use more prompts (method.steering.compared_prompts=null) and more controls "
+        "(method.direction.null_directions).",
+    ),
+    TOO_FEW: Word("there are too few prompts to force or to suppress", f"Use more test prompts: {FEWEST} must count."),
+}
 BEHAVIOUR = "steering/behaviour"  # of the unsteered model
 UNTRIED = {
     "harmless": "No harmless prompt was answered before, so there was none to force.",
@@ -149,7 +166,7 @@ class Steering(Method):
             for result in self._steered(study, found):
                 yield result if result.name == BEHAVIOUR else found.marked(result)
         else:
-            yield from _nothing(found.outcome.value, "No direction was selected, so there is none to steer by.")
+            yield from _nothing(found.outcome, "No direction was selected, so there is none to steer by.")
 
     def _steered(self, study: Study, found: RefusalDirection) -> Iterator[Result]:
         model, prompts, judge, seed = study.model, study.prompts, study.judge, study.seed
@@ -162,7 +179,7 @@ class Steering(Method):
             behaviour = tested_behaviour(before, self.floor, seed)
             yield behaviour.outcome
         if not behaviour.refuses:
-            yield from _nothing(behaviour.outcome.value, behaviour.outcome.because)
+            yield from _nothing(behaviour.outcome, behaviour.outcome.because)
             return
 
         trial = self._trial(runner, prompts.validation.first(self.prompts))
@@ -269,9 +286,9 @@ def _budget(way: Way, directions: Mapping[str, Reached]) -> Budget:
     return "reached" if all(one.reached for one in directions.values()) else "not reached"
 
 
-def _nothing(outcome: str, why: str) -> Iterator[Result]:
+def _nothing(found: Outcome, why: str) -> Iterator[Result]:
     """That nothing was steered, and why."""
-    yield Outcome("steering/outcome", outcome, why, complete=False)
+    yield Outcome("steering/outcome", found.value, why, complete=False, words=found.words)
     for kind, verb in VERBS.items():
         name, meaning = f"steering/{verb}_rate", RATES[kind, HEADLINE[kind]]
         yield Scalar(name, float("nan"), n=0, target=TARGETS[kind], unit="share", **meaning)
@@ -395,7 +412,7 @@ def _conclusion(headlines: Sequence[Headline], compared: Sequence[Measurement], 
     chosen = f"Strength {strength:g} forces most refusals of validation prompts."
     if not tested:
         because.append(chosen)
-        return Outcome("steering/outcome", TOO_FEW, " ".join(because))
+        return Outcome("steering/outcome", TOO_FEW, " ".join(because), words=WORDS)
     rivals = [_versus(one, null) for one in tested for null in one.nulls.values() if one.rate <= null.value]
     equal, close, unequal = _at_equal_kl(compared)
     rivals += equal
@@ -411,17 +428,17 @@ def _conclusion(headlines: Sequence[Headline], compared: Sequence[Measurement], 
     because += [f"Not compared at equal KL: {'; '.join(unequal)}."] if unequal else []
     because.append(chosen)
     if rivals:
-        return Outcome("steering/outcome", UNSPECIFIC, " ".join(because))
+        return Outcome("steering/outcome", UNSPECIFIC, " ".join(because), words=WORDS)
     if close:
         because.append("Use more prompts, method.steering.compared_prompts=null.")
-        return Outcome("steering/outcome", UNCLEAR, " ".join(because))
+        return Outcome("steering/outcome", UNCLEAR, " ".join(because), words=WORDS)
     if not all(one.beaten for one in tested):
         because.append(
             f"That may be chance: there are fewer than {ENOUGH} controls of a kind. Use method.direction."
             f"null_directions={ENOUGH}."
         )
-        return Outcome("steering/outcome", UNCLEAR, " ".join(because))
-    return Outcome("steering/outcome", STEERED, " ".join(because))
+        return Outcome("steering/outcome", UNCLEAR, " ".join(because), words=WORDS)
+    return Outcome("steering/outcome", STEERED, " ".join(because), words=WORDS)
 
 
 def _at_equal_kl(compared: Sequence[Measurement]) -> tuple[list[str], list[str], list[str]]:

@@ -62,6 +62,8 @@ from rcm.record.results import (
     Scalar,
     Table,
     Transcripts,
+    Word,
+    Words,
 )
 from rcm.stats import ENOUGH, FEWEST, mean_interval
 from rcm.steering.conditions import Kind
@@ -79,6 +81,26 @@ from rcm.transplant.source import HARMLESS, Source, fitting, rows_of, run_source
 
 log = logging.getLogger(__name__)
 STEERS, FORCES, SUPPRESSES, NOTHING = "steers", "forces", "suppresses", "nothing"
+WORDS: Words = {
+    STEERS: Word(
+        "the other model's direction forces and suppresses here, each more than any control does",
+        "See how alike the two directions are, and how this model's own one decomposes along it.",
+    ),
+    FORCES: Word(
+        "it forces refusals here beyond every control, and does not suppress them so",
+        "Forcing alone may come of any harm-like direction: do not call the mechanism shared.",
+    ),
+    SUPPRESSES: Word(
+        "it suppresses refusals here beyond every control, and does not force them so",
+        "See what ablating it costs harmless prompts.",
+    ),
+    NOTHING: Word(
+        "it does no more here than control directions do",
+        "Try the place where this model decides (place=target), and see the cosine of the two directions.",
+    ),
+    TOO_FEW: Word("there are too few prompts to force or to suppress", f"Use more test prompts: {FEWEST} must count."),
+    UNCLEAR: Word("there are too few controls to tell", f"Use method.transplant.null_directions={ENOUGH}."),
+}
 OWN_PLACE, THIS_PLACE, SEPARABLE, MAPPED = "the source's choice", "this model's choice", "most separable", "mapped"
 MISS = f" ({CAVEAT})"
 OF_THIS_LENGTH = ", as long as this model's mean difference there"
@@ -476,7 +498,7 @@ def _outcome(label: str, heads: Sequence[Headline], place: str) -> Outcome:
         word = UNCLEAR
         parts.append(f"too few controls to tell; use method.transplant.null_directions={ENOUGH}")
     because = f"Direction of {label} (place: {place}): {', '.join(parts)}."
-    return Outcome(f"transplant/outcome_from_{label}", word, because, label=f"direction of {label}")
+    return Outcome(f"transplant/outcome_from_{label}", word, because, label=f"direction of {label}", words=WORDS)
 
 
 def _maps(label: str, shares: Cells, critical: Bool[np.ndarray, " cell"], shape: Shape) -> Iterator[Heatmap]:

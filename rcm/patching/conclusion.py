@@ -7,15 +7,34 @@ rivals: in a tenth of cases with eight heads to a layer.
 """
 
 from rcm.patching.effects import ALPHA, Effects
-from rcm.record.results import Outcome, Scalar
+from rcm.record.results import Outcome, Scalar, Word, Words
 from rcm.stats import ENOUGH
 
 LOCALISED, UNSPECIFIC, LAYERS, NONE, NO_GAP, OPEN = "localised", "unspecific", "layers", "none", "no_gap", "open"
-WORDS = (
-    "localised: the critical heads do more than random sets of heads of their layers, on pairs that had no part in "
-    "choosing them; unspecific: they do not; layers: only outputs of whole layers are critical; none: nothing is; "
-    "open: too little to judge by"
-)
+WORDS: Words = {
+    LOCALISED: Word(
+        "the critical heads do more than random sets of heads of their layers, on pairs that had no part in choosing "
+        "them",
+        "See which they are, and whether a circuit of them carries the behaviour (method circuit).",
+    ),
+    UNSPECIFIC: Word(
+        "the critical heads do no more than random sets of heads of their layers",
+        "Do not call them the place of refusing; look at whole layers, and at the residual stream.",
+    ),
+    LAYERS: Word(
+        "only outputs of whole layers are critical, no head alone",
+        "Look at MLPs and attention outputs, and at neurons (method neurons).",
+    ),
+    NONE: Word(
+        "no output of a head or a layer is critical",
+        "See where the residual stream comes to hold the decision; use more pairs.",
+    ),
+    NO_GAP: Word(
+        "in no pair do the harmful and the harmless prompt differ enough in refusing for anything to be restored",
+        "Use pairs that the model treats differently, or a smaller method.patching.min_gap.",
+    ),
+    OPEN: Word("there is too little to judge by", "Use more pairs, and more random sets."),
+}
 
 
 def concluded(effects: Effects, min_share: float, together: Scalar | None, paired: bool) -> Outcome:
@@ -51,7 +70,7 @@ def concluded(effects: Effects, min_share: float, together: Scalar | None, paire
         word, why = OPEN, "No validation pair has a gap to judge the critical heads on."
     else:
         word, why = judged(together)
-    return Outcome("patching/outcome", word, f"{why} {said}".strip(), hint=WORDS)
+    return Outcome("patching/outcome", word, f"{why} {said}".strip(), words=WORDS)
 
 
 def judged(together: Scalar) -> tuple[str, str]:

@@ -30,6 +30,7 @@ from rcm.record.results import (
     Table,
     Tensors,
     Transcripts,
+    Word,
 )
 
 WEIGHTS, ADAPTER_CONFIG, CARD = "adapter_model.safetensors", "adapter_config.json", "card.json"  # peft's names, ours
@@ -165,7 +166,7 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 # For each kind in results.jsonl its class, and how to read the fields that JSON does not give back as they were.
 RESULT_KINDS: Mapping[str, tuple[Callable[..., Result], Mapping[str, Callable[[Any], Any]]]] = {
     "scalar": (Scalar, {"value": _figure, "interval": _band, "null": _null, "judged": _band}),
-    "outcome": (Outcome, {}),
+    "outcome": (Outcome, {"words": lambda words: {name: Word(*one) for name, one in words.items()}}),
     "heatmap": (
         Heatmap,
         {"values": _grid, "rows": tuple, "columns": tuple, "marked": lambda cells: tuple(map(tuple, cells))},

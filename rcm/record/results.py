@@ -106,12 +106,23 @@ def number(name: str, value: Any) -> int | float:
     return value
 
 
+class Word(NamedTuple):
+    """What a word of an outcome `means`, and what to do `then`."""
+
+    means: str
+    then: str = ""
+
+
+Words = Mapping[str, Word]  # all that an outcome may be
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What was concluded, in one word that programs can test, and why, in one sentence for people.
 
     `complete`: whether the step came to its figures; if not, `because` is also why they are missing. `tag`: what W&B
-    tags the run with.
+    tags the run with. `words`: all that it may be, with what each means; none where it explains itself, as the name of
+    an engine does. Raises InputError where its own is not among them.
     """
 
     name: str
@@ -122,9 +133,20 @@ class Outcome:
     hint: str = ""
     caveat: str = ""
     tag: str = ""
+    words: Words = field(default_factory=dict[str, Word])
 
     def __post_init__(self) -> None:
         word(self.name, self.value)
+        if self.words and self.value not in self.words:
+            raise InputError(
+                f"The outcome {self.name} is {self.value!r}, which its words do not explain ({', '.join(self.words)}); "
+                "add what it means."
+            )
+
+    @property
+    def means(self) -> str:
+        """What its word means; empty where it does not say."""
+        return self.words[self.value].means if self.words else ""
 
 
 def word(name: str, value: Any) -> str:

@@ -5,6 +5,8 @@ curves there are, what they are called and how they are read stands in the store
 
     cells            what one run says in one place of a table
     sections         the table that stands first: a row for each figure, a section for each method
+    legend           what the words of outcomes mean, as the results say it
+    warnings         what to be careful about, the gravest first
     tables           tables that runs stored; changes, transplants, emergence: those of the comparison
     hero             the picture of a family, which stands above all; hero_in_print for slides
     pictures         maps, curves and circuits side by side, on common scales; drawn by heatmaps, curves, scatters,

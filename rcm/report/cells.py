@@ -15,6 +15,7 @@ from rcm.record.units import TIED, Format, in_unit, interval, known, plain
 
 NOTHING = "–"  # in the place of a figure that there is none of
 FOLDED = ("low", "high", "n", "null", "p")  # what stands in the cells of the column that it is of
+CONCLUSION = "outcome"  # the last part of the name of an outcome that concludes a method; the label where none is given
 Standing = Literal["met", "not met", "not measured", ""]
 
 

@@ -24,6 +24,7 @@ from rcm.report import (
     changes,
     emergence,
     hero,
+    legend,
     pictures,
     provenance,
     sections,
@@ -61,7 +62,20 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    modules = (changes, emergence, hero, pictures, provenance, sections, tables, transcripts, transplants, warnings)
+    modules = (
+        changes,
+        emergence,
+        hero,
+        legend,
+        pictures,
+        provenance,
+        sections,
+        tables,
+        transcripts,
+        transplants,
+        warnings,
+    )
+    made.filters["capitalised"] = lambda text: text[:1].upper() + text[1:]
     made.globals |= {module.__name__.rsplit(".", 1)[-1]: module for module in modules}
     made.globals |= {
         "strip": strip,

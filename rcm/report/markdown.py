@@ -16,6 +16,7 @@ from rcm.record.units import TIED
 from rcm.report import changes, emergence, provenance, tables, transcripts, transplants
 from rcm.report.cells import Cell
 from rcm.report.formatting import visible
+from rcm.report.legend import legend
 from rcm.report.sections import in_short, sections, spoken
 from rcm.report.tables import Sheet
 from rcm.report.warnings import caveats
@@ -40,6 +41,7 @@ def page(comparison: Comparison) -> str:
         *_figures(comparison),
         *_emergence(comparison),
         *_others(comparison),
+        *_words(comparison),
         *_transcripts(comparison),
         *_provenance(comparison),
         *_unfinished(comparison),
@@ -149,6 +151,14 @@ def _others(comparison: Comparison) -> Iterator[str]:
         yield f"## {escaped(spoken(group.title))}"
         yield from _sections(group.readings)
         yield from _stored_tables(group.readings)
+
+
+def _words(comparison: Comparison) -> Iterator[str]:
+    """Those that occur here, with what they mean."""
+    if occur := legend(comparison).occur:
+        yield "## How to read the outcomes"
+        explained = ((one.word, one.of, f"{one.means[:1].upper()}{one.means[1:]}.", one.then) for one in occur)
+        yield table(("outcome", "of", "means", "what to do next"), (map(escaped, row) for row in explained))
 
 
 def _transcripts(comparison: Comparison) -> Iterator[str]:

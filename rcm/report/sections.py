@@ -15,12 +15,11 @@ from rcm.comparison.warnings import Warned, doubted
 from rcm.record.results import Outcome, Scalar
 from rcm.record.units import in_unit, known
 from rcm.report import cells
-from rcm.report.cells import Cell
+from rcm.report.cells import CONCLUSION, Cell
 from rcm.report.formatting import first_sentence
 from rcm.report.pictures import merged
 
 TARGETS = "What a good analysis shows"
-CONCLUSION = "outcome"  # the last part of the name of an outcome that concludes a method; the label where none is given
 
 
 @dataclass(frozen=True)

@@ -106,7 +106,7 @@ def _meanings(taken: Sequence[Scalar | Outcome], live: "wandb.Run", run: Run) ->
     """The tables `figures` and `conclusions`, of those that have a row."""
     figure_rows = [_figure_row(one) for one in taken if isinstance(one, Scalar)]
     conclusion_rows = [
-        (one.name, keys.title(one), one.value, one.because, one.complete, one.hint, one.caveat)
+        (one.name, keys.title(one), one.value, one.because, one.complete, one.hint or one.means, one.caveat)
         for one in taken
         if isinstance(one, Outcome)
     ]

@@ -173,7 +173,7 @@ class Target:
             if interval is None:
                 word, why = OPEN, f"they are too few to tell whether it refuses, use at least {FEWEST}"
             because = f"On {n} test pairs of this model, {AT}: {why}. {gaps}"
-            yield Outcome(name, word, because, label=shown, hint=WORDS)
+            yield Outcome(name, word, because, label=shown, words=WORDS)
             nothing_known = {f"{figure}{end}": math.nan for figure in ("carried", "alone", "left") for end in ENDS}
             return {"outcome": word, **nothing_known, **_cells(gap=gap)}
 

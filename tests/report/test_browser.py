@@ -48,6 +48,15 @@ CUT = """[...document.querySelectorAll('.scroll')].filter((box) => box.scrollWid
   .map((box) => box.textContent.trim().slice(0, 60))"""
 
 
+STICKING_OUT = """[...document.querySelectorAll('.figures :is(td, th)')].filter((cell) => {
+  const { left, right } = cell.getBoundingClientRect();
+  return [...cell.querySelectorAll('*')].some((part) => {
+    const at = part.getBoundingClientRect();
+    return at.width && (at.right > right + 1 || at.left < left - 1);
+  });
+}).map((cell) => cell.textContent.trim().slice(0, 60))"""
+
+
 def test_a_reader_finds_values_and_filters_replies(page: Path, tmp_path: Path) -> None:
     with browsing(tmp_path) as browser:
         opened(browser, page)
@@ -126,20 +135,45 @@ def test_nothing_is_wider_than_a_phone(page: Path, tmp_path: Path, dark: bool) -
         assert browser.complaints == []
 
 
-def test_no_table_is_cut_on_a_desk(page: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("width", [360, 390, 700, 701, 1024, 1280, 1920])
+def test_nothing_is_cut_at_any_width(page: Path, tmp_path: Path, width: int) -> None:
+    """No part sticks out of the page, and no cell of the figures out of its own; what is wider scrolls in a box."""
     with browsing(tmp_path) as browser:
-        opened(browser, page, width=1280)
+        opened(browser, page, width)
         unfold(browser)
         lay_out_everything(browser)
-        assert browser.value(CUT) == []
-        assert browser.value("document.documentElement.scrollWidth") <= 1280
-
-
-def test_wide_tables_scroll_inside_their_boxes_on_a_phone(page: Path, tmp_path: Path) -> None:
-    with browsing(tmp_path) as browser:
-        opened(browser, page, width=390)
-        unfold(browser)
-        lay_out_everything(browser)
-        assert browser.value(CUT) != []
+        assert browser.value("document.documentElement.scrollWidth <= innerWidth")
+        assert browser.value(STICKING_OUT) == []
         outside = "[...document.querySelectorAll('table')].filter((one) => !one.closest('.scroll')).length"
         assert browser.value(outside) == 0
+        if width <= 700:
+            assert (
+                browser.value("getComputedStyle(document.querySelector('.figures td[data-label]')).display") == "block"
+            )
+            assert not any("What a good analysis shows" in cut for cut in browser.value(CUT))
+        if width >= 1280:
+            assert browser.value(CUT) == []
+
+
+def test_a_cell_that_sticks_out_is_found(page: Path, tmp_path: Path) -> None:
+    """What the test above looks for, planted."""
+    with browsing(tmp_path) as browser:
+        opened(browser, page)
+        lay_out_everything(browser)
+        wide = "{ textContent: 'x'.repeat(400), style: 'white-space: nowrap' }"
+        wide = f"Object.assign(document.createElement('span'), {wide})"
+        browser.value(f"void document.querySelector('.figures td[data-label] .strip').append({wide})")
+        assert len(browser.value(STICKING_OUT)) == 1
+
+
+def test_what_is_folded_is_printed_but_for_transcripts(page: Path, tmp_path: Path) -> None:
+    with browsing(tmp_path) as browser:
+        opened(browser, page)
+        shut = "document.querySelectorAll('details:not(.transcripts, [open])').length"
+        before = browser.value(shut)
+        browser.value("void dispatchEvent(new Event('beforeprint'))")
+        assert (browser.value(shut), before > 0) == (0, True)
+        assert browser.value("document.querySelectorAll('details.transcripts[open]').length") == 0
+        browser.value("void dispatchEvent(new Event('afterprint'))")
+        assert browser.value(shut) == before
+        assert browser.complaints == []

@@ -13,14 +13,15 @@ import pytest
 from rcm.comparison import Comparison, compare
 from rcm.comparison.changes import Change
 from rcm.errors import InputError
-from rcm.record.results import Column, Diagram, Edge, Node, Null, Outcome, Result, Scalar, Table
+from rcm.record.results import Column, Curve, Diagram, Edge, Line, Node, Null, Outcome, Result, Scalar, Table, Word
 from rcm.record.stored import stored_runs
-from rcm.report import write
+from rcm.report import pictures, write
 from rcm.report.__main__ import main
 from rcm.report.changes import sheets
 from rcm.report.provenance import facts
 from rcm.report.sections import conclusions, sections
 from rcm.report.tables import by_method
+from rcm.report.warnings import groups
 from tests.comparison.made import a_run as reading_of
 from tests.report.samples import (
     BIDI,
@@ -727,3 +728,96 @@ def test_the_page_is_opened_where_there_is_a_browser(
     assert "no browser" not in caplog.text
     assert main(arguments) == 0
     assert "There is no browser here" in caplog.text
+
+
+# --- what stands in the open, and what is folded ----------------------------------------------------------------------
+
+WORDS = {
+    "late": Word("the lens reads it late", "Look deeper."),
+    "early": Word("the lens reads it early", "Look <b>less</b> deep."),
+}
+
+
+def test_the_words_of_outcomes_are_explained_as_the_results_say_it(tmp_path: Path) -> None:
+    """Those that occur first, each once; where no result explains any, only how to read figures."""
+    for model in ("one", "two"):
+        said = Outcome("logit_lens/outcome", "late", "The lens reads the refusal late.", words=WORDS)
+        store(a_run(tmp_path, model, "base", methods=["behaviour", "logit_lens"]), [said])
+    page, twin = write(tmp_path, tmp_path / "page")
+    shown = words_of(page.read_text())
+    assert shown.count("late Logit lens The lens reads it late. Look deeper.") == 1
+    assert "Words that these methods may also come to early Logit lens The lens reads it early. Look <b>less" in shown
+    assert "| late | Logit lens | The lens reads it late. | Look deeper. |" in twin.read_text()
+    assert "reads it early" not in twin.read_text()
+
+
+def test_without_words_there_is_nothing_to_explain(tmp_path: Path) -> None:
+    store(a_run(tmp_path, "one", "base", methods=["behaviour", "logit_lens"]), lens())
+    page, twin = write(tmp_path, tmp_path / "page")
+    assert "may also come to" not in page.read_text()
+    assert "How to read the outcomes" not in twin.read_text()
+
+
+def test_rows_that_no_run_measured_are_one_line(tmp_path: Path) -> None:
+    a, b, c = (Scalar(f"m/{name}", value, label=name) for name, value in (("a", NAN), ("b", NAN), ("c", 0.5)))
+    store(a_run(tmp_path, "one", "base", methods=["behaviour", "m"]), [a, replace(b, absent="It has no b."), c])
+    (section,) = sections(compared(tmp_path).compared)
+    assert [row.label for row in section.measured] == ["c"]
+    assert section.missing == "Not measured: a, b. The run did not report it. It has no b."
+    store(a_run(tmp_path, "two", "safety", methods=["behaviour", "m"]), [replace(a, value=0.1), b, c])
+    (section,) = sections(compared(tmp_path).compared)
+    assert [row.label for row in section.measured] == ["a", "c"]
+
+
+def test_why_one_run_lacks_a_figure_is_not_said_of_another(tmp_path: Path) -> None:
+    """But what the absence means in any run is, which those say that have the figure."""
+    few = Scalar("m/x", NAN, label="x", absent="There are 3 prompts.")
+    plain = Scalar("m/y", 0.5, label="y")
+    store(a_run(tmp_path, "one", "base", methods=["behaviour", "m"]), [few, plain])
+    store(a_run(tmp_path, "two", "safety", methods=["behaviour", "m"]), [plain])
+    (section,) = sections(compared(tmp_path).compared)
+    (row,) = (row for row in section.rows if row.label == "x")
+    assert [cell.detail for cell in row.cells] == ["There are 3 prompts.", "The run did not report it."]
+    having = Scalar("m/x", 0.5, label="x", absent="The data set has none.")
+    store(a_run(tmp_path, "three", "sft", methods=["behaviour", "m"]), [having, plain])
+    (section,) = sections(compared(tmp_path).compared)
+    (row,) = (row for row in section.rows if row.label == "x")
+    assert {cell.detail for cell in row.cells} == {"There are 3 prompts.", "", "The data set has none."}
+
+
+def test_many_differences_fold_under_a_count_and_what_was_trained_on_never_does(tmp_path: Path) -> None:
+    seen = Scalar("behaviour/seen_in_training", 1 / 3)
+    for name, stage, settings in (("one", "base", {}), ("two", "safety", {"max_kl": 0.2, "depth": 2, "max_depth": 3})):
+        run = a_run(tmp_path, name, stage)
+        method = {**run.config["method"], "direction": {**run.config["method"]["direction"], **settings}}
+        store(replace(run, config={**run.config, "method": method}), [seen] if stage == "safety" else [])
+    found = groups(compared(tmp_path).warnings)
+    assert [(len(one.warnings), one.folded) for one in found] == [(1, False), (3, True)]
+    assert "trained on" in found[0].warnings[0].sentence
+    assert found[1].title == (
+        "3 reasons to doubt whether what two runs differ by is the models' doing: the compared runs differ in "
+        "method.direction.max_kl, method.direction.max_depth and method.direction.depth."
+    )
+
+
+def test_models_share_a_frame_where_their_points_are_the_same(tmp_path: Path) -> None:
+    line, other = Line("readings", [0.1, 0.2]), Line("controls", [0.0, 0.1])
+    drawn = Curve("m/c", [1.0, 2.0], [line, other], "block", "share", label="the curve")
+    for name, stage, curve in (("one", "base", drawn), ("two", "safety", drawn)):
+        store(a_run(tmp_path, name, stage, methods=["behaviour", "m"]), [curve])
+    (row,) = (row for one in pictures.by_method(compared(tmp_path).compared) for row in one.rows)
+    assert [panel.title for panel in row.panels] == ["readings"]
+    assert [panel.title for panel in row.folded] == ["one", "two"]
+    store(a_run(tmp_path, "three", "sft", methods=["behaviour", "m"]), [replace(drawn, x=[1.0, 3.0])])
+    (row,) = (row for one in pictures.by_method(compared(tmp_path).compared) for row in one.rows)
+    assert [panel.title for panel in row.panels] == ["one", "three", "two"]
+    assert not row.folded
+
+
+def test_a_gguf_is_called_by_its_file_whatever_option_loads_it(tmp_path: Path) -> None:
+    run = a_run(tmp_path, "smollm2-135m", "chat")
+    model = {**run.config["model"], "path": "/models/Some-Model.Q4_K_M.gguf"}
+    store(replace(run, config={**run.config, "model": model}), tuned())
+    (reading,) = compared(tmp_path).compared
+    assert facts([reading])["model"] == ["Some-Model.Q4_K_M (chat; model=smollm2-135m)"]
+    assert "Some-Model.Q4_K_M chat · pairs" in words_of(write(tmp_path, tmp_path / "page")[0].read_text())
