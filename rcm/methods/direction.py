@@ -20,7 +20,6 @@ fewer prompts of a class than an interval needs (`rcm.stats.FEWEST`) nothing is 
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -283,7 +282,8 @@ class Direction(Method):
 
 def _outcome(stop: Outcome | None, choice: Selection | None, strict: bool) -> Outcome:
     if stop is not None or choice is None:
-        return replace(stop, complete=False) if stop else Outcome("direction/outcome", NONE, "", False, words=WORDS)
+        value, why, words = (stop.value, stop.because, stop.words) if stop else (NONE, "", WORDS)
+        return Outcome("direction/outcome", value, why, complete=False, words=words)
     if choice.survivors:
         best = choice.ranked[0]
         because = (
