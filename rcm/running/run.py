@@ -158,7 +158,7 @@ def perform(chosen: Chosen, run: Run) -> None:
             reply, commits = _longest_reply(chosen.methods), _commits(chosen) if chosen.reuse else ("", "")
             given = Circumstances(run.config, prompts, template, chosen.judge, chosen.seed, device, reply, commits)
             steps = steps_of(chosen.methods, given, reuse=chosen.reuse)
-            log.info("To come: %s; prompts: %s", ", ".join(chosen.methods), _counted(prompts))
+            log.info("To come: %s, on %d prompts", ", ".join(chosen.methods), len(prompts.everything))
             run = replace(run, findings={step.name: step.key for step in steps} if chosen.reuse else {})
             track = stack.enter_context(chosen.tracker.open(run, pictured))
         store = stack.enter_context(Store(run))
@@ -178,14 +178,6 @@ def perform(chosen: Chosen, run: Run) -> None:
             track(result)
             log.info("%s", described(result))
     log.info("Finished: %s%s", run.directory, as_text(scalars))
-
-
-def _counted(prompts: Split) -> str:
-    """How many there are, by part and class."""
-    parts = ((part, getattr(prompts, part)._asdict()) for part in ("train", "validation", "test"))
-    return "; ".join(
-        f"{part} {', '.join(f'{len(side)} {kind}' for kind, side in sides.items() if side)}" for part, sides in parts
-    )
 
 
 @contextmanager
