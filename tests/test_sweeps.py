@@ -92,25 +92,28 @@ def assert_swept(server: WandbServer, folder: Path) -> None:
 
 
 STRENGTH, MAX_KL = "method.steering.strengths.0", "method.direction.max_kl"
-BEST = {STRENGTH: 1.4, MAX_KL: 0.2}  # where the planted figure is highest
+BEST = {STRENGTH: 1.4, MAX_KL: 0.15}  # where the planted figure is highest
+RANGE = {STRENGTH: 2.25, MAX_KL: 0.25}
 Objective = Callable[[float, float], float]
 
 
 @pytest.mark.slow
 def test_a_sweep_that_learns_comes_to_what_is_best(sweep_run: Callable[..., dict[str, Any]]) -> None:
-    """`sweeps/strength.yaml`. Of what W&B recorded of the runs before, its search makes the next suggestion."""
-    tried = suggested(lambda strength, kl: 1 - abs(strength - BEST[STRENGTH]) - (kl != BEST[MAX_KL]) / 2, sweep_run)
-    later = tried[8:]
-    assert np.median([abs(one[STRENGTH] - BEST[STRENGTH]) for one in later]) < 0.15
-    assert np.mean([one[MAX_KL] == BEST[MAX_KL] for one in later]) > 0.5
+    """`sweeps/strength.yaml`. Of what W&B recorded of the runs before, its search makes the next suggestion. Over six
+    seeds of it the distance is 0.07 to 0.22; where there is nothing to learn, 0.37 to 0.51."""
+    later = suggested(lambda strength, kl: 1 - abs(strength - 1.4) - 4 * abs(kl - 0.15), sweep_run)[8:]
+    assert distance(later) < 0.25
 
 
 @pytest.mark.slow
 def test_where_there_is_nothing_to_learn_it_keeps_looking(sweep_run: Callable[..., dict[str, Any]]) -> None:
     """The null: a figure that is the same everywhere draws nothing to what is best of another."""
-    later = suggested(lambda strength, kl: 0.5, sweep_run)[8:]
-    assert np.median([abs(one[STRENGTH] - BEST[STRENGTH]) for one in later]) > 0.3
-    assert np.mean([one[MAX_KL] == BEST[MAX_KL] for one in later]) < 0.7
+    assert distance(suggested(lambda strength, kl: 0.5, sweep_run)[8:]) > 0.3
+
+
+def distance(tried: list[dict[str, Any]]) -> float:
+    """From the best setting, as a share of the ranges: the sum of both medians."""
+    return sum(float(np.median([abs(one[key] - best) / RANGE[key] for one in tried])) for key, best in BEST.items())
 
 
 def suggested(objective: Objective, sweep_run: Callable[..., dict[str, Any]]) -> list[dict[str, Any]]:
