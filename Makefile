@@ -11,6 +11,7 @@ install: $(VENV)/installed
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps sweeps==0.3.0 # W&B's search: asks for an old numpy, does not need it
 	touch $@
 
 demo: install

@@ -282,8 +282,9 @@ class Direction(Method):
 
 def _outcome(stop: Outcome | None, choice: Selection | None, strict: bool) -> Outcome:
     if stop is not None or choice is None:
-        value, why, words = (stop.value, stop.because, stop.words) if stop else (NONE, "", WORDS)
-        return Outcome("direction/outcome", value, why, complete=False, words=words)
+        if stop:
+            return Outcome("direction/outcome", stop.value, stop.because, complete=False, words=stop.words)
+        return Outcome("direction/outcome", NONE, "", complete=False, words=WORDS)
     if choice.survivors:
         best = choice.ranked[0]
         because = (
