@@ -53,14 +53,15 @@ IN_WORDS = {
     UNCHANGED: "Tuning did not change how much it refuses.",
     OPEN: "Nothing is concluded about what tuning changed.",
 }
-WORDS: Words = {
-    COUPLING: Word(IN_WORDS[COUPLING], "See whether it holds against a benign twin, and for another seed of training."),
-    REPRESENTATION: Word(IN_WORDS[REPRESENTATION], "Compare the two directions layer by layer, and the circuits."),
-    MIXED: Word(IN_WORDS[MIXED], "See the shares of either part, ablating and adding."),
-    BEHAVIOUR: Word(IN_WORDS[BEHAVIOUR], "See over checkpoints which came first: telling apart, or refusing."),
-    UNCHANGED: Word(IN_WORDS[UNCHANGED], "Nothing to explain here; a benign twin should read so."),
-    OPEN: Word(IN_WORDS[OPEN], "Read the reason beside it: it names what was not measured or what disagrees."),
+NEXT = {
+    COUPLING: "See whether it holds against a benign twin, and for another seed of training.",
+    REPRESENTATION: "Compare the two directions layer by layer, and the circuits.",
+    MIXED: "See the shares of either part, ablating and adding.",
+    BEHAVIOUR: "See over checkpoints which came first: telling apart, or refusing.",
+    UNCHANGED: "Nothing to explain here; a benign twin should read so.",
+    OPEN: "Read the reason beside it: it names what was not measured, or what disagrees.",
 }
+WORDS: Words = {word: Word(said.removesuffix("."), NEXT[word]) for word, said in IN_WORDS.items()}
 MISSED = "The later model's direction is a nearest miss: it passes not every filter, and misses them by least."
 DISAGREE = "Its runs do not agree on what tuning changed."
 

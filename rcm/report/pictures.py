@@ -61,7 +61,7 @@ class OfMethod:
         for row in self.rows:
             for why in row.missing:
                 of_why.setdefault(why, []).append(row.title)
-        return [why if len(some) == len(self.rows) else f"{', '.join(some)}: of {why}" for why, some in of_why.items()]
+        return [why if len(some) == len(self.rows) else f"{why} ({', '.join(some)})" for why, some in of_why.items()]
 
 
 def by_method(readings: Sequence[Reading], tunings: Sequence[Tuning] = ()) -> list[OfMethod]:
