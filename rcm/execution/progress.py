@@ -1,8 +1,8 @@
 """Progress: a bar on a terminal; elsewhere, as in a log file, a line every half minute."""
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
+from time import monotonic
 from typing import TypeVar
 
 from rich.console import Console
@@ -19,9 +19,9 @@ def track(items: Sequence[Item], label: str) -> Iterator[Item]:
     if console.is_terminal:
         yield from rich_track(items, label, console=console, transient=True)
         return
-    began = time.monotonic()
+    began = monotonic()
     for done, item in enumerate(items):
-        if (now := time.monotonic()) - _last.told >= EVERY:
+        if (now := monotonic()) - _last.told >= EVERY:
             log.info("%s", so_far(label, done, len(items), now - began))
             _last.told = now
         yield item
@@ -30,7 +30,7 @@ def track(items: Sequence[Item], label: str) -> Iterator[Item]:
 class _Last:
     """When the last line came. All loops share it: many that are short are as silent as one that is long."""
 
-    told = time.monotonic()
+    told = monotonic()
 
 
 _last = _Last()
