@@ -62,7 +62,9 @@ class Direction(Finding):
         """The token at which it is read, from the end of the prompt, -1."""
         return self._found.position
 
-    def force(self, prompts: str | Sequence[str], *, strength: float = 1.0, max_new_tokens: int = 24) -> "Replies":
+    def force(
+        self, prompts: str | Sequence[str], *, strength: float | int = 1.0, max_new_tokens: int = 24
+    ) -> "Replies":
         """Replies with the direction added, at `strength` times its length, beside those without it and those with a
         random direction of the same length. Raises InputError for a strength that is not above zero, and for more than
         64 tokens."""

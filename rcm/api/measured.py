@@ -127,7 +127,8 @@ def _found(
     if key in model.found:
         if name != wanted:
             log.info("%s: the %s was found before, with the same settings on the same prompts", wanted, name)
-        return model.found[key]
+        known: Finding = model.found[key]
+        return known if known.study.judge == study.judge else replace(known, study=study)
     if name != wanted:
         log.info("%s needs the %s: finding it first, with its default settings", wanted, name)
     _say_how_long(name, study)
@@ -144,7 +145,7 @@ def _found(
 def _key(name: str, step: Method, study: Study, taken: Mapping[type, Finding]) -> Hashable:
     prompts = hashlib.sha256(repr(study.prompts).encode()).hexdigest()
     judge: Judge | None = study.judge if step.judged else None
-    return name, repr(step), prompts, repr(judge), study.seed, tuple(id(one) for one in taken.values())
+    return name, repr(step), prompts, repr(judge), study.seed, tuple(id(one.finding) for one in taken.values())
 
 
 def _say_how_long(name: str, study: Study) -> None:

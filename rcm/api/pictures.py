@@ -1,23 +1,22 @@
 """A picture of the report as one SVG that needs no page around it: with its title, its scale and the page's colours.
 
-In a notebook and in a file there is no style sheet, and no theme to follow: the rules of `page.css` for pictures go
+In a notebook and in a file there is no style sheet, and no theme to follow: those of the page (`pictures.css`) go
 into the SVG, on a light ground, and hold for nothing else in the notebook.
 """
 
 import re
 from functools import cache, singledispatch
-from pathlib import Path
 from textwrap import wrap
 
 import numpy as np
 from markupsafe import Markup
 
-import rcm.report
 from rcm.record.results import Curve, Diagram, Heatmap, Scatter, colour_limits
 from rcm.report.cells import titled
 from rcm.report.curves import curve, vertical_limits
 from rcm.report.diagrams import diagram, layout, legend, not_drawn, strongest_of, values_of
 from rcm.report.heatmaps import colour_bar, heatmap
+from rcm.report.hero import style as page_style
 from rcm.report.scatters import across_all, scatter, up_all
 from rcm.report.svg import LETTER, LINE, element, text
 
@@ -95,7 +94,7 @@ def _(result: Diagram) -> list[Markup]:
 @cache
 def _style() -> Markup:
     """The page's light colours, and its rules for pictures."""
-    page = (Path(rcm.report.__file__).parent / "page.css").read_text(encoding="utf-8")
+    page = page_style()
     (colours,) = re.findall(r"\A:root \{(.*?)\}", page, flags=re.DOTALL)
     rules = "\n".join(
         re.sub(r"(^|, )svg\b", r"\1svg.rcm", line) for line in page.splitlines() if line.startswith("svg ")

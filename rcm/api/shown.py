@@ -49,7 +49,7 @@ class Figure(Shown):
 
     @property
     def _behind(self) -> str:
-        if not known(self.result.value):
+        if not known(float(self)):
             return f" ({reason})" if (reason := self.why or self.result.absent) else ""
         said = ", ".join(filter(None, (cells.behind(self.result), self.result.caveat)))
         return f" ({said})".replace(TIED, " ") if said else ""
@@ -125,13 +125,14 @@ def shown(result: Result, why: str = "") -> Shown:
 
 def value_of(scalar: Scalar) -> str:
     """In its unit, or that there is none."""
-    return in_unit(scalar.unit)(scalar.value).replace(TIED, " ") if known(scalar.value) else "not measured"
+    value = float(scalar.value)
+    return in_unit(scalar.unit)(value).replace(TIED, " ") if known(value) else "not measured"
 
 
 def row_of(figure: Figure) -> Mapping[str, str]:
     """A figure as a row of a table."""
     scalar, shown_in = figure.result, in_unit(figure.result.unit)
-    measured = known(scalar.value)
+    measured = known(float(scalar.value))
     ends = scalar.interval if scalar.interval and all(map(known, scalar.interval)) else None
     name = ", ".join(filter(None, (scalar.row, scalar.label or scalar.name)))
     return {

@@ -71,7 +71,9 @@ def test_what_a_method_needs_is_found_once(
     caplog.clear()
     assert rcm.patching(model, **(given | {"random_sets": 21})).before == other.before
     assert "the direction was found before" in caplog.text
-    assert rcm.direction(model, dataset=planted_prompts()) is other.before["direction"]
+    again = rcm.direction(model, dataset=planted_prompts())
+    assert again.finding is other.before["direction"].finding
+    assert (again.study.judge, other.study.judge) != (planted_judge(), again.study.judge)  # whoever is asked to judge
 
 
 def test_the_planted_head_is_critical(model: Model, direction: Direction) -> None:
