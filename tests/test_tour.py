@@ -44,6 +44,7 @@ def test_it_is_committed_with_its_pictures_and_without_anybodys_paths() -> None:
     assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
     text = shown(notebook)
     assert text.count("<svg") >= 3
+    assert text.count("svg.rcm text {") == text.count('class="rcm"') >= 3  # each with its colours
     assert "Traceback" not in text
     assert re.findall(r"/(?:home|root|tmp|work|Users)/\S*", text) == []
 

@@ -1,6 +1,6 @@
 """A picture of the report as one SVG that needs no page around it: with its title, its scale and the page's colours.
 
-In a notebook and in a file there is no style sheet, and no theme to follow: those of the page (`pictures.css`) go
+In a notebook and in a file there is no style sheet, and no theme to follow: the rules of `pictures.css` go
 into the SVG, on a light ground, and hold for nothing else in the notebook.
 """
 
