@@ -1,8 +1,10 @@
 """Progress: a bar on a terminal; elsewhere, as in a log file, a line every half minute."""
 
 import logging
+import threading
+import time
 from collections.abc import Iterator, Sequence
-from time import monotonic
+from dataclasses import dataclass
 from typing import TypeVar
 
 from rich.console import Console
@@ -19,28 +21,57 @@ def track(items: Sequence[Item], label: str) -> Iterator[Item]:
     if console.is_terminal:
         yield from rich_track(items, label, console=console, transient=True)
         return
-    began = monotonic()
-    for done, item in enumerate(items):
-        if (now := monotonic()) - _last.told >= EVERY:
-            log.info("%s", so_far(label, done, len(items), now - began))
-            _last.told = now
-        yield item
+    loop, over = Loop(label, len(items), time.monotonic()), threading.Event()
+    # One item may take minutes, as a large batch of replies does: a line must come in its midst.
+    threading.Thread(target=_tell_until, args=(over, loop), daemon=True).start()
+    try:
+        for item in items:
+            _tell_if_due(loop)
+            yield item
+            loop.done, loop.took = loop.done + 1, time.monotonic() - loop.began
+    finally:
+        over.set()
+
+
+@dataclass
+class Loop:
+    """How far a loop is. `began`: by the monotonic clock; `took`: the seconds in which the first `done` were done."""
+
+    label: str
+    of: int
+    began: float
+    done: int = 0
+    took: float = 0.0
+
+    def so_far(self, now: float) -> str:
+        """In one line. What was done tells the rate, and what is under way has its share of the time already."""
+        if not self.done:
+            return f"{self.label}: 0 of {self.of}, since {now - self.began:.0f} s"
+        each = self.took / self.done
+        rate = f"{1 / each:.1f} a second" if each < 1 else f"{each:.1f} s each"
+        left = max(each * (self.of - self.done) - (now - self.began - self.took), 0.0)
+        until = f"{left / 60:.1f} min" if left >= 90 else f"{left:.0f} s"
+        return f"{self.label}: {self.done} of {self.of}, {rate}, about {until} left"
 
 
 class _Last:
     """When the last line came. All loops share it: many that are short are as silent as one that is long."""
 
-    told = monotonic()
+    told = time.monotonic()
+    lock = threading.Lock()
 
 
 _last = _Last()
 
 
-def so_far(label: str, done: int, of: int, seconds: float) -> str:
-    """`seconds`: that the first `done` of so many took."""
-    if not done:
-        return f"{label}: 0 of {of}"
-    each = seconds / done
-    rate = f"{1 / each:.1f} a second" if each < 1 else f"{each:.1f} s each"
-    left = each * (of - done)
-    return f"{label}: {done} of {of}, {rate}, about {f'{left / 60:.1f} min' if left >= 90 else f'{left:.0f} s'} left"
+def _tell_if_due(loop: Loop) -> None:
+    with _last.lock:
+        now = time.monotonic()
+        if now - _last.told >= EVERY:
+            log.info("%s", loop.so_far(now))
+            _last.told = now
+
+
+def _tell_until(over: threading.Event, loop: Loop) -> None:
+    while not over.wait(max(_last.told + EVERY - time.monotonic(), EVERY / 100)):
+        _tell_if_due(loop)
