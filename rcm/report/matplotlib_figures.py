@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import singledispatch
 from io import BytesIO
 from itertools import cycle
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Circle, FancyBboxPatch, Patch, PathPatch, Rectangle
 from matplotlib.path import Path
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from rcm.record.results import Curve, Diagram, Heatmap, Scatter, colour_limits
 from rcm.record.units import plain
@@ -24,7 +26,9 @@ from rcm.report.colours import GREY, MINUS, PLUS, colours
 from rcm.report.heatmaps import colour
 
 LABELS = 32  # more tick labels than this on one axis cannot be read
+WIDTH, HEIGHT = 7.0, 4.2  # inches, of curves and clouds of points
 DPI = 300  # of what is made of dots
+BESIDE = 48  # letters in a line beside an axis; longer ones would be cut at the edge
 FORMATS = ("pdf", "png")
 
 
@@ -55,7 +59,7 @@ def _(result: Heatmap) -> Figure:
     axes = drawn.subplots()
     low, high = colour_limits(result.values, result.center)
     image = axes.imshow(result.values, cmap=colours(result.center), vmin=low, vmax=high, aspect="auto")
-    axes.set_title(result.label or result.name, fontsize=10, wrap=True)
+    _title(axes, result, width)
     axes.set(xlabel=result.column_label, ylabel=result.row_label)
     _label(axes.xaxis, result.columns, rotation=90 if max(map(len, result.columns), default=0) > 3 else 0)
     _label(axes.yaxis, result.rows, rotation=0)
@@ -67,15 +71,15 @@ def _(result: Heatmap) -> Figure:
 
 @figure.register
 def _(result: Curve) -> Figure:
-    drawn = Figure(figsize=(7, 4.2), layout="constrained")
+    drawn = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = drawn.subplots()
     # Markers and dashes beside colours: the lines stay apart in grey print and for the colour-blind.
     for line, marker, dash in zip(result.lines, cycle("os^Dv"), cycle(("-", "--", "-.", ":")), strict=False):
         (stroke,) = axes.plot(result.x, line.y, label=line.label, marker=marker, linestyle=dash, markersize=4)
         if line.low is not None and line.high is not None:
             axes.fill_between(result.x, line.low, line.high, color=stroke.get_color(), alpha=0.15, linewidth=0)
-    axes.set_title(result.label or result.name, fontsize=10, wrap=True)
-    axes.set(xlabel=result.x_label, ylabel=result.y_label)
+    _title(axes, result, WIDTH)
+    axes.set(xlabel=result.x_label, ylabel=fill(result.y_label, BESIDE))
     axes.grid(alpha=0.3)
     if result.lines:
         axes.legend()
@@ -84,7 +88,7 @@ def _(result: Curve) -> Figure:
 
 @figure.register
 def _(result: Scatter) -> Figure:
-    drawn = Figure(figsize=(7, 4.2), layout="constrained")
+    drawn = Figure(figsize=(WIDTH, HEIGHT), layout="constrained")
     axes = drawn.subplots()
     shown = result.drawable
     x, y, values = (np.array(column, dtype=float)[shown] for column in (result.x, result.y, result.values))
@@ -110,8 +114,12 @@ def _(result: Scatter) -> Figure:
         axes.axhline(result.y_limit, color="0.4", linestyle="--", linewidth=1)
     if result.log_x:
         axes.set_xscale("log")
-    axes.set_title(result.label or result.name, fontsize=10, wrap=True)
-    axes.set(xlabel=result.x_label, ylabel=result.y_label)
+        # The usual labels of such an axis are formulas, powers of ten, and `files` takes every label for text.
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter(lambda value, _: plain(value))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    _title(axes, result, WIDTH)
+    axes.set(xlabel=result.x_label, ylabel=fill(result.y_label, BESIDE))
     axes.grid(alpha=0.3)
     drawn.colorbar(cloud, label=result.value_label)
     return drawn
@@ -131,7 +139,7 @@ def _(result: Diagram) -> Figure:
     axes = drawn.subplots()
     axes.set(xlim=(0, places.width), ylim=(places.height, 0), aspect="equal")
     axes.axis("off")
-    axes.set_title(result.label or result.name, fontsize=10, wrap=True)
+    _title(axes, result, places.width / INCH)
     for label, top, bottom in places.rows:
         corner = (diagrams.LEFT, top)
         axes.add_patch(Rectangle(corner, places.width - diagrams.LEFT, bottom - top, facecolor="0.95", zorder=0))
@@ -183,6 +191,12 @@ def _cell(kind: str, box: diagrams.Box, **look: Any) -> Patch:
     corner = diagrams.CORNERS.get(kind, diagrams.CELL / 2)
     bottom_left = box.left, box.y - diagrams.CELL / 2
     return FancyBboxPatch(bottom_left, box.width, diagrams.CELL, f"round,pad=0,rounding_size={corner}", **look)
+
+
+def _title(axes: Axes, result: Heatmap | Curve | Scatter | Diagram, width: float) -> None:
+    """In lines that a picture of so many inches holds: matplotlib's own wrapping cuts off all but the last."""
+    letters = max(20, round(12 * (width - 1.5)))  # 12 to the inch; labels and the scale of colours take 1.5 of them
+    axes.set_title(fill(result.label or result.name, letters), fontsize=10)
 
 
 def _label(axis: Axis, labels: Sequence[str], rotation: int) -> None:

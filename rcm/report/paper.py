@@ -12,6 +12,7 @@ dots and hyphens are left (`stem`).
 
 import csv
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,7 +99,10 @@ def pictures(comparison: Comparison) -> Iterator[tuple[str, Heatmap | Curve | Sc
                 yield f"{_run(reading)}-{stem(one.name)}", one
     for pair in (pair for tuning in comparison.tunings for pair in tuning.pairs):
         if pair.cosines:
-            yield f"{_run(pair.after)}-{stem(pair.cosines.name)}", pair.cosines
+            both = f"{pair.before.name} and {pair.after.name}"
+            title = f"{pair.cosines.label or pair.cosines.name} {both}"
+            name = f"{_run(pair.before)}-{_run(pair.after)}-{stem(pair.cosines.name)}"
+            yield name, replace(pair.cosines, label=title)
     for series in comparison.emergence:
         yield from ((f"emergence-{stem(series.name)}-{stem(one.label)}", one) for one in emergence.curves(series))
 

@@ -3,6 +3,7 @@
 import csv
 import re
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,7 @@ def test_tables_for_papers_have_all_their_rows(paper: Path) -> None:
 def test_every_map_and_curve_is_drawn_in_both_formats(paper: Path, runs: Path) -> None:
     drawn = {path.stem for path in (paper / "pictures").iterdir()}
     of_lens = {f"mine-minechl-logit-lens-{name}" for name in ("circuit", "cloud", "curve", "grid")}
-    assert drawn == of_lens | {"tuned-unedsabdpsl-direction-cosine"}
+    assert drawn == of_lens | {"base-basebabdpsl-tuned-unedsabdpsl-direction-cosine"}
     assert drawn == {name for name, _ in pictures(compare(stored_runs(runs)))}
     for name in drawn:
         assert (paper / "pictures" / f"{name}.pdf").read_bytes().startswith(b"%PDF")
@@ -108,6 +109,34 @@ def test_pictures_carry_labels_and_take_them_for_text() -> None:
     assert told == {"source", "0", "1", "output", "the prompt", "0.1", "MLP 1", "refusal"}
     assert matplotlib_figures.figure(replace(grid, label="")).axes[0].get_title() == "logit_lens/grid"
     assert matplotlib_figures.files(replace(curve, label=r"$\frac{1}$", y_label="$"))["pdf"].startswith(b"%PDF")
+
+
+def test_a_log_axis_is_labelled_in_plain_figures() -> None:
+    """Its usual labels are formulas, which would stand there as they are typed."""
+    (cloud,) = (one for one in lens() if isinstance(one, Scatter))
+    for x in ([0.09, 0.75], [0.3, 0.4], [1e-6, 1.0]):
+        drawn = matplotlib_figures.figure(replace(cloud, x=[x[0]] * (len(cloud.x) - 1) + [x[1]]))
+        drawn.savefig(BytesIO())
+        axis = drawn.axes[0].xaxis
+        shown = [text.get_text() for text in (*axis.get_majorticklabels(), *axis.get_minorticklabels())]
+        figures = [float(text) for text in shown if text]  # which fails at a formula
+        assert len([one for one in figures if x[0] / 2 <= one <= x[1] * 2]) >= 2
+
+
+def test_long_labels_lie_within_the_picture() -> None:
+    words = "share of the gap that is closed where one part is taken from the harmless twin of the prompt"
+    grid, curve, cloud = (one for one in lens() if isinstance(one, Heatmap | Curve | Scatter))
+    for one in (replace(grid, label=words), replace(curve, label=words, y_label=words), replace(cloud, y_label=words)):
+        drawn = matplotlib_figures.figure(one)
+        drawn.savefig(BytesIO())
+        axes, (width, height) = drawn.axes[0], drawn.get_size_inches() * drawn.dpi
+        assert " ".join(axes.get_title().split()) == (one.label or one.name)
+        for text in (axes.title, axes.yaxis.label, axes.xaxis.label):
+            box = text.get_window_extent()
+            assert box.x0 >= 0
+            assert box.y0 >= 0
+            assert box.x1 <= width
+            assert box.y1 <= height
 
 
 def test_no_name_leads_out_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
