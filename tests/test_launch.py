@@ -20,6 +20,7 @@ from omegaconf import DictConfig
 from rcm.errors import InputError
 from rcm.launch import subcommand
 from rcm.models.devices import Device
+from rcm.packaged import PACKAGE
 from rcm.record.run import Run
 from rcm.record.stored import StoredRun, stored_run, stored_runs
 from rcm.running.chosen import chosen_settings
@@ -286,7 +287,6 @@ UNQUOTED = "Hydra does not take this value as it stands; put it in quotes"
     [
         ("tracker=paper", "tracker=paper: there is no such option; choose one of disk, wandb"),
         ("model=smollm2-135", "model=smollm2-135: there is no such option; did you mean smollm2-135m?"),
-        ("method.stub.topk=3", "method.stub.topk: there is no such setting; did you mean top_k?"),
         ("method.stub.inner.x=3", "method.stub.inner.x: there is no such setting; choose one of rate"),
         ("metod=map", "metod: there is no such setting; did you mean method?"),
         ("method=3", "Config group override must be a string or a list. Got int; give the name of"),
@@ -304,8 +304,10 @@ UNQUOTED = "Hydra does not take this value as it stands; put it in quotes"
         ),
         (
             "tracker=disk,wandb",
-            "tracker=disk,wandb: several values need -m, a run for each: -m tracker=disk,wandb; one list is tracker=[",
+            "tracker=disk,wandb: several values need -m, a run for each: -m tracker=disk,wandb\n",
         ),
+        ("seed=0,1", "seed=0,1: several values need -m, a run for each: -m seed=0,1; one list is seed=[0,1]\n"),
+        ("method.stub.topk=3", "method.stub.topk: there is no such setting; did you mean method.stub.top_k?\n"),
         ("top_k=3", "top_k: there is no such setting; did you mean method.stub.top_k?"),
         ("stub.top_k=3", "stub: there is no such setting; did you mean method.stub.top_k?"),
         ("method.top_k=3", "method.top_k: there is no such setting; did you mean method.stub.top_k?"),
@@ -319,7 +321,7 @@ def test_a_wrong_override_is_one_line(tmp_path: Path, override: str, told: str, 
         pytest.skip("there it is a sweep")
     done = launched(tmp_path, *["-m"] * multirun, override)
     assert done.returncode == 1
-    (line,) = done.stderr.splitlines()
+    (line,) = done.stderr.splitlines(keepends=True)
     assert line.startswith(told)
     assert not (tmp_path / "runs").exists()
 
@@ -417,6 +419,9 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
     assert not imports_torch(done)
     for needed in ("python launch.py -m", "tracker: disk, wandb", "device: auto, cpu, cuda"):
         assert needed in done.stdout
+    rooms = [path.parent.name for path in PACKAGE.glob("*/__main__.py")]
+    assert len(rooms) >= 7
+    assert [room for room in rooms if f"rcm {room}" not in " ".join(done.stdout.split())] == []
     assert seconds < 2
 
 

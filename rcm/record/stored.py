@@ -99,7 +99,7 @@ def readable_runs(*places: Path) -> tuple[list[StoredRun], list[str]]:
 
 
 def _runs_of(place: Path) -> list[Path]:
-    if not place.is_dir():
+    if not place.exists():  # a file is no run, and stands among those that a shell finds for runs/*
         raise InputError(f"There is no folder {place}; give the one that holds the runs, such as runs/.")
     return [place] if _is_run(place) else sorted(path for path in place.glob("*") if _is_run(path))
 

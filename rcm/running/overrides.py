@@ -13,6 +13,8 @@ from omegaconf.errors import OmegaConfBaseException
 from rcm.errors import on_one_line
 from rcm.packaged import CONF
 
+ONE = ("model", "dataset", "judge", "device", "tracker", "experiment")  # groups that take one option, and no list
+
 
 def sentence(error: CompactHydraException | ValueError) -> str:
     """The value, the place and the cure, where Hydra tells them apart; else Hydra's words on one line."""
@@ -39,7 +41,8 @@ def _told(error: CompactHydraException | ValueError) -> str:
         return f"{str(error).rstrip('.')}; leave all but one of them away"
     if several := re.match(r"Ambiguous value for argument '([^']*)'", str(error)):
         key, _, values = several[1].partition("=")
-        return f"{several[1]}: several values need -m, a run for each: -m {several[1]}; one list is {key}=[{values}]"
+        told = f"{several[1]}: several values need -m, a run for each: -m {several[1]}"
+        return told if key in ONE else f"{told}; one list is {key}=[{values}]"
     if isinstance(error, ValueError):
         return f"{error}; give the name of an option, as --help lists them"
     return "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
@@ -53,8 +56,8 @@ def _cure_of_key(error: Exception, cause: OmegaConfBaseException) -> str:
     asked = re.search(r"Could not override '([^']+)'", str(error))
     path = asked[1] if asked else str(cause.full_key)
     last = path.rpartition(".")[2]
-    if get_close_matches(str(cause.key), beside, n=1):
-        return _cure(str(cause.key), beside)
+    if close := get_close_matches(str(cause.key), beside, n=1):
+        return f"did you mean {'.'.join([*str(cause.full_key).split('.')[:-1], *close])}?"
     every = list(_paths(cause.parent_node._get_root(), ""))
     names = {one.rpartition(".")[2] for one in every}
     named = get_close_matches(last, names, n=1, cutoff=0.8)

@@ -711,6 +711,11 @@ def test_chosen_runs_are_compared_wherever_they_lie(tmp_path: Path, caplog: pyte
     assert main([str(tmp_path / "a"), str(chosen[0].directory), "--out", str(tmp_path / "q")]) == 0
     told = json.loads((tmp_path / "q" / "comparison.json").read_text())
     assert len(told["runs"]) == len(stored_runs(tmp_path / "a"))
+    (tmp_path / "a" / "multirun.yaml").touch()  # a file of Hydra's, which a shell finds for a/*
+    assert main([*map(str, sorted((tmp_path / "a").iterdir())), "--out", str(tmp_path / "s")]) == 0
+    assert (tmp_path / "s" / "comparison.json").read_text() == (tmp_path / "q" / "comparison.json").read_text()
+    assert main([str(tmp_path / "a" / "multirun.yaml"), "--out", str(tmp_path / "r")]) == 1
+    assert "There are no runs in" in caplog.text
     assert main([str(tmp_path / "a"), str(tmp_path / "nowhere"), "--out", str(tmp_path / "r")]) == 1
     assert "There is no folder" in caplog.text
     assert not (tmp_path / "r").exists()
