@@ -101,7 +101,8 @@ def beside_random(
     }
     effects = {}
     for name, (of_prompts, good, prompts) in figures.items():
-        ours, *others = of_prompts
+        label = f"direction: {name}, beside random directions"
+        ours, *others = (one for _, one in zip(track(range(len(vectors)), label), of_prompts, strict=True))
         value = ours.mean().item()
         null = Null.of_draws(np.array([other.mean().item() for other in others]), RANDOM_DIRECTIONS, good, value)
         clusters = [categories.get(prompt, "") for prompt in prompts]

@@ -28,8 +28,10 @@ def own_replies(
     replies = [reply_tokens(model, side, length, label="patching: replies") for side in sides]
     kept = [i for i, both in enumerate(zip(*replies, strict=True)) if min(map(len, both)) == length]
     first, second = (torch.tensor([side[i] for i in kept], dtype=torch.long).reshape(-1, length) for side in replies)
+    label = "patching: what is rather refused"
     odds = [
-        first_token(model, side, lambda logits, _: refusal_log_odds(logits, refusal_tokens))[kept] for side in sides
+        first_token(model, side, lambda logits, _: refusal_log_odds(logits, refusal_tokens), label)[kept]
+        for side in sides
     ]
     rather = (odds[0] >= odds[1])[:, None]
     return kept, torch.where(rather, first, second), torch.where(rather, second, first)

@@ -21,6 +21,7 @@ from torch import Tensor
 from rcm.directions.fit import Activations, Vector, mean_difference, shuffled_controls, unit
 from rcm.execution.first_token import ablated, added
 from rcm.execution.passes import Figure
+from rcm.execution.progress import track
 from rcm.models import LoadedModel
 from rcm.prompts import Part, Prompt, texts
 from rcm.stats.metrics import refusal_log_odds
@@ -128,7 +129,10 @@ def _ablating(model: LoadedModel, place: Place, family: Directions, prompts: Seq
     singles = [none, along, across, *family.refits, *family.alike, *family.controls]
     planes = [(along, across), *zip(family.controls, _across(second, family.controls), strict=True)]
     asked = np.array([*((one, none) for one in singles), *planes])
-    odds = _by_prompt(ablated(model, texts(prompts), _tensor(asked), _odds(place)))
+    in_turn = ablated(model, texts(prompts), _tensor(asked), _odds(place))
+    odds = _by_prompt(
+        one for _, one in zip(track(range(len(asked)), "transplant: parts ablated"), in_turn, strict=True)
+    )
     fall = odds[0] - odds[1:]
     draws, controls = len(family.refits), len(family.controls)
     of_along, of_across, refits, likes, single, both, plane = np.split(

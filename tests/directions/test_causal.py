@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rcm.directions.causal import Scorer, Search, beside_random
 from rcm.directions.selection import Selection, select
+from rcm.execution import progress
 from rcm.models import LoadedModel
 from tests.planted import planted_model
 
@@ -132,6 +133,17 @@ def test_a_chosen_direction_that_does_nothing_exceeds_its_null_once_in_twenty(mo
 def test_without_random_directions_there_is_no_null(model: LoadedModel) -> None:
     effects = beside_random(Noise(model, NO_PROMPTS, NO_PROMPTS, (1,)), np.ones(8), 0, 0, 0)
     assert [effect.null for effect in effects.values()] == [None, None, None]
+
+
+def test_random_directions_are_no_silence(
+    model: LoadedModel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They take longest of all, and a log must tell how far they are."""
+    monkeypatch.setattr(progress, "EVERY", 0.0)
+    caplog.set_level("INFO")
+    beside_random(Noise(model, NO_PROMPTS, NO_PROMPTS, (1,)), np.ones(8), 0, 5, 0)
+    for figure in ("bypass", "induce", "kl"):
+        assert f"direction: {figure}, beside random directions: 0 of 6" in caplog.text
 
 
 def test_intervals_are_over_the_categories_of_the_prompts(model: LoadedModel) -> None:
