@@ -98,15 +98,9 @@ def subcommand(arguments: list[str]) -> str | None:
     rooms = sorted(path.parent.name for path in PACKAGE.glob("*/__main__.py"))
     if first in rooms:
         return first
-    close = get_close_matches(first, rooms, n=1)
-    sys.exit(
-        f"{first}: "
-        + (
-            f"did you mean rcm {close[0]}?"
-            if close
-            else f"this is no command; there are {', '.join(rooms)}. A setting is written KEY=VALUE"
-        )
-    )
+    if close := get_close_matches(first, rooms, n=1):
+        sys.exit(f"{first}: did you mean rcm {close[0]}?")
+    sys.exit(f"{first}: this is no command; there are {', '.join(rooms)}. A setting is written KEY=VALUE")
 
 
 def nameless(overrides: list[str]) -> str | None:

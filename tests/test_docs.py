@@ -1,5 +1,6 @@
 """The documents hold to the code: settings and their defaults, names in commands; and a site that fetches nothing."""
 
+import importlib
 import json
 import os
 import re
@@ -13,6 +14,8 @@ import pytest
 import yaml
 
 from rcm.prompts import File
+from rcm.record.results import Word
+from tests.record.test_words import MODULES
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -172,3 +175,13 @@ def test_the_site_is_built_strictly_and_asks_no_other_host(tmp_path: Path) -> No
     reference = (tmp_path / "site" / "api" / "index.html").read_text(encoding="utf-8")
     for name in ("rcm.api.models.load", "rcm.methods.Method", "rcm.methods.Study", "rcm.record.results.Scalar"):
         assert f'id="{name}"' in reference, name
+
+
+def test_every_word_of_an_outcome_is_explained_where_people_read() -> None:
+    """What the code says of its words is on the page; the documents say what to do, and leave none out."""
+    modules = [importlib.import_module(name) for name in (*MODULES, "rcm.comparison.verdict")]
+    dictionaries = [value for module in modules for value in vars(module).values() if isinstance(value, dict)]
+    words = {key for one in dictionaries for key, value in one.items() if isinstance(value, Word)}
+    table = (DOCS / "reading.md").read_text(encoding="utf-8").partition("## An outcome")[2]
+    assert len(words) > 20
+    assert sorted(word for word in words if f"`{word}`" not in table) == []

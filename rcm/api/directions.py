@@ -152,15 +152,15 @@ class Direction(Finding):
         # What the model refuses may be harmful, and so may what its data set calls harmful, whoever asks to force it.
         harmful = kind == "harmful" or prompt in self._harmful or before.verdict.refuses
 
-        def said(one: SteeredReply) -> Said:
-            return Said(kept(one.completion, harmful=harmful, redact=True), one.verdict.value)
+        def judged(one: SteeredReply) -> Judged:
+            return Judged(kept(one.completion, harmful=harmful, redact=True), one.verdict.value)
 
         flips = (one.flipped if before.can_flip else None for one in (steered, random))
-        return Reply(prompt, said(before), said(steered), said(random), *flips)
+        return Reply(prompt, judged(before), judged(steered), judged(random), *flips)
 
 
 @dataclass(frozen=True)
-class Said:
+class Judged:
     """What may be kept of a completion, and the judge's verdict on the whole."""
 
     completion: str
@@ -172,15 +172,15 @@ class Said:
 
 @dataclass(frozen=True)
 class Reply:
-    """Replies to one prompt. `turned`, `random_turned`: whether it was forced, or suppressed; None where it was so to
+    """Replies to one prompt. `flipped`, `random_flipped`: whether it was forced, or suppressed; None where it was so to
     begin with, and there was nothing to turn."""
 
     prompt: str
-    unsteered: Said
-    steered: Said
-    random: Said
-    turned: bool | None
-    random_turned: bool | None
+    unsteered: Judged
+    steered: Judged
+    random: Judged
+    flipped: bool | None
+    random_flipped: bool | None
 
 
 @dataclass(frozen=True, repr=False)
@@ -201,12 +201,12 @@ class Replies(Sequence[Reply]):
 
     @property
     def summary(self) -> str:
-        """How many were turned, of those that could be."""
+        """How many were flipped, of those that could be."""
         if self.outcome is not None:
             return f"{self.done}: nothing is steered: {self.outcome.value} ({self.outcome.because})"
-        could = [one for one in self.rows if one.turned is not None]
+        could = [one for one in self.rows if one.flipped is not None]
         word, before = ("refused", "answered") if self.kind == "harmless" else ("answered", "refused")
-        counts = [sum(bool(getattr(one, name)) for one in could) for name in ("turned", "random_turned")]
+        counts = [sum(bool(getattr(one, name)) for one in could) for name in ("flipped", "random_flipped")]
         caveat = f" ({self.caveat})" if self.caveat else ""
         return (
             f"{self.done}{caveat}: {counts[0]} of {len(could)} prompts that were {before} are {word}; "
@@ -227,5 +227,5 @@ class Replies(Sequence[Reply]):
         return str(element("p", self.summary)) + (table(rows) if rows else "")
 
 
-def _conditions(reply: Reply) -> dict[str, Said]:
+def _conditions(reply: Reply) -> dict[str, Judged]:
     return {"unsteered": reply.unsteered, "steered": reply.steered, "random": reply.random}

@@ -1,15 +1,16 @@
 """One result of a run, as people read it: a line in a terminal, a table or a picture in a notebook."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
-
-from matplotlib.figure import Figure as MatplotlibFigure
+from typing import TYPE_CHECKING, Any
 
 from rcm.api.pictures import standalone
 from rcm.record.results import Curve, Diagram, Heatmap, Outcome, Result, Scalar, Scatter, Table, Transcripts
 from rcm.record.units import TIED, in_unit, known
 from rcm.report import cells
 from rcm.report.svg import element
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as MatplotlibFigure
 
 DRAWN = (Heatmap, Curve, Scatter, Diagram)
 MOST = 24  # rows of a table that a notebook shows
@@ -71,7 +72,7 @@ class Picture(Shown):
     def _repr_svg_(self) -> str:
         return standalone(self.result)
 
-    def figure(self) -> MatplotlibFigure:
+    def figure(self) -> "MatplotlibFigure":
         """The same for print: `figure().savefig("x.pdf")`."""
         from rcm.report.matplotlib_figures import figure  # takes a second to import
 

@@ -7,7 +7,6 @@ Nothing is concluded here: these are the results that runs and their comparison 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from rcm.comparison.families import Family, rank
 from rcm.comparison.identity import started, weights_of
@@ -30,14 +29,6 @@ from rcm.comparison.tunings import Tuning
 from rcm.record.results import Curve, Diagram, Line, Outcome, Scalar
 
 MOST = 6  # models in one picture
-
-
-class Said(NamedTuple):
-    """A sentence, and of what or whom it is."""
-
-    of: str
-    value: str
-    sentence: str
 
 
 @dataclass(frozen=True)
@@ -76,12 +67,12 @@ class Model:
 
 @dataclass(frozen=True)
 class Overview:
-    """Of one family, in the order of training. `left_out`: how many of its runs are not drawn: all but the last of each
-    model, and of more than six models the later ones."""
+    """Of one family, in the order of training. `tunings`: those between its models. `left_out`: how many of its runs
+    are not drawn: all but the last of each model, and of more than six models the later ones."""
 
     name: str
     models: Sequence[Model]
-    said: Sequence[Said]
+    tunings: Sequence[Tuning]
     left_out: int = 0
 
     @property
@@ -98,17 +89,13 @@ class Overview:
 
 
 def overview(family: Family, tunings: Sequence[Tuning] = ()) -> Overview:
-    """`tunings`: of any families; those between two of this one's models are said."""
+    """`tunings`: of any families; those between two of this one's models are kept."""
     latest = {weights_of(one): one for one in sorted(family.readings, key=started)}.values()
     every = sorted(latest, key=lambda one: (rank(one), started(one)))
     shown = every[:MOST]
     own = {one.run.id for one in family.readings}
-    said = [
-        Said(one.name, one.verdict.value, one.verdict.said)
-        for one in tunings
-        if {run.run.id for pair in one.pairs for run in (pair.before, pair.after)} <= own
-    ]
-    return Overview(family.name, [_model(one) for one in shown], said, len(family.readings) - len(shown))
+    kept = [one for one in tunings if {run.run.id for pair in one.pairs for run in (pair.before, pair.after)} <= own]
+    return Overview(family.name, [_model(one) for one in shown], kept, len(family.readings) - len(shown))
 
 
 def _model(reading: Reading) -> Model:

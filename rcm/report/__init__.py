@@ -27,7 +27,6 @@ from rcm.comparison import compare
 from rcm.comparison.comparison_json import as_text
 from rcm.errors import InputError
 from rcm.record.stored import readable_runs
-from rcm.report.hero_in_print import slides
 from rcm.report.html import page as html_page
 from rcm.report.markdown import page as markdown_page
 
@@ -43,6 +42,8 @@ def write(places: Path | Sequence[Path], out: Path, paper: bool = False) -> tupl
     if not runs:
         others = f" that can be read: {' '.join(unreadable)}" if unreadable else "; python launch.py makes one."
         raise InputError(f"There are no runs in {', '.join(map(str, every))}{others}")
+    from rcm.report.hero_in_print import slides  # here, as the pictures for papers: matplotlib takes a second to import
+
     comparison = compare(runs, unreadable)
     texts = {
         PAGE: html_page(comparison),
@@ -57,7 +58,7 @@ def write(places: Path | Sequence[Path], out: Path, paper: bool = False) -> tupl
             (out / path).parent.mkdir(exist_ok=True)
             (out / path).write_bytes(content)
         if paper:
-            from rcm.report.paper import write as write_paper  # draws with matplotlib, which takes a second to import
+            from rcm.report.paper import write as write_paper
 
             write_paper(comparison, out / PAPER)
     except OSError as error:

@@ -154,7 +154,7 @@ def standalone(drawn: Overview) -> str:
 
 def sentences(drawn: Overview) -> list[str]:
     """What stands under the picture."""
-    found = [f"{one.of}: {one.value}. {one.sentence}" for one in drawn.said]
+    found = [f"{one.name}: {one.verdict.value}. {one.verdict.said}" for one in drawn.tunings]
     more = f"{drawn.left_out} more run{'s' if drawn.left_out > 1 else ''} of the family: see below."
     return [*found, more] if drawn.left_out else found
 
@@ -187,10 +187,8 @@ def _block(model: Model, drawn: Overview, scales: Scales) -> list[Markup]:
     run = model.reading.run
     stage = f"{model.reading.stage} · {run.choices.get('dataset', '')} · run {run.id}"
     parts = [text(2.0, 16.0, cut(model.reading.name, 42), class_="model"), text(2.0, 32.0, stage)]
-    top = HEAD
-    for scalar in model.rates:
-        parts += _bar(scalar, top)
-        top += BAR
+    for i, scalar in enumerate(model.rates):
+        parts += _bar(scalar, HEAD + BAR * i)
     top = HEAD + BAR * max(len(one.rates) for one in drawn.models)
     top += 14 if top > HEAD else 0
     if by_layer := [name for name in BY_LAYER if name in drawn.shown]:
@@ -292,16 +290,28 @@ def _missing(why: str, frame: Frame) -> Iterator[Markup]:
 
 def _curve_by_layer(drawn: Curve, frame: Frame) -> Iterator[Markup]:
     """Lines that go upward with the layers."""
-    yield from _scale(frame, drawn.y_label if len(drawn.y_label) < 18 else drawn.y_label.partition(",")[0])
+    yield from _scale(frame, axis_label(drawn))
     for i, line in enumerate(drawn.lines):
         yield _band(line, [frame.y(layer) for layer in drawn.x], frame.x, i, upright=True)
-        known_ones = [(x, y) for x, y in zip(drawn.x, line.y, strict=True) if math.isfinite(y)]
-        points = [(frame.x(value), frame.y(layer)) for layer, value in known_ones]
-        yield element("path", d=path(points) if points else "", class_=f"line series-{i}")
-        for (layer, value), (x, y) in zip(known_ones, points, strict=True):
-            yield mark(x, y, 1.8, i, element("title", f"{line.label}, layer {layer:g}: {plain(value)}"))
+        yield from _line(drawn, line, i, frame, upright=True)
         if len(drawn.lines) > 1:
             yield from _key(frame.left, frame.bottom + 46 + 14 * i, i, line.label)
+
+
+def axis_label(drawn: Curve) -> str:
+    """As much of what a curve measures as stands below it."""
+    return drawn.y_label if len(drawn.y_label) < 18 else drawn.y_label.partition(",")[0]
+
+
+def _line(drawn: Curve, line: Line, index: int, frame: Frame, *, upright: bool) -> Iterator[Markup]:
+    """A stroke, and a mark on each point. `upright`: its points are layers, which go upward; else strengths, at each of
+    which it is a share."""
+    known_points = [(x, y) for x, y in zip(drawn.x, line.y, strict=True) if math.isfinite(y)]
+    places = [(frame.x(y), frame.y(x)) if upright else (frame.x(x), frame.y(y)) for x, y in known_points]
+    yield element("path", d=path(places) if places else "", class_=f"line series-{index}")
+    for (x, y), place in zip(known_points, places, strict=True):
+        what = f"layer {x:g}: {plain(y)}" if upright else f"strength {x:g}: {100 * y:.0f} %"
+        yield mark(*place, 1.8 if upright else 3.0, index, element("title", f"{line.label}, {what}"))
 
 
 def _place(model: Model, drawn: Curve, frame: Frame) -> Iterator[Markup]:
@@ -374,11 +384,7 @@ def _all_by_strength(model: Model, names: Sequence[str], top: float, scales: Sca
             labels = labels if line.label in labels else [line.label, *labels]
             if j == 0:
                 yield _band(line, [frame.x(x) for x in part.x], frame.y, j, upright=False)
-            known_ones = [(x, y) for x, y in zip(part.x, line.y, strict=True) if math.isfinite(y)]
-            points = [(frame.x(x), frame.y(y)) for x, y in known_ones]
-            yield element("path", d=path(points) if points else "", class_=f"line series-{j}")
-            for (x, y), (px, py) in zip(known_ones, points, strict=True):
-                yield mark(px, py, 3.0, j, element("title", f"{line.label}, strength {x:g}: {100 * y:.0f} %"))
+            yield from _line(part, line, j, frame, upright=False)
         rate = next((one for one in model.steered if one.name == STEERED_BY[name]), None)
         for j, said in enumerate(rate_said(rate)):
             yield text(frame.left, frame.bottom + 48 + 14 * j, said)

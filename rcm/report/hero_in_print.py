@@ -27,6 +27,7 @@ from rcm.report.hero import (
     STEERED_BY,
     TITLES,
     Scales,
+    axis_label,
     concluded,
     file_names,
     head_of,
@@ -134,7 +135,7 @@ def _side_by_side(
         elif layered:
             axes.set_xlim(*(scales.separation if name == SEPARABILITY else scales.decision))
             _curve(axes, part, upright=True)
-            axes.set_xlabel(part.y_label.partition(",")[0] if name != SEPARABILITY else part.y_label, fontsize=7)
+            axes.set_xlabel(axis_label(part), fontsize=7)
             if name == SEPARABILITY:
                 _place(axes, model, part)
         else:
@@ -202,16 +203,8 @@ def _nodes(axes: Axes, drawn: Diagram, carried: Scalar | None, scales: Scales) -
         head = head_of(node)
         if head is not None or node.kind == "mlp":
             fill_colour = colour(node.value, scales.nodes, ramp)
-            axes.add_patch(
-                Rectangle(
-                    (mlp if head is None else head, node.layer - 0.5),
-                    1,
-                    1,
-                    facecolor=fill_colour,
-                    edgecolor=SOFT,
-                    lw=0.3,
-                )
-            )
+            corner = (mlp if head is None else head, node.layer - 0.5)
+            axes.add_patch(Rectangle(corner, 1, 1, facecolor=fill_colour, edgecolor=SOFT, lw=0.3))
     shown = sum(node.kind in ("head", "mlp") for node in drawn.nodes)
     said = f"head · {shown} nodes"
     if carried is not None and known(carried.value):

@@ -72,7 +72,7 @@ def sections(readings: Sequence[Reading], warnings: Sequence[Warned] = ()) -> li
 
 
 @dataclass(frozen=True)
-class Said:
+class Concluded:
     """`what`: a method and the word that it concluded; `why`: the first sentence of why."""
 
     what: str
@@ -84,7 +84,7 @@ class Short:
     """What a run concluded, method by method (`first`), and all that it says about it (`every`)."""
 
     reading: Reading
-    first: Sequence[Said]
+    first: Sequence[Concluded]
     every: Sequence[str]
 
     @property
@@ -99,7 +99,7 @@ def in_short(comparison: Comparison) -> list[Short]:
 
 
 def _short(reading: Reading, found: Sequence[Outcome]) -> Short:
-    said = [Said(f"{_what(one)}: {cells.worded(one.value)}", first_sentence(one.because)) for one in found]
+    said = [Concluded(f"{_what(one)}: {cells.worded(one.value)}", first_sentence(one.because)) for one in found]
     return Short(reading, said, [one.because for one in found])
 
 

@@ -34,22 +34,22 @@ def direction(model: Model) -> Direction:
 def test_adding_forces_and_a_random_direction_does_not(direction: Direction) -> None:
     replies = direction.force(["bcd efg", "bkl mno"], strength=2.0, max_new_tokens=3)
     assert [(one.unsteered.completion, one.steered.completion) for one in replies] == [("AAA", "RRR")] * 2
-    assert [(one.turned, one.random_turned) for one in replies] == [(True, False)] * 2
+    assert [(one.flipped, one.random_flipped) for one in replies] == [(True, False)] * 2
     assert "2 of 2 prompts that were answered are refused; with a random direction 0" in repr(replies)
 
 
 def test_ablating_suppresses_and_a_random_direction_does_not(direction: Direction) -> None:
     (reply,) = direction.suppress("b##c##d", max_new_tokens=3)
     assert (reply.unsteered.completion, reply.steered.completion, reply.random.completion) == ("RRR", "AAA", "RRR")
-    assert (reply.turned, reply.random_turned) == (True, False)
+    assert (reply.flipped, reply.random_flipped) == (True, False)
 
 
 def test_what_was_so_to_begin_with_is_not_counted(direction: Direction) -> None:
     replies = direction.force(["b##c##d", "bcd efg"], strength=2.0, max_new_tokens=3)
-    assert [one.turned for one in replies] == [None, True]
+    assert [one.flipped for one in replies] == [None, True]
     assert "1 of 1 prompts that were answered" in replies.summary
     (answered,) = direction.suppress("bcd efg", max_new_tokens=3)
-    assert answered.turned is None
+    assert answered.flipped is None
 
 
 def test_the_model_is_as_it_was_afterwards(model: Model, direction: Direction) -> None:

@@ -20,7 +20,7 @@ def test_a_family_is_drawn_in_the_order_of_training_with_what_is_said_of_it(tmp_
     drawn = overview(family, comparison.tunings)
     assert [one.reading.stage for one in drawn.models] == [one.stage for one in family.readings]
     (tuning,) = comparison.tunings
-    assert [(one.of, one.value) for one in drawn.said] == [(tuning.name, tuning.verdict.value)]
+    assert list(drawn.tunings) == [tuning]
     for model, reading in zip(drawn.models, family.readings, strict=True):
         assert [one.value for one in model.rates] == [
             scalar.value
@@ -37,7 +37,7 @@ def test_a_verdict_on_models_of_another_family_is_not_said(tmp_path: Path) -> No
     twins(tmp_path, along=0.9)
     a_run(tmp_path, "alone", "chat", measured(0.9), family="other")
     comparison = compare(stored_runs(tmp_path))
-    said = {family.name: overview(family, comparison.tunings).said for family in comparison.families}
+    said = {family.name: overview(family, comparison.tunings).tunings for family in comparison.families}
     assert len(said["smol"]) == 1
     assert said["other"] == []
 
