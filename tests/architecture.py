@@ -13,7 +13,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 # From the bottom; rooms on one line do not know each other. DESIGN: data flows one way, and so do imports.
 FLOORS = (
-    ("errors", "packaged", "settings", "stats"),
+    ("control_groups", "errors", "packaged", "settings", "stats"),
     ("record",),
     ("models", "prompts", "tracking", "comparison", "formats"),
     ("execution", "report"),

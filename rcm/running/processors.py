@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import psutil
 
+from rcm.control_groups import groups, text_of
+
 ROOT = Path("/")
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which users say how many
 WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # and how they wait
@@ -54,7 +56,7 @@ def bound_to() -> set[int]:
 
 def _core(cpu: int) -> str:
     """The CPUs of one core share what multiplies: a second thread there gains nothing."""
-    return _read(ROOT / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
+    return text_of(ROOT / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list") or str(cpu)
 
 
 def _first_number(text: str) -> int:
@@ -65,36 +67,16 @@ def _first_number(text: str) -> int:
 
 def quotas() -> Iterator[float]:
     """How many CPUs each control group grants that this process is in, from the innermost out; where one does."""
-    groups = [line.split(":", 2) for line in _read(ROOT / "proc/self/cgroup").splitlines()]
-    for line in _read(ROOT / "proc/self/mountinfo").splitlines():
-        mount, _, system = line.partition(" - ")
-        root, point = mount.split()[3:5]
-        kind, options = system.split()[0], system.split()[-1].split(",")
-        for _, controllers, group in groups:
-            v1 = kind == "cgroup" and "cpu" in options and "cpu" in controllers.split(",")
-            if v1 or (kind == "cgroup2" and not controllers):
-                outermost = ROOT / point.lstrip("/")
-                # In a container the mount begins at its own group, and what lies farther out is not to be seen.
-                innermost = outermost / group.removeprefix(root).lstrip("/")
-                for folder in (innermost, *innermost.parents):
-                    yield from _quota(folder)
-                    if folder == outermost:
-                        break
+    for group in groups(ROOT, "cpu"):
+        yield from _quota(group)
 
 
 def _quota(group: Path) -> Iterator[float]:
     """As v2 writes it (`max 100000`, `150000 100000`), or v1 in two files (-1 for none)."""
-    text = _read(group / "cpu.max") or f"{_read(group / 'cpu.cfs_quota_us')} {_read(group / 'cpu.cfs_period_us')}"
+    text = text_of(group / "cpu.max") or f"{text_of(group / 'cpu.cfs_quota_us')} {text_of(group / 'cpu.cfs_period_us')}"
     match text.split():
         case [quota, period] if quota.isdecimal() and period.isdecimal() and int(quota) and int(period):
             yield int(quota) / int(period)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError:  # not on this system
-        return ""
 
 
 def set_threads(asked: int | None) -> str:
