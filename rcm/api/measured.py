@@ -14,6 +14,7 @@ from rcm.api.findings import Finding
 from rcm.api.localised import Circuit, Patching
 from rcm.api.models import Model
 from rcm.errors import InputError
+from rcm.execution.batches import rows_at_once
 from rcm.execution.passes import last_logits
 from rcm.execution.seeding import seed_everything
 from rcm.judges import Judge
@@ -151,7 +152,7 @@ def _key(name: str, step: Method, study: Study, taken: Mapping[type, Finding]) -
 def _say_how_long(name: str, study: Study) -> None:
     """A lower bound, by how long one batch takes: reading each prompt once."""
     model, prompts = study.model, study.prompts
-    some = texts(prompts.train.harmful[: model.batch_size])
+    some = texts(prompts.train.harmful[: rows_at_once(model)])
     start = time.monotonic()
     last_logits(model, some)
     seconds = (time.monotonic() - start) / len(some) * len(prompts.everything)

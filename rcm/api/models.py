@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rcm.errors import InputError
+from rcm.execution.batches import find_batch_size
 from rcm.execution.seeding import seed_everything
 from rcm.execution.self_checks import self_checks
 from rcm.models import LoadedModel
@@ -50,7 +51,9 @@ class Model:
             return
         template, config = self.loaded.template, self.loaded.hf.config
         template.check(prompts.everything, longest_prompt(config), reply, vocabulary(config))
-        self_checks(self.loaded, [len(template.tokens(one)) + reply for one in prompts.everything])
+        lengths = [len(template.tokens(one)) + reply for one in prompts.everything]
+        find_batch_size(self.loaded, max(lengths))
+        self_checks(self.loaded, lengths)
         self._checked.add(key)
 
 
@@ -83,14 +86,14 @@ def wrap(
     *,
     template: str = "chat",
     name: str | None = None,
-    batch_size: int = 32,
+    batch_size: int | None = None,
     refusal_tokens: Sequence[int | str] | None = None,
 ) -> Model:
     """A Hugging Face causal language model that is in memory already, with its tokenizer, where it lies.
 
     It is put into eval mode, without gradients, and decodes greedily from now on: `hf` itself is changed in these
-    three ways, its weights are not. It goes through the checks of a model that is loaded. Raises InputError for what
-    cannot be measured.
+    three ways, its weights are not. `batch_size`: the most prompts at once; None finds how many. It goes through the
+    checks of a model that is loaded. Raises InputError for what cannot be measured.
     """
     model = Wrapped.of(hf, tokenizer, name, refusal_tokens)
     device = Device(kind="auto", batch_size=batch_size, threads=None)

@@ -19,13 +19,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from rcm.execution.batches import in_batches, rows_at_once
 from rcm.execution.components import Component, DenseKind, Rows, Shape
 from rcm.execution.engine import Engine
 from rcm.execution.metric import Metric
-from rcm.execution.progress import track
 from rcm.execution.recording import ComponentCache, Values, cache_components
 from rcm.models import LoadedModel
-from rcm.patching import Pair, batches
+from rcm.patching import Pair, by_length
 
 KINDS: tuple[DenseKind, ...] = ("head", "mlp")
 Kind = Literal["interchange", "mean", "zero"]
@@ -66,9 +66,11 @@ class Ablation:
 def _mean(model: LoadedModel, pairs: Sequence[Pair]) -> Values:
     prompts = [prompt for pair in pairs for prompt in pair]
     total: list[Tensor] = []
-    for start in range(0, len(prompts), model.batch_size):
-        values = cache_components(model, prompts[start : start + model.batch_size]).at(-1)
-        sums = [one.double().sum(1, keepdim=True) for one in values]
+
+    def summed(some: list[list[int]]) -> list[Tensor]:
+        return [one.double().sum(1, keepdim=True) for one in cache_components(model, some).at(-1)]
+
+    for _, sums in in_batches(model, prompts, rows_at_once(model), summed, "prompts"):
         total = [a + b for a, b in zip(total, sums, strict=True)] if total else sums
     return Values(*((one / len(prompts)).to(model.hf.dtype) for one in total))
 
@@ -79,8 +81,13 @@ def ablate(
     """The metric of every harmful prompt with the nodes of each mask ablated; float64."""
     rows = masked(ablated, engine.shape)
     figures = np.empty((len(ablated), len(pairs)))
-    for index in track(batches(pairs, engine.prompts_at_once(len(rows))), f"circuit: {label}"):
+
+    def under_each(index: list[int]) -> Scores:
         both = cache_components(engine.model, [pairs[i][side] for side in (0, 1) for i in index])
         base, donor = both[: len(index)], ablation.donor(both[len(index) :])
-        figures[:, index] = engine.measure(base, [base.at(-1), donor], rows, metric.of(index)).T.numpy()
+        return engine.measure(base, [base.at(-1), donor], rows, metric.of(index)).T.numpy()
+
+    at_once = engine.prompts_at_once(len(rows))
+    for index, some in in_batches(engine.model, by_length(pairs), at_once, under_each, "pairs", f"circuit: {label}"):
+        figures[:, index] = some
     return figures

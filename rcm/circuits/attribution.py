@@ -29,7 +29,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -39,9 +38,9 @@ from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from rcm.errors import InputError
+from rcm.execution.batches import at_most, in_batches, rows_at_once
 from rcm.execution.interventions import Edit, Site, applied, by_row
 from rcm.execution.metric import Metric
-from rcm.execution.progress import track
 from rcm.execution.recording import shape_of
 from rcm.execution.rows import attention
 from rcm.execution.self_checks import TOLERANCE
@@ -109,13 +108,19 @@ def steps_of(path: Path, steps: int) -> Float[Tensor, " step"]:
 def cost(model: LoadedModel, pairs: Sequence[Pair], steps: int) -> Cost:
     """What attributing these pairs takes."""
     longest = max((len(clean) for clean, _ in pairs), default=0)
-    at_once = _pairs_at_once(model, steps)
+    at_once = _pairs_at_once(model, pairs, steps)
     writers = 1 + model.n_layers * (shape_of(model).heads + 1)
-    d_mlp = int(getattr(model.config, "intermediate_size", None) or 4 * model.d_model)
-    graph = at_once * steps * longest * model.n_layers * (WIDTHS * model.d_model + 4 * d_mlp) * 4
-    if model.hf.config._attn_implementation == "eager":  # which keeps what every token looks at
-        graph += at_once * steps * longest**2 * model.n_layers * shape_of(model).heads * MAPS * 4
+    graph = at_once * steps * graph_of_row(model, longest)
     return Cost(len(pairs) * (2 + steps), graph + min(HELD, at_once * longest * writers * model.d_model * 4))
+
+
+def graph_of_row(model: LoadedModel, tokens: int) -> int:
+    """About how many bytes a pass keeps of a row of so many tokens for its way back."""
+    d_mlp = int(getattr(model.config, "intermediate_size", None) or 4 * model.d_model)
+    graph = tokens * model.n_layers * (WIDTHS * model.d_model + 4 * d_mlp) * 4
+    if model.hf.config._attn_implementation == "eager":  # which keeps what every token looks at
+        graph += tokens**2 * model.n_layers * shape_of(model).heads * MAPS * 4
+    return graph
 
 
 @torch.inference_mode(False)
@@ -148,12 +153,20 @@ def attribute(
     shape = shape_of(model)
     nodes = torch.zeros(len(pairs), 1 + shape.layers * (shape.heads + 1), dtype=torch.float64)
     total, connected, readers, off_by = torch.zeros(0), torch.zeros(0), list[Reader](), 0.0
-    for index in track(list(_batches(pairs, _pairs_at_once(model, len(at)))), label):
-        batch = _Batch(model, [pairs[i] for i in index], at, sign, metric.of([i for i in index for _ in at]), last)
-        with batch:
-            nodes[index] = batch.node_scores().double().cpu()
-            found = batch.edge_scores()
-        edges = found.scores.double().cpu()
+
+    def scored(index: list[int]) -> tuple[Tensor, _Edges]:
+        with _Batch(model, [pairs[i] for i in index], at, sign, metric.of([i for i in index for _ in at]), last) as one:
+            of_nodes, of_edges = one.node_scores().double().cpu(), one.edge_scores()
+        return of_nodes, of_edges._replace(scores=of_edges.scores.double().cpu())
+
+    def length(i: int) -> int:
+        return len(pairs[i][0])
+
+    order, at_once = sorted(range(len(pairs)), key=length), _pairs_at_once(model, pairs, len(at))
+    # Pairs of one length together, so that nothing is padded.
+    for index, (of_nodes, found) in in_batches(model, order, at_once, scored, "attributed pairs", label, alike=length):
+        nodes[index] = of_nodes
+        edges = found.scores
         total = edges if not readers else total + edges
         connected, readers = found.connected, found.readers
         # As a share of what does not cancel: pairs given both ways round sum up to nothing.
@@ -187,16 +200,9 @@ def _seconds(model: LoadedModel, pairs: Sequence[Pair]) -> float:
     return time.perf_counter() - start
 
 
-def _pairs_at_once(model: LoadedModel, steps: int) -> int:
-    return max(1, model.batch_size // steps)
-
-
-def _batches(pairs: Sequence[Pair], at_once: int) -> Iterator[list[int]]:
-    """Pairs of one length together, so that nothing is padded."""
-    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i][0]))
-    for _, group in groupby(order, key=lambda i: len(pairs[i][0])):
-        alike = list(group)
-        yield from (alike[start : start + at_once] for start in range(0, len(alike), at_once))
+def _pairs_at_once(model: LoadedModel, pairs: Sequence[Pair], steps: int) -> int:
+    longest = max((len(clean) for clean, _ in pairs), default=0)
+    return max(1, int(min(rows_at_once(model) // steps, at_most(model, steps * graph_of_row(model, longest)))))
 
 
 def _writers(model: LoadedModel) -> list[Writer]:

@@ -23,12 +23,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rcm.circuits.attribution import graph_of_row
 from rcm.errors import InputError
+from rcm.execution.batches import at_most, in_batches, rows_at_once
 from rcm.execution.components import Component
 from rcm.execution.decoding import reply_tokens
 from rcm.execution.interventions import Edit, Site, applied, by_row
 from rcm.execution.metric import Metric
-from rcm.execution.progress import track
 from rcm.execution.recording import cache_components
 from rcm.models import LoadedModel
 from rcm.models.points import Points
@@ -100,13 +101,14 @@ def attribute_neurons(
     """Of all neurons at the last token, from one forward and one backward pass for each prompt.
 
     `metric`: of logits at the last token, the same for both prompts of a pair. In memory lies the graph of a pass over
-    as many prompts as `model.batch_size`, and pairs x neurons x 24 bytes.
+    as many prompts as there is room for, and pairs x neurons x 24 bytes.
     """
     every = AllNeurons(model.points.neurons)
     gap = torch.zeros(len(pairs), dtype=torch.float64)
     difference, scores = (torch.zeros(len(pairs), len(every), dtype=torch.float64) for _ in range(2))
-    order, at_once = sorted(range(len(pairs)), key=lambda i: max(map(len, pairs[i]))), max(1, model.batch_size // 2)
-    for index in track([order[start : start + at_once] for start in range(0, len(order), at_once)], label):
+    order = sorted(range(len(pairs)), key=lambda i: max(map(len, pairs[i])))
+
+    def of_both(index: list[int]) -> tuple[Tensor, Tensor, Tensor]:
         # Each pair's two, side by side; all patched at the last token, which has one place whatever their lengths.
         probe = _Probe(2 * len(index))
         batch = model.template.padded([prompt for i in index for prompt in pairs[i]], model.device)
@@ -121,7 +123,11 @@ def attribute_neurons(
             value = metric.of([i for i in index for _ in range(2)])(cast(Tensor, output.logits)[:, None].float())[:, 0]
         found = torch.autograd.grad(value.sum(), list(probe.added.values()))
         value, gradient = (x.detach().cpu().double().unflatten(0, (-1, 2)) for x in (value, probe.in_line(found)))
-        out = probe.in_line(list(probe.out.values())).double().unflatten(0, (-1, 2))
+        return value, gradient, probe.in_line(list(probe.out.values())).double().unflatten(0, (-1, 2))
+
+    longest = max((len(prompt) for pair in pairs for prompt in pair), default=0)
+    at_once = max(1, int(min(rows_at_once(model), at_most(model, graph_of_row(model, longest))) // 2))
+    for index, (value, gradient, out) in in_batches(model, order, at_once, of_both, "attributed pairs", label):
         gap[index], difference[index] = value[:, 0] - value[:, 1], out[:, 0] - out[:, 1]
         scores[index] = difference[index] * gradient.mean(1)
     return NeuronAttribution(gap, difference, scores)
@@ -163,13 +169,16 @@ def universal(model: LoadedModel, prompts: Sequence[Sequence[int]]) -> Bool[np.n
     first tenth stands in for the 50."""
     every = AllNeurons(model.points.neurons)
     firsts = np.zeros(len(every))
-    for start in range(0, len(prompts), model.batch_size):
-        some = prompts[start : start + model.batch_size]
+
+    def largest(some: list[Sequence[int]]) -> list[Int[np.ndarray, "prompt _"]]:
         recorded = cache_components(model, some, neurons=True).at(-1).neuron
-        for of_layer in range(len(every.widths)):
-            first = min(UNIVERSAL_TOP, int(UNIVERSAL_SHARE * every.widths[of_layer]))
-            largest = recorded[of_layer, :, : every.widths[of_layer]].abs().topk(first).indices.cpu().numpy()
-            np.add.at(firsts, sum(every.widths[:of_layer]) + largest, 1)
+        tops = [min(UNIVERSAL_TOP, int(UNIVERSAL_SHARE * width)) for width in every.widths]
+        sizes = (of_layer[:, :width].abs() for of_layer, width in zip(recorded, every.widths, strict=True))
+        return [size.topk(top).indices.cpu().numpy() for size, top in zip(sizes, tops, strict=True)]
+
+    for _, by_layer in in_batches(model, prompts, rows_at_once(model), largest, "prompts"):
+        for of_layer, found in enumerate(by_layer):
+            np.add.at(firsts, sum(every.widths[:of_layer]) + found, 1)
     return firsts >= UNIVERSAL_IN * len(prompts)
 
 

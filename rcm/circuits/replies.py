@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from rcm.circuits.ablation import Ablation, Masks
+from rcm.execution.batches import in_batches, rows_at_once
 from rcm.execution.components import Shape
 from rcm.execution.decoding import replies
 from rcm.execution.interventions import Edit, Site, by_row
@@ -72,10 +73,11 @@ def ablated_replies(
     model: LoadedModel, pairs: Pairs, ablated: Masks, ablation: Ablation, max_new_tokens: int, label: str
 ) -> list[str]:
     """What each harmful prompt is answered under its own mask."""
-    donors = []
-    for start in range(0, len(pairs), model.batch_size):
-        prompts = [harmless for _, harmless in pairs.tokens[start : start + model.batch_size]]
-        donors.append(ablation.donor(cache_components(model, prompts)))
+    prompts = [harmless for _, harmless in pairs.tokens]
+    read = in_batches(
+        model, prompts, rows_at_once(model), lambda some: ablation.donor(cache_components(model, some)), "prompts"
+    )
+    donors = [donor for _, donor in read]
     z, mlp = (torch.cat([getattr(one, kind) for one in donors], dim=1).transpose(0, 1) for kind in ("head", "mlp"))
     shape = Shape(*z.shape[1:3])
     heads, mlps = torch.from_numpy(ablated).to(z.device).split([shape.layers * shape.heads, shape.layers], dim=1)

@@ -112,7 +112,7 @@ class Streams:
         read = read._replace(figures=None)
         if tokens is not None:
             return read, FirstTokens(tuple(tokens), found[:, :-1], found[:, -1])
-        self._tokens = self._and_known(mean_probability(found.split(self._model.batch_size)))
+        self._tokens = self._and_known(mean_probability(found))
         return read, FirstTokens.of(found, self._tokens)
 
     def _and_known(self, probabilities: Float[Tensor, " vocabulary"]) -> list[int]:

@@ -5,13 +5,12 @@ strengths, with its controls, is one call. Rows share what `rcm.execution.shared
 and one whose turn has ended leaves the batch. The texts are those of transformers' own greedy decoding.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 
+from rcm.execution.batches import LONGER, in_batches, rows_at_once
 from rcm.execution.interventions import Intervention, applied
-from rcm.execution.passes import rows_at_once
-from rcm.execution.progress import track
 from rcm.execution.self_checks import may_branch, shared_tokens
 from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
@@ -41,19 +40,16 @@ def reply_tokens(
     asked = [encoded[prompt] for prompt in prompts]
     shared = shared_tokens(model, (len(tokens) + max_new_tokens for tokens in asked))
     rows: list[list[int]] = [[]] * len(prompts)
-    for index in track(list(_batches(asked, rows_at_once(model))), label):
+    order = sorted(range(len(asked)), key=lambda i: (len(asked[i]), asked[i]))  # and rows of one prompt together
+
+    def answered(index: list[int]) -> list[list[int]]:
         chosen = [intervention.rows(index) for intervention in interventions]
-        for i, tokens in zip(
-            index, _decoded(model, [asked[i] for i in index], chosen, shared, max_new_tokens), strict=True
-        ):
+        return _decoded(model, [asked[i] for i in index], chosen, shared, max_new_tokens)
+
+    for index, answers in in_batches(model, order, rows_at_once(model, LONGER), answered, "replies", label):
+        for i, tokens in zip(index, answers, strict=True):
             rows[i] = tokens
     return rows
-
-
-def _batches(asked: Sequence[Tokens], size: int) -> Iterator[list[int]]:
-    """Rows of like length together, and rows of one prompt."""
-    order = sorted(range(len(asked)), key=lambda i: (len(asked[i]), asked[i]))
-    return (order[start : start + size] for start in range(0, len(order), size))
 
 
 def _decoded(

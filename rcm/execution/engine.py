@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from rcm.errors import InputError, first_sentence
 from rcm.execution import loop, rows
+from rcm.execution.batches import in_batches, is_out_of_memory, rows_at_once
 from rcm.execution.components import COMPONENT_KINDS, Component, Rows, Shape
 from rcm.execution.metric import Metric
 from rcm.execution.recording import ComponentCache, Values, shape_of
@@ -45,7 +46,7 @@ class Engine:
 
     def prompts_at_once(self, tokens: int) -> int:
         """How many prompts to give `measure` at once, if each has rows of this many tokens in all."""
-        return max(1, TOKENS_PER_PROMPT * self.model.batch_size // tokens)
+        return max(1, TOKENS_PER_PROMPT * rows_at_once(self.model) // tokens)
 
     def measure(
         self, base: ComponentCache, donors: Sequence[Values], patches: Rows, metric: Metric, tail: int = 1
@@ -53,10 +54,14 @@ class Engine:
         """The metric of each prompt under each row, patched at the first of the last `tail` tokens; on the CPU."""
         patched = rows.patched_logits if self.path == "rows" else loop.patched_logits
         figures = torch.empty(len(base), len(patches), dtype=torch.float64)
-        at_once = self.prompts_at_once(len(base) * tail)
-        for chosen in patches.first_layer.argsort(stable=True).split(at_once):
-            logits = patched(self.model, base, donors, patches[chosen], tail, metric.keep)
-            figures[:, chosen] = metric(logits).double().cpu()
+
+        def of(some: list[int]) -> Float[Tensor, "prompt row"]:
+            logits = patched(self.model, base, donors, patches[torch.tensor(some)], tail, metric.keep)
+            return metric(logits).double().cpu()
+
+        order, at_once = patches.first_layer.argsort(stable=True).tolist(), self.prompts_at_once(len(base) * tail)
+        for some, found in in_batches(self.model, order, at_once, of, "patched rows"):
+            figures[:, some] = found
         return figures
 
 
@@ -70,6 +75,8 @@ def engine_of(model: LoadedModel, base: ComponentCache, source: ComponentCache, 
     except InputError:  # of whoever asked, not of the model
         raise
     except BROKEN as broken:
+        if is_out_of_memory(broken):
+            raise
         why = f"rows do not go through its layers ({type(broken).__name__}: {first_sentence(broken)})"
         return _told(Engine(model, "loop", why, None))
     if error <= TOLERANCE[model.hf.dtype] * scale:

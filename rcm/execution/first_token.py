@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rcm.execution.batches import in_batches, rows_at_once
 from rcm.execution.interventions import Ablate, Add, Intervention
-from rcm.execution.passes import Figure, rows_at_once, shared_tokens
-from rcm.execution.progress import track
+from rcm.execution.passes import Figure, shared_tokens
 from rcm.execution.self_checks import may_branch
 from rcm.execution.shared_prefix import Tokens, beginning, distinct, read
 from rcm.models import LoadedModel
@@ -34,9 +34,14 @@ def ablated(
     a pass are run together.
     """
     asked = _Asked.of(model, prompts)
-    for some in directions.split(asked.variants(len(directions))) if len(directions) else ():
-        basis = some.view(len(some), -1, some.shape[-1]).unbind(1)
-        yield from asked.figures([Ablate(one) for one in basis], len(some), figure)
+
+    def figures(variants: list[int]) -> Float[Tensor, "variant prompt"]:
+        basis = directions[variants].view(len(variants), -1, directions.shape[-1]).unbind(1)
+        return asked.figures([Ablate(one) for one in basis], len(variants), figure)
+
+    at_once = asked.variants(len(directions))
+    for _, some in in_batches(model, range(len(directions)), at_once, figures, "directions"):
+        yield from some
 
 
 @torch.inference_mode()
@@ -54,13 +59,17 @@ def added(
     # Together go those of two layers: of more, most would begin long before their own; of fewer than four vectors, what
     # lies before would be computed too often.
     two_layers = max(4, 2 * int(layer.bincount().max())) if layers else 1
-    together = layer.argsort(stable=True).split(asked.variants(two_layers)) if layers else ()
-    for variants in track(list(together), label):
+
+    def of(variants: list[int]) -> Float[Tensor, "variant prompt"]:
         adds = [
             Add(at, torch.where(layer[variants, None] == at, vectors[variants], 0))
             for at in layer[variants].unique().tolist()
         ]
-        figures[variants] = asked.figures(adds, len(variants), figure)
+        return asked.figures(adds, len(variants), figure)
+
+    order = layer.argsort(stable=True).tolist()
+    for variants, some in in_batches(model, order, asked.variants(two_layers), of, "vectors", label):
+        figures[variants] = some
     return figures
 
 
@@ -90,16 +99,19 @@ class _Asked:
         """The interventions hold a row for each variant."""
         figures = torch.empty(variants, len(self.tokens), dtype=torch.float64)
         firsts, _ = distinct(interventions, variants)
-        begun = None
-        if self.shared and may_branch(self.model):
+        branch, begun = may_branch(self.model), None
+        if self.shared and branch:
             begun = beginning(self.model, self.tokens[0][: self.shared], [one.rows(firsts) for one in interventions])
-        by_length = sorted(range(len(self.tokens)), key=lambda i: len(self.tokens[i]))
-        at_once = max(1, self._rows // variants)
-        for index in (by_length[start : start + at_once] for start in range(0, len(by_length), at_once)):
+
+        def of(index: list[int]) -> Float[Tensor, "variant prompt"]:
             chosen = [one.rows([v for v in range(variants) for _ in index]) for one in interventions]
             rows = [self.tokens[i] for i in index] * variants
-            found = read(self.model, rows, chosen, self.shared, branch=may_branch(self.model), begun=begun)
-            logits = found.logits[:, -1].float()
+            logits = read(self.model, rows, chosen, self.shared, branch=branch, begun=begun).logits[:, -1].float()
             of_variants = [figure(one, index) for one in logits.unflatten(0, (variants, -1))]
-            figures[:, index] = torch.stack(of_variants).double().cpu()
+            return torch.stack(of_variants).double().cpu()
+
+        by_length = sorted(range(len(self.tokens)), key=lambda i: len(self.tokens[i]))
+        at_once = max(1, self._rows // variants)
+        for index, some in in_batches(self.model, by_length, at_once, of, "prompts under several vectors"):
+            figures[:, index] = some
         return figures

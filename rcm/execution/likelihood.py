@@ -8,15 +8,17 @@ before it. The first token alone tells little: often all replies open alike, and
 threads 75 and 209). Both models read the same text, so a steered reply's own wandering does not count.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
+from rcm.execution.batches import in_batches, rows_at_once
 from rcm.execution.interventions import Intervention
-from rcm.execution.progress import track
 from rcm.execution.self_checks import may_branch
 from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
@@ -27,6 +29,13 @@ class Text(NamedTuple):
 
     tokens: Tokens
     scored: int
+
+
+class Cell(NamedTuple):
+    """One text under one condition."""
+
+    text: int
+    condition: int
 
 
 @torch.inference_mode()
@@ -43,16 +52,25 @@ def kl_divergences(
     The interventions hold `conditions` rows for each text, text by text, the first of them the one to compare with.
     """
     figures = torch.zeros(len(texts), conditions)
-    for some, columns in track(list(_passes(model, len(texts), conditions)), label):
-        rows = [text * conditions + column for text in some for column in (0, *columns)]
+
+    def departures(cells: list[Cell]) -> list[Tensor]:
+        some = [(text, [cell.condition for cell in of_text]) for text, of_text in groupby(cells, lambda one: one.text)]
+        rows = [text * conditions + condition for text, compared in some for condition in (0, *compared)]
         logits, scored = _predicted(model, [texts[i // conditions] for i in rows], rows, interventions, shared)
-        counts = scored.unflatten(0, (len(some), -1))[:, 0]
+        found, row = list[Tensor](), 0
         # A row at a time: copies in float32 of the logits of all would take several times what the model gives.
-        for text, of_text, count in zip(some, logits.unflatten(0, (len(some), -1)), counts, strict=True):
-            base = of_text[0].float().log_softmax(-1)
-            for column, of_condition in zip(columns, of_text[1:], strict=True):
-                kl = (base.exp() * (base - of_condition.float().log_softmax(-1))).sum(-1)
-                figures[text, column] = _mean(kl, count).cpu()
+        for _, compared in some:
+            base = logits[row].float().log_softmax(-1)
+            for own in range(row + 1, row + 1 + len(compared)):
+                kl = (base.exp() * (base - logits[own].float().log_softmax(-1))).sum(-1)
+                found.append(_mean(kl, scored[row]).cpu())
+            row += 1 + len(compared)
+        return found
+
+    cells = [Cell(text, condition) for text in range(len(texts)) for condition in range(1, conditions)]
+    for some, found in in_batches(model, cells, _cells_at_once(model, conditions), departures, "texts", label):
+        for cell, kl in zip(some, found, strict=True):
+            figures[cell] = kl
     return figures
 
 
@@ -67,27 +85,25 @@ def cross_entropies(
     """Nats per token of each text under each condition; rows of the interventions as for `kl_divergences`."""
     count = len(texts) * conditions
     figures = torch.zeros(count)
-    for start in track(range(0, count, model.batch_size), label):
-        rows = list(range(start, min(start + model.batch_size, count)))
+
+    def losses(rows: list[int]) -> list[Tensor]:
         chosen = [texts[i // conditions] for i in rows]
         logits, scored = _predicted(model, chosen, rows, interventions)
         tokens = model.template.padded([text.tokens[-text.scored :] for text in chosen], model.device).input_ids
-        for row, of_row, wanted, counts in zip(rows, logits, tokens, scored, strict=True):
-            losses = torch.nn.functional.cross_entropy(of_row.float(), wanted, reduction="none")
-            figures[row] = _mean(losses, counts).cpu()
+        return [
+            _mean(cross_entropy(of_row.float(), wanted, reduction="none"), counts).cpu()
+            for of_row, wanted, counts in zip(logits, tokens, scored, strict=True)
+        ]
+
+    for rows, found in in_batches(model, range(count), rows_at_once(model), losses, "texts", label):
+        figures[rows] = torch.stack(found)
     return figures.view(len(texts), conditions)
 
 
-def _passes(model: LoadedModel, texts: int, conditions: int) -> Iterator[tuple[list[int], list[int]]]:
-    """Texts and conditions (but the first, which is in every pass) that go through the model together."""
-    at_once = max(1, min(conditions, model.batch_size) - 1)
-    together = max(1, model.batch_size // (at_once + 1))
-    for first in range(0, texts, together):
-        for column in range(1, conditions, at_once):
-            yield (
-                list(range(first, min(first + together, texts))),
-                list(range(column, min(column + at_once, conditions))),
-            )
+def _cells_at_once(model: LoadedModel, conditions: int) -> int:
+    """As many as fill a batch with the first condition of each text; all of a text together, where they do not."""
+    rows = rows_at_once(model)
+    return (conditions - 1) * (rows // conditions) if rows >= conditions else max(1, rows - 1)
 
 
 def _predicted(

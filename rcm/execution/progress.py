@@ -3,12 +3,13 @@
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import track as rich_track
+from rich.progress import Progress
 
 Item = TypeVar("Item")
 log = logging.getLogger(__name__)
@@ -17,18 +18,30 @@ EVERY = 30.0  # seconds between two lines
 
 def track(items: Sequence[Item], label: str) -> Iterator[Item]:
     """Yield the items, and tell how far it is, how fast it goes, and how long it will take."""
+    with progress(len(items), label) as done:
+        for item in items:
+            yield item
+            done(1)
+
+
+@contextmanager
+def progress(of: int, label: str | None) -> Iterator[Callable[[int], None]]:
+    """The same for a loop that says itself how many more of its items are done; without a label nothing is told."""
     console = Console(stderr=True)
-    if console.is_terminal:
-        yield from rich_track(items, label, console=console, transient=True)
+    if label is None:
+        yield lambda more: None
         return
-    loop, over = Loop(label, len(items), time.monotonic()), threading.Event()
+    if console.is_terminal:
+        with Progress(console=console, transient=True) as bar:
+            task = bar.add_task(label, total=of)
+            yield lambda more: bar.advance(task, more)
+        return
+    loop, over = Loop(label, of, time.monotonic()), threading.Event()
+    _tell_if_due(loop)
     # One item may take minutes, as a large batch of replies does: a line must come in its midst.
     threading.Thread(target=_tell_until, args=(over, loop), daemon=True).start()
     try:
-        for item in items:
-            _tell_if_due(loop)
-            yield item
-            loop.done, loop.took = loop.done + 1, time.monotonic() - loop.began
+        yield loop.advance
     finally:
         over.set()
 
@@ -42,6 +55,11 @@ class Loop:
     began: float
     done: int = 0
     took: float = 0.0
+
+    def advance(self, more: int) -> None:
+        self.done, self.took = self.done + more, time.monotonic() - self.began
+        if self.done < self.of:
+            _tell_if_due(self)
 
     def so_far(self, now: float) -> str:
         """In one line. What was done tells the rate, and what is under way has its share of the time already."""

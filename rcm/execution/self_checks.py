@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from rcm.errors import InputError, first_sentence
+from rcm.execution.batches import is_out_of_memory
 from rcm.execution.interventions import Ablate, Add
 from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
@@ -121,6 +122,8 @@ def _found_out(model: LoadedModel, shortest: int, longest: int, windowed: bool) 
         try:
             together = read(model, rows, [], shared)
         except BROKEN as broken:
+            if is_out_of_memory(broken):
+                raise
             errors.append(f"{type(broken).__name__}: {first_sentence(broken)}")
             continue
         if together.cache.get_seq_length() != together.mask.shape[1]:
@@ -190,6 +193,8 @@ def _branches(model: LoadedModel) -> Checked:
         try:
             off = (read(model, rows, [pushed], shared).logits.float() - slow).abs().max().item()
         except BROKEN as broken:
+            if is_out_of_memory(broken):
+                raise
             return Checked(False, None, f"{type(broken).__name__}: {first_sentence(broken)}")
         scale = slow.abs().max().item()
         if not off <= TOLERANCE[model.hf.dtype] * scale:

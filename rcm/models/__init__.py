@@ -101,7 +101,7 @@ class Model(Settings):
         if unsaid := [f"model.{name}=" for name in ("family", "stage") if getattr(self, name) is None]:
             log.info("%s is compared with no other model; %s would say with which.", self.label, " and ".join(unsaid))
 
-    def load(self, device: torch.device, template: Kind | Lent, batch_size: int) -> LoadedModel:
+    def load(self, device: torch.device, template: Kind | Lent, batch_size: int | None) -> LoadedModel:
         """Load onto the device, in eval mode and without gradients."""
         hf, revision = self.weights()
         alone = self.model_copy(update={"adapter": None})

@@ -17,11 +17,12 @@ class Resolved(NamedTuple):
 
 
 class Device(Settings):
-    """`batch_size`: how many prompts go through the model at once. `threads`: that compute on the CPU; null is as many
+    """`batch_size`: the most prompts that go through the model at once; null is as many as are useful and there is room
+    for (`rcm.execution.batches`). `threads`: that compute on the CPU; null is as many
     as the process may use (`rcm.running.processors`)."""
 
     kind: Literal["auto", "cpu", "cuda"]
-    batch_size: PositiveInt
+    batch_size: PositiveInt | None
     threads: PositiveInt | None
 
     def resolve(self) -> Resolved:

@@ -29,14 +29,15 @@ class LoadedModel:
     """Weights, tokenizer and template.
 
     `hf` is the raw Hugging Face tree in eval mode, without gradients: fast attention, generation, the patching engine.
-    `batch_size` is how many prompts the device takes at once. `refusal_tokens` are ids that the model's settings fix;
-    None asks for them to be discovered (`rcm.directions.refusal_tokens`). `identity` tells which weights these are.
-    `base` loads the model that an adapter was added to, anew and beside this one; None where none was.
+    `batch_size`: the most prompts at once, where the settings say so (`rcm.execution.batches` finds how many).
+    `refusal_tokens` are ids that the model's settings fix; None asks for them to be discovered
+    (`rcm.directions.refusal_tokens`). `identity` tells which weights these are. `base` loads the model that an adapter
+    was added to, anew and beside this one; None where none was.
     """
 
     hf: PreTrainedModel
     template: Template
-    batch_size: int
+    batch_size: int | None
     refusal_tokens: tuple[int, ...] | None
     identity: dict[str, str]
     trained_on: frozenset[str] = frozenset()
@@ -49,7 +50,7 @@ class LoadedModel:
         tokenizer: PreTrainedTokenizerBase,
         template: Kind | Lent,
         *,
-        batch_size: int = 32,
+        batch_size: int | None = 32,
         refusal_tokens: tuple[int, ...] | None = None,
         identity: dict[str, str] | None = None,
         trained_on: frozenset[str] = frozenset(),

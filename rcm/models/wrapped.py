@@ -64,7 +64,7 @@ class Wrapped(Model):
         check_numbers(self.hf, self.label)
         return Weights(self.hf, "")
 
-    def load(self, device: torch.device, template: Kind | Lent, batch_size: int) -> LoadedModel:
+    def load(self, device: torch.device, template: Kind | Lent, batch_size: int | None) -> LoadedModel:
         """Ready to be measured, on the devices where it lies: `device` moves nothing."""
         hf, revision = self.weights()
         return LoadedModel.of(

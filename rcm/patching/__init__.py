@@ -7,7 +7,7 @@ study.necessity, study.sufficiency                   # [pair, row], in units of 
 
 from rcm.patching.contribution import contributions, written_shares
 from rcm.patching.effects import ALPHA, Effects, ShareEstimates, stability
-from rcm.patching.interchange import Interchange, Pair, batches, engine_for, interchange, interchange_of_replies
+from rcm.patching.interchange import Interchange, Pair, by_length, engine_for, interchange, interchange_of_replies
 from rcm.patching.pairs import Pairs, matched
 from rcm.patching.replies import own_replies
 from rcm.patching.together import beside_random, first_of, heads_needed, random_orders, sizes_up_to
@@ -19,8 +19,8 @@ __all__ = [
     "Pair",
     "Pairs",
     "ShareEstimates",
-    "batches",
     "beside_random",
+    "by_length",
     "contributions",
     "engine_for",
     "first_of",

@@ -13,11 +13,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from rcm.execution.progress import track
+from rcm.execution.batches import in_batches, rows_at_once
 from rcm.execution.recording import Values, cache_components, of_width, shape_of
 from rcm.models import LoadedModel
 from rcm.models.points import output_weight
-from rcm.patching.interchange import Pair, batches
+from rcm.patching.interchange import Pair, by_length
 
 
 def written_shares(
@@ -26,11 +26,16 @@ def written_shares(
     """What each head writes along a direction more on the harmful prompt of a pair than on the harmless one, as a share
     of the direction's natural length; NaN for heads that cannot write it where it is read."""
     written = torch.full((len(pairs), model.n_layers, shape_of(model).heads), torch.nan)
-    for index in track(batches(pairs, max(1, model.batch_size // 2)), "patching: what heads write"):
+
+    def of(index: list[int]) -> Float[Tensor, "pair layer head"]:
         prompts = [pairs[i][side] for side in (0, 1) for i in index]
         values = cache_components(model, prompts, tail=-position).at(position)
         harmful, harmless = contributions(model, values, vector).tensor_split(2, dim=1)
-        written[index, :layer] = ((harmful - harmless)[:layer] / vector.square().sum()).transpose(0, 1).cpu()
+        return ((harmful - harmless)[:layer] / vector.square().sum()).transpose(0, 1).cpu()
+
+    at_once, label = max(1, rows_at_once(model) // 2), "patching: what heads write"
+    for index, shares in in_batches(model, by_length(pairs), at_once, of, "pairs", label):
+        written[index, :layer] = shares
     return written
 
 

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from rcm.execution.batches import in_batches
 from rcm.execution.components import Rows
 from rcm.execution.engine import Engine, engine_of
 from rcm.execution.metric import Likelihood, Metric
-from rcm.execution.progress import track
 from rcm.execution.recording import Values, cache_components
 from rcm.models import LoadedModel
 
@@ -85,14 +85,19 @@ def interchange(
     """Patch the first of the last `tail` tokens of every pair, both ways. The two of a pair may differ in length."""
     everything = Rows.concat([patches, Rows.of([[]], engine.shape)])
     figures = torch.empty(len(pairs), 2, len(everything), dtype=torch.float64)
-    for index in track(batches(pairs, engine.prompts_at_once(2 * len(everything) * tail)), label):
+
+    def both_ways(index: list[int]) -> Float[Tensor, "pair 2 row"]:
         # Each prompt of a pair, side by side, is the other's source.
         prompts = [prompt for i in index for prompt in pairs[i]]
         base = cache_components(engine.model, prompts, tail, neurons=len(patches.neuron) > 0)
         own = base.at(-tail)
         donors = [own, Values(*(part.unflatten(1, (-1, 2)).flip(2).flatten(1, 2) for part in own))]
         of_both = metric.of([i for i in index for _ in range(2)])
-        figures[index] = engine.measure(base, donors, everything, of_both, tail).unflatten(0, (-1, 2))
+        return engine.measure(base, donors, everything, of_both, tail).unflatten(0, (-1, 2))
+
+    at_once = engine.prompts_at_once(2 * len(everything) * tail)
+    for index, some in in_batches(engine.model, by_length(pairs), at_once, both_ways, "pairs", label):
+        figures[index] = some
     into_harmful, into_harmless = figures.unbind(1)
     return Interchange(into_harmful[:, -1], into_harmless[:, -1], into_harmful[:, :-1], into_harmless[:, :-1])
 
@@ -121,7 +126,6 @@ def interchange_of_replies(
     return of(refusals) - of(answers)
 
 
-def batches(pairs: Sequence[Pair], at_once: int) -> list[list[int]]:
-    """Indices of pairs of like length, so that little is spent on padding."""
-    order = sorted(range(len(pairs)), key=lambda i: max(map(len, pairs[i])))
-    return [order[start : start + at_once] for start in range(0, len(order), at_once)]
+def by_length(pairs: Sequence[Pair]) -> list[int]:
+    """Indices of pairs, so that little is spent on padding where neighbours go together."""
+    return sorted(range(len(pairs)), key=lambda i: max(map(len, pairs[i])))

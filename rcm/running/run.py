@@ -18,6 +18,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from rcm.errors import InputError, unsigned
+from rcm.execution.batches import find_batch_size
 from rcm.execution.seeding import seed_everything
 from rcm.execution.self_checks import self_checks
 from rcm.methods import Method, Study
@@ -168,7 +169,9 @@ def perform(chosen: Chosen, run: Run) -> None:
             model = chosen.model.load(device, template, chosen.device.batch_size)
             made = Study(model, prompts, chosen.judge, chosen.seed)
             if isinstance(model, LoadedModel):  # of all lengths, so that each method goes the same way, kept or not
-                self_checks(model, checked_lengths(made, reply))
+                lengths = checked_lengths(made, reply)
+                find_batch_size(model, max(lengths))
+                self_checks(model, lengths)
             return made
 
         again = partial(steps_of, chosen.methods, given, now=True) if chosen.reuse else None

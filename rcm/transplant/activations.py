@@ -16,14 +16,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from rcm.execution.batches import in_batches, rows_at_once
 from rcm.execution.components import Component, DenseKind, Rows
 from rcm.execution.engine import engine_of
 from rcm.execution.metric import LogOdds
 from rcm.execution.passes import first_token
-from rcm.execution.progress import track
 from rcm.execution.recording import Values, cache_components
 from rcm.models import LoadedModel
-from rcm.patching import batches
+from rcm.patching import by_length
 from rcm.patching.effects import ShareEstimates, estimate
 from rcm.record.identity import prompt_digest
 from rcm.record.results import Tensors
@@ -41,8 +41,12 @@ WRITTEN_KINDS: tuple[DenseKind, ...] = (
 
 def kept_activations(model: LoadedModel, prompts: Sequence[str], refusal_tokens: tuple[int, ...]) -> Tensors:
     """What the components put out at the last token, for other checkpoints to be patched with."""
-    values = cache_components(model, [model.template.tokens(prompt) for prompt in prompts]).at(-1)
-    tensors: dict[str, Tensor] = {kind: getattr(values, kind).float() for kind in WRITTEN_KINDS}
+    tokens = [model.template.tokens(prompt) for prompt in prompts]
+    read = in_batches(model, tokens, rows_at_once(model), lambda some: cache_components(model, some).at(-1), "prompts")
+    values = [some for _, some in read]
+    tensors: dict[str, Tensor] = {
+        kind: torch.cat([getattr(some, kind) for some in values], dim=1).float() for kind in WRITTEN_KINDS
+    }
     tensors["log_odds"] = first_token(model, prompts, lambda logits, _: refusal_log_odds(logits, refusal_tokens))
     metadata = {
         "shape": "layer, prompt, ...; log_odds: prompt",
@@ -118,10 +122,15 @@ class Donor:
         metric = LogOdds(self.refusal_tokens)
         figures = torch.empty(len(tokens), len(everything), dtype=torch.float64)
         pairs = [(prompt, prompt) for prompt in tokens]
-        for some in track(batches(pairs, engine.prompts_at_once(len(everything))), "transplant: components"):
+
+        def patched(some: list[int]) -> Float[Tensor, "prompt row"]:
             base = cache_components(model, [tokens[i] for i in some])
             own = base.at(-1)
-            figures[some] = engine.measure(base, [own, self._values(some, own)], everything, metric)
+            return engine.measure(base, [own, self._values(some, own)], everything, metric)
+
+        at_once = engine.prompts_at_once(len(everything))
+        for some, found in in_batches(model, by_length(pairs), at_once, patched, "prompts", "transplant: components"):
+            figures[some] = found
         other = self.recorded.tensors["log_odds"][list(self.index)].double()
         return Patched(figures[:, -1], other, figures[:, :-1])
 
