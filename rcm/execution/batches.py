@@ -55,7 +55,7 @@ class _Room:
 
     def for_items(self, size: int) -> float:
         """How many things of so many bytes there is room for."""
-        return math.inf if self.free is None else max(1, int(SHARE * self.free) // max(size, 1))
+        return math.inf if self.free is None else float(max(1, int(SHARE * self.free) // max(size, 1)))
 
 
 _ROOMS: WeakKeyDictionary[LoadedModel, _Room] = WeakKeyDictionary()
