@@ -8,9 +8,11 @@ What is not seen: what a kernel takes for itself while it works (fused attention
 holds back between tensors.
 """
 
+import logging
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +37,38 @@ def peak_bytes(hf: PreTrainedModel, rows: int, tokens: int, keep: int = 1, cache
     """
     if not any(tensor.is_meta for tensor in _own(hf).values()):
         return max(peaks(hf, rows, tokens, keep, cache).values())
+    try:
+        with _quiet():
+            return _of_skeleton(hf, rows, tokens, keep, cache, hf.dtype)
+    except RuntimeError:
+        if hf.dtype == torch.bfloat16:
+            raise
+        # PyTorch knows the shapes of a product of many experts in bfloat16 alone.
+        halves = _of_skeleton(hf, rows, tokens, keep, cache, torch.bfloat16)
+        return halves * hf.dtype.itemsize // torch.bfloat16.itemsize
+
+
+def _of_skeleton(hf: PreTrainedModel, rows: int, tokens: int, keep: int, cache: bool, dtype: torch.dtype) -> int:
     mode, device = FakeTensorMode(), torch.device("cpu")  # not meta, where attention would not be the fused one
-    held: dict[str, Tensor] = {name: FakeTensor(mode, one.detach(), device) for name, one in _own(hf).items()}
+    held: dict[str, Tensor] = {
+        name: FakeTensor(mode, one.detach().to(dtype if one.dtype == hf.dtype else one.dtype), device)
+        for name, one in _own(hf).items()
+    }
     with mode, torch.no_grad(), _Alive(held.values()) as alive:
         torch.func.functional_call(hf.eval(), held, (), _asked(hf, rows, tokens, keep, cache, device))
     return max(alive.peak.values())
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without a page of PyTorch's own about what is raised anyway."""
+    log = logging.getLogger(FakeTensorMode.__module__)
+    before = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
 
 
 def peaks(hf: PreTrainedModel, rows: int, tokens: int, keep: int = 1, cache: bool = True) -> dict[torch.device, int]:

@@ -5,11 +5,12 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from rcm.execution import memory
 from rcm.execution.memory import free_bytes, peak_bytes, weight_bytes
 from rcm.models.checkpoint import skeleton
-from tests.conftest import Tiny
+from tests.conftest import GATED, SIZE, Tiny
 
 CPU = torch.device("cpu")
 
@@ -48,6 +49,16 @@ def test_a_skeleton_takes_what_the_model_does_in_proportion_to_rows(tiny: Tiny, 
     assert all(one.is_meta for one in bones.parameters())
     assert counted[3] - counted[2] == counted[2] - counted[1] > 0
     assert weight_bytes(bones) == weight_bytes(model.hf)
+
+
+def test_of_experts_no_less_than_the_model_takes(capfd: pytest.CaptureFixture[str]) -> None:
+    """Which PyTorch can count in bfloat16 alone."""
+    config = AutoConfig.for_model("mixtral", **SIZE, **GATED, num_local_experts=4, vocab_size=259)
+    hf, bones = AutoModelForCausalLM.from_config(config).eval(), skeleton(config)
+    real, counted = (peak_bytes(one, 2, 40) for one in (hf, bones))
+    assert real <= counted <= 1.1 * real
+    assert peak_bytes(hf.to(torch.bfloat16), 2, 40) == peak_bytes(bones.to(torch.bfloat16), 2, 40)
+    assert not capfd.readouterr().err
 
 
 def test_half_the_bytes_in_half_the_precision(tiny: Tiny) -> None:
