@@ -103,7 +103,7 @@ class Training:
     def __init__(self, name: Name, steps: int = STEPS, seed: int = SEED) -> None:
         settings = Random(
             architecture="llama", size=SIZE, seed=seed, family="ground-truth", stage=None, dtype="float32",
-            adapter=None, refusal_tokens=None,
+            quantization=None, attn_implementation=None, adapter=None, refusal_tokens=None,
         )  # fmt: skip
         self.name, self.steps = name, steps
         self.hf, self.tokenizer = settings.weights().hf.train(), byte_tokenizer()

@@ -85,6 +85,8 @@ def random_model(shape: str | Mapping[str, Any], device: str, dtype: torch.dtype
         family="random",
         stage="base",
         dtype="float32",  # of what it would load itself; ours is below, and may be float16
+        quantization=None,
+        attn_implementation=None,
         adapter=None,
         refusal_tokens=None,
     )

@@ -76,6 +76,8 @@ def tiny_model(
         family="tiny",
         stage="base",
         dtype="float32",
+        quantization=None,
+        attn_implementation=None,
         adapter=None,
         refusal_tokens=None,
     )

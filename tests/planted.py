@@ -54,6 +54,8 @@ def planted_model(
         family="planted",
         stage="chat",
         dtype="float32",
+        quantization=None,
+        attn_implementation=None,
         adapter=None,
         refusal_tokens=None,
     )

@@ -204,7 +204,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def a_folder(path: Path) -> Folder:
-    return Folder(path=str(path), family=None, stage=None, dtype="float32", adapter=None, refusal_tokens=None)
+    values = dict.fromkeys(("family", "stage", "quantization", "attn_implementation", "adapter", "refusal_tokens"))
+    return Folder(path=str(path), dtype="float32", **values)
 
 
 @fuzzed

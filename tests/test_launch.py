@@ -425,8 +425,12 @@ def test_help_answers_at_once(tmp_path: Path) -> None:
     assert seconds < 2
 
 
+def device(kind: str) -> Device:
+    return Device(kind=kind, batch_size=1, threads=None, map=None, max_memory=None, offload=None)
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_asking_for_cuda_where_there_is_none_is_refused() -> None:
     with pytest.raises(InputError, match="choose device=cpu"):
-        Device(kind="cuda", batch_size=1, threads=None).resolve()
-    assert Device(kind="auto", batch_size=1, threads=None).resolve().device.type == "cpu"
+        device("cuda").resolve()
+    assert device("auto").resolve().device.type == "cpu"

@@ -23,7 +23,7 @@ from rcm.running.processors import set_threads
 
 log = logging.getLogger(__name__)
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-DEVICE = ("batch_size", "threads")  # settings of the device
+DEVICE = ("batch_size", "threads", "map", "max_memory", "offload")  # settings of the device
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +62,9 @@ def load(name: str | os.PathLike[str], /, *, template: str = "chat", device: str
     `save_pretrained` wrote, a GGUF file, or an ORG/NAME on the hub.
 
     `template`: how it is asked: `chat`, `plain`, or `of:MODEL` for another model's chat template. `device`: auto, cpu
-    or cuda. `settings`: those of the option (`revision`, `dtype`, `adapter`, `refusal_tokens`, ...), and `batch_size`
-    and `threads` of the device. Raises InputError for what cannot work, before any weights load.
+    or cuda. `settings`: those of the option (`revision`, `dtype`, `adapter`, `refusal_tokens`, ...), and those of the
+    device (`batch_size`, `threads`, `map`, `max_memory`, `offload`). Raises InputError for what cannot work, before any
+    weights load.
     """
     option, own = _option(os.fspath(name))
     of_device = {key: settings.pop(key) for key in DEVICE if key in settings}
@@ -77,7 +78,7 @@ def load(name: str | os.PathLike[str], /, *, template: str = "chat", device: str
     log.info("%s", set_threads(chosen.device.threads))
     text = _asked(template)
     chosen.model.check([], text)
-    return Model(chosen.model.load(where, text, chosen.device.batch_size), template)
+    return Model(chosen.model.load(chosen.device.placement(), text, chosen.device.batch_size), template)
 
 
 def wrap(
@@ -96,7 +97,7 @@ def wrap(
     checks of a model that is loaded. Raises InputError for what cannot be measured.
     """
     model = Wrapped.of(hf, tokenizer, name, refusal_tokens)
-    device = Device(kind="auto", batch_size=batch_size, threads=None)
+    device = Device(kind="auto", batch_size=batch_size, threads=None, map=None, max_memory=None, offload=None)
     seed_everything(0)
     log.info("%s", set_threads(device.threads))
     text = _asked(template)

@@ -330,6 +330,7 @@ class _Batch:
         for layer in range(self.layers - 1):
             before, after = seen.stream[layer], seen.stream[layer + 1]
             written = seen.written_by_attention(layer).view_as(before) + seen.mlp[layer].view_as(before)
+            after = after.to(before.device)  # of a model that is spread over several
             off = (before + self.scale * written - after).abs().max() / after.abs().max()
             if not off <= TOLERANCE[self.model.hf.dtype]:
                 raise InputError(
@@ -371,7 +372,7 @@ class _Batch:
             written = self._written(slice(start, start + at_once))
             columns, connected, readers = list[Tensor](), list[Tensor](), list[Reader]()
             for names, gradients, before in self._readers():
-                read = self._mean_of_steps(gradients[:, :, start : start + at_once])
+                read = self._mean_of_steps(gradients[:, :, start : start + at_once]).to(written.device)
                 scores = read.new_zeros(writers, len(names))
                 scores[:before] = written[:before].flatten(1) @ read.flatten(1).T
                 columns.append(scores)
@@ -427,7 +428,7 @@ class _Batch:
                 by_head = torch.stack(normed)
             mlp = self._repeated(self._difference("mlp", layer))
             written += [self.scale * by_head[:, :, some], self.scale * mlp[None, :, some]]
-        return torch.cat(written)
+        return torch.cat([one.to(self.ids.device) for one in written])
 
     def _after_norm(self, change: Float[Tensor, "row token d_model"], layer: int) -> Tensor:
         """What the norm after attention makes of a change of its input, to first order: the product of its Jacobian,
@@ -449,7 +450,7 @@ class _Batch:
     ) -> Float[Tensor, "pair head"]:
         gradients = gradient.reshape(len(difference), self.steps, *difference.shape[1:]).mean(1)
         products = (difference * gradients)[:, self.first :].float()
-        return products.unflatten(-1, (heads, -1)).sum((1, 3))
+        return products.unflatten(-1, (heads, -1)).sum((1, 3)).to(self.ids.device)
 
     def _tokens(self, x: Tensor) -> Float[Tensor, "row token width"]:
         """OPT's MLP has all tokens of all rows in one dimension."""

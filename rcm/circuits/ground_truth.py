@@ -151,6 +151,8 @@ def ground_truth(name: Name, folder: Path | None = None, batch_size: int = 32) -
         family="ground-truth",
         stage=None,
         dtype="float32",
+        quantization=None,
+        attn_implementation=None,
         adapter=None,
         refusal_tokens=(REFUSE,),
     )

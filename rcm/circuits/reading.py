@@ -180,7 +180,7 @@ def _attention_noted(model: LoadedModel) -> Iterator[list[tuple[Tensor, Tensor]]
             scores = cap * torch.tanh(scores / cap)
         if window := named.get("sliding_window"):
             scores[:, : max(0, scores.shape[-1] - window)] = float("-inf")
-        noted.append((scores.softmax(-1), values))
+        noted.append((scores.softmax(-1).to(model.device), values.to(model.device)))
         own = live or vars(sys.modules[type(module).__module__])["eager_attention_forward"]
         return own(module, query, key, value, *rest, **named)
 

@@ -78,6 +78,7 @@ def _command(reading: Reading, others: Mapping[str, Any] | None = None) -> str:
     shown = [f"model={reading.run.choices['model']}"]
     shown += [f"model.path={model['path']}"] if model.get("path") else []
     shown += [f"model.revision={model['revision']}"] if model.get("revision") not in (None, "main") else []
+    shown += [f"model.quantization={model['quantization']}"] if model.get("quantization") else []
     adapter = model.get("adapter")
     own = adapter is None or not reading.name.endswith(f" + {Path(adapter).name}")  # the option brings it along
     shown += [] if own else [f"model.adapter={adapter}"]

@@ -17,10 +17,7 @@ from typing import Any, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import torch
-from accelerate.utils.memory import (  # type: ignore[import-untyped, unused-ignore]
-    clear_device_cache,
-    should_reduce_batch_size,
-)
+from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
 from rcm.errors import InputError, first_sentence
 from rcm.execution.memory import free_bytes, peak_bytes

@@ -12,7 +12,7 @@ import torch
 from rcm.execution.batches import LONGER, in_batches, rows_at_once
 from rcm.execution.interventions import Intervention, applied
 from rcm.execution.self_checks import may_branch, shared_tokens
-from rcm.execution.shared_prefix import Tokens, read
+from rcm.execution.shared_prefix import Tokens, read, select
 from rcm.models import LoadedModel
 
 
@@ -70,7 +70,7 @@ def _decoded(
                 return replies
             if len(going) < len(speaking):
                 left = torch.tensor(going, device=tokens.device)
-                cache.batch_select_indices(left)
+                select(cache, left)
                 tokens, mask, speaking = tokens[left], mask[left], [speaking[i] for i in going]
                 at_work.narrow(speaking)
             mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)

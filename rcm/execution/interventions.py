@@ -155,17 +155,18 @@ def applied(points: Points, interventions: Iterable[Intervention]) -> Iterator[A
 
 def _hook(module: nn.Module, side: Side, edit: Edit) -> torch.utils.hooks.RemovableHandle:
     if side == "input":
-        return module.register_forward_pre_hook(_input_hook(edit), with_kwargs=True)
+        return module.register_forward_pre_hook(_input_hook(edit, device_of(module)), with_kwargs=True)
     return module.register_forward_hook(_output_hook(edit))
 
 
-def _input_hook(edit: Edit) -> Callable[..., Any]:
+def _input_hook(edit: Edit, device: torch.device) -> Callable[..., Any]:
     def hook(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        # accelerate brings the stream over behind this hook, where a model is spread over devices.
         if args:
-            return (edit(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+            return (edit(args[0].to(device)), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"].to(device))}
 
     return hook
 

@@ -64,7 +64,8 @@ class Patch:
         def edit(x: Tensor) -> Tensor:
             changed = x.clone()  # what the model handed over may still be needed as it is: the residual stream, for one
             token = by_row(changed, len(new))[:, self.position]
-            own = of_width(new, token.shape[-1]) if kind == "head" else new
+            given = new.to(x.device)
+            own = of_width(given, token.shape[-1]) if kind == "head" else given
             target = token.unflatten(-1, own.shape[1:]) if kind == "head" else token
             target[:, chosen] = own[:, chosen]
             return changed

@@ -106,10 +106,12 @@ def cache_components(
             logits_to_keep=1,
         )
     stacked: dict[Kind, Tensor] = {
-        kind: _stacked([keeper.seen[kind, layer] for layer in range(shape.layers)]) for kind in COMPONENT_KINDS
+        kind: _stacked([keeper.seen[kind, layer] for layer in range(shape.layers)], model.device)
+        for kind in COMPONENT_KINDS
     }
     none = stacked["residual"].new_empty(len(prompts), tail, 0)
-    stacked["neuron"] = _stacked([keeper.seen.get(("neuron", layer), none) for layer in range(shape.layers)])
+    neurons_seen = [keeper.seen.get(("neuron", layer), none) for layer in range(shape.layers)]
+    stacked["neuron"] = _stacked(neurons_seen, model.device)
     # A layer that keeps a state instead of keys has nothing to share; rcm.execution.engine notices.
     kept = [
         (layer.keys, layer.values)
@@ -126,10 +128,10 @@ def _cache(model: LoadedModel) -> DynamicCache:
     return cache
 
 
-def _stacked(layers: Sequence[Tensor]) -> Tensor:
-    """Of layers whose last dimension differs, with zeros up to the longest."""
+def _stacked(layers: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Of layers whose last dimension differs, with zeros up to the longest; on one device, wherever the layers lie."""
     widest = max(layer.shape[-1] for layer in layers)
-    return torch.stack([nn.functional.pad(layer, (0, widest - layer.shape[-1])) for layer in layers])
+    return torch.stack([nn.functional.pad(layer.to(device), (0, widest - layer.shape[-1])) for layer in layers])
 
 
 def _beginning(model: LoadedModel, prompts: Sequence[Sequence[int]], tail: int) -> int:

@@ -28,7 +28,7 @@ from rcm.execution.components import DenseKind, PerNeuron, Rows, neurons_of, pla
 from rcm.execution.interventions import Edit, Site, applied, by_row
 from rcm.execution.recording import ComponentCache, Values, of_width
 from rcm.models import LoadedModel
-from rcm.models.points import Points
+from rcm.models.points import Points, device_of
 
 ATTENTION = "rcm_rows"
 
@@ -90,13 +90,14 @@ class _Run:
         entry = rows.first_layer.clone()
         entry[0] = 0  # too early is only more work, and no model passes on no token at all
         self.entries = entry.bincount(minlength=base.shape.layers).tolist()
-        self.visible: dict[int | None, Bool[Tensor, "prompt 1 1 1 tail key"]] = {}
+        self.visible: dict[tuple[int | None, torch.device], Bool[Tensor, "prompt 1 1 1 tail key"]] = {}
 
     @contextmanager
     def entering(self, layers: Sequence[nn.Module]) -> Iterator[None]:
         with ExitStack() as stack:
             for layer, module in enumerate(layers):
-                stack.enter_context(hooked(module.register_forward_pre_hook(self._enter(layer), with_kwargs=True)))
+                enter = self._enter(layer, device_of(module))
+                stack.enter_context(hooked(module.register_forward_pre_hook(enter, with_kwargs=True)))
             yield
 
     def only_last(self, keep: int) -> Callable[..., Any]:
@@ -110,14 +111,14 @@ class _Run:
 
         return hook
 
-    def _enter(self, layer: int) -> Callable[..., Any]:
+    def _enter(self, layer: int, device: torch.device) -> Callable[..., Any]:
         """Append the rows that enter at a layer; at the first one, in place of the embedded tokens."""
-        stream = self.base.tail["residual"][layer][:, -self.tail :]
+        stream = self.base.tail["residual"][layer][:, -self.tail :].to(device)
         new = stream[:, None].expand(-1, self.entries[layer], -1, -1).flatten(1, 2)
 
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden = args[0] if args else kwargs["hidden_states"]
-            hidden = torch.cat([hidden, new], dim=1) if layer else new
+            hidden = torch.cat([hidden.to(device), new], dim=1) if layer else new
             if self.tail > 1 and "position_embeddings" in kwargs:
                 # Of one tail; a single token's would have been broadcast over the rows.
                 rows = hidden.shape[1] // self.tail
@@ -152,20 +153,23 @@ class _Run:
         scores *= width**-0.5 if scaling is None else scaling
         if softcap is not None:
             scores = softcap * torch.tanh(scores / softcap)
-        weights = scores.masked_fill_(~self._visible(sliding_window), float("-inf")).softmax(-1).to(query.dtype)
+        hidden = ~self._visible(sliding_window, query.device)
+        weights = scores.masked_fill_(hidden, float("-inf")).softmax(-1).to(query.dtype)
 
         out = (weights[..., : self.prefix].reshape(*by_group, self.prefix) @ values).view(*by_tail, width)
         out = out + weights[..., self.prefix :] @ own_values
         return out.reshape(prompts, heads, tokens, width).transpose(1, 2).contiguous(), None
 
-    def _visible(self, window: int | None) -> Bool[Tensor, "prompt 1 1 1 tail key"]:
+    def _visible(self, window: int | None, device: torch.device) -> Bool[Tensor, "prompt 1 1 1 tail key"]:
         """Which tokens those of the tail may look at: not padding, not later ones, none outside the layer's window."""
-        if window not in self.visible:
-            token = torch.arange(self.prefix + self.tail, device=self.base.batch.input_ids.device)
+        key = window, device
+        if key not in self.visible:
+            token = torch.arange(self.prefix + self.tail, device=device)
             distance = token[self.prefix :, None] - token
             near = (distance >= 0) & (distance < (window or len(token)))
-            self.visible[window] = (near & self.base.batch.attention_mask.bool()[:, None])[:, None, None, None]
-        return self.visible[window]
+            given = self.base.batch.attention_mask.to(device).bool()
+            self.visible[key] = (near & given[:, None])[:, None, None, None]
+        return self.visible[key]
 
     def rows(self, index: Sequence[int]) -> "_Run":
         raise NotImplementedError("a pass is for all of its prompts")
@@ -176,14 +180,15 @@ class _Run:
             changed = masks.any(-1) if kind == "head" else masks
             for layer, module in enumerate(modules):
                 if changed[:, layer].any():
-                    yield module, side, self._replace(kind, layer, changed[:, layer].nonzero()[:, 0])
+                    rows = changed[:, layer].nonzero()[:, 0]
+                    yield module, side, self._replace(kind, layer, rows, device_of(module))
         for layer, module, row, number in neurons_of(self.patches, points):
-            yield module, "input", self._replace_neurons(layer, row, number)
+            yield module, "input", self._replace_neurons(layer, row, number, device_of(module))
 
-    def _replace(self, kind: DenseKind, layer: int, rows: Int[Tensor, " changed"]) -> Edit:
+    def _replace(self, kind: DenseKind, layer: int, rows: Int[Tensor, " changed"], device: torch.device) -> Edit:
         donor = self.patches.donor[rows]
-        values = torch.stack([getattr(donor, kind)[layer] for donor in self.donors])
-        new = values[donor.to(values.device)].transpose(0, 1)
+        values = torch.stack([getattr(donor, kind)[layer].to(device) for donor in self.donors])
+        new = values[donor.to(device)].transpose(0, 1)
         heads = self.patches.head[rows, layer].to(new.device)[..., None] if kind == "head" else None
 
         def edit(x: Tensor) -> Tensor:
@@ -199,9 +204,9 @@ class _Run:
 
         return edit
 
-    def _replace_neurons(self, layer: int, rows: PerNeuron, number: PerNeuron) -> Edit:
-        values = torch.stack([donor.of_neurons(layer, number) for donor in self.donors])
-        donor = self.patches.donor[rows].to(values.device)
+    def _replace_neurons(self, layer: int, rows: PerNeuron, number: PerNeuron, device: torch.device) -> Edit:
+        values = torch.stack([donor.of_neurons(layer, number).to(device) for donor in self.donors])
+        donor = self.patches.donor[rows].to(device)
         new = values.gather(0, donor.expand(1, *values.shape[1:]))[0]
 
         def edit(x: Tensor) -> Tensor:

@@ -61,8 +61,8 @@ def read(
         if begun is None:
             begun = beginning(model, rows[0][:shared], [one.rows(firsts) for one in interventions])
         cache = copied(begun)
-        _select(cache, slice(layer), torch.zeros(len(prompts), dtype=torch.long, device=model.device))
-        _select(cache, slice(layer, None), torch.tensor(of_row, device=model.device))
+        select(cache, torch.zeros(len(prompts), dtype=torch.long, device=model.device), slice(layer))
+        select(cache, torch.tensor(of_row, device=model.device), slice(layer, None))
         mask, positions = torch.cat([mask.new_ones(len(prompts), shared), mask], dim=1), shared + positions
     with branching(model.points, layer, parents), applied(model.points, [*interventions, *watching]):
         output = model.hf(
@@ -73,7 +73,7 @@ def read(
             use_cache=True,
             logits_to_keep=keep,
         )
-    _select(cache, slice(layer), parents)
+    select(cache, parents, slice(layer))
     return Read(output.logits, cache, mask[parents])
 
 
@@ -132,12 +132,12 @@ def branching(points: Points, layer: int, parents: Int[Tensor, " row"]) -> Itera
         if isinstance(value, tuple | list):
             return type(value)(chosen(part) for part in value)
         per_prompt = torch.is_tensor(value) and value.ndim > 1 and value.shape[0] == prompts > 1
-        return value[parents] if per_prompt else value
+        return value[parents.to(value.device)] if per_prompt else value
 
     def hook(entering: bool) -> Any:
         def turn(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
             hidden = args[0] if args else kwargs["hidden_states"]
-            hidden = hidden[parents] if entering else hidden
+            hidden = hidden[parents.to(hidden.device)] if entering else hidden
             rest = {name: chosen(value) for name, value in kwargs.items() if name != "hidden_states"}
             return ((hidden, *chosen(args[1:])), rest) if args else (args, rest | {"hidden_states": hidden})
 
@@ -150,6 +150,8 @@ def branching(points: Points, layer: int, parents: Int[Tensor, " row"]) -> Itera
         yield
 
 
-def _select(cache: DynamicCache, layers: slice, index: Int[Tensor, " row"]) -> None:
+def select(cache: DynamicCache, index: Int[Tensor, " row"], layers: slice = slice(None)) -> None:
+    """Leave these rows, in this order, in some layers of the cache, wherever they lie."""
     for layer in cache.layers[layers]:
-        cast(DynamicLayer, layer).batch_select_indices(index)
+        kept = cast(DynamicLayer, layer)
+        kept.batch_select_indices(index if kept.keys is None else index.to(kept.keys.device))

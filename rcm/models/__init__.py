@@ -4,32 +4,35 @@ One class for each source; one YAML in `conf/model/` for each checkpoint. `check
 loads; `load` gives a `LoadedModel`.
 """
 
+import gc
 import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import torch
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rcm.errors import InputError
-from rcm.models.adapter import brought_template, check_adapter, merged, trained_on
+from rcm.models.adapter import HUB, brought_template, check_adapter, fetched, merged, trained_on
 from rcm.models.checkpoint import check_architecture
 from rcm.models.loaded import LoadedModel, longest_prompt, vocabulary
+from rcm.models.placement import ON_CPU, Placement, described
+from rcm.models.quantization import Quantization, check_quantization
 from rcm.models.template import Kind, Lent, Template
 from rcm.packaged import located
 from rcm.record.run import Stage
 from rcm.settings import Settings
 
-__all__ = ["LoadedModel", "Model", "Template", "Weights"]
+__all__ = ["LoadedModel", "Model", "Placement", "Template", "Weights"]
 
 log = logging.getLogger(__name__)
 
 
 class Weights(NamedTuple):
-    """A checkpoint in memory, before adapter, template and device; and which one it is."""
+    """A checkpoint in memory, before adapter and template; and which one it is."""
 
     hf: PreTrainedModel
     revision: str
@@ -40,13 +43,16 @@ class Model(Settings):
 
     `family`: models that may be compared with one another; null stands alone. `stage`: what training it has behind it;
     null is not known. `adapter`: a LoRA
-    folder, or `packaged:NAME` for one that rcm ships. `refusal_tokens`: the tokens that open a refusal, as text or ids;
-    null finds them.
+    folder, `packaged:NAME` for one that rcm ships, or `hub:ORG/NAME`, also at `@REVISION`. `quantization`: weights in
+    fewer bits, by bitsandbytes. `attn_implementation`: transformers' name of one; null is its choice. `refusal_tokens`:
+    the tokens that open a refusal, as text or ids; null finds them.
     """
 
     family: str | None
     stage: Stage | None
-    dtype: Literal["float32", "bfloat16"]
+    dtype: Literal["float32", "bfloat16", "float16"]
+    quantization: Quantization | None
+    attn_implementation: str | None
     adapter: str | None
     refusal_tokens: tuple[int | str, ...] | None
 
@@ -64,18 +70,25 @@ class Model(Settings):
         """The checkpoint's own tokenizer."""
 
     @abstractmethod
-    def weights(self) -> Weights:
-        """The checkpoint in memory, on the CPU, in `dtype`."""
+    def weights(self, placement: Placement = ON_CPU) -> Weights:
+        """The checkpoint in `dtype`, where it is to lie."""
 
     @property
     def adapter_path(self) -> Path | None:
+        """The adapter's folder; raises InputError where one of the hub cannot be had."""
         if self.adapter is None:
             return None
-        return located(self.adapter)
+        return fetched(self.adapter) if self.adapter.startswith(HUB) else located(self.adapter)
+
+    @property
+    def adapter_commit(self) -> str:
+        """What the revision of an adapter on the hub stands for; empty of any other."""
+        return path.name if self.adapter and self.adapter.startswith(HUB) and (path := self.adapter_path) else ""
 
     def check(self, prompts: Sequence[str], template: Kind | Lent, reply: int = 0) -> None:
         """Raise InputError for what cannot work, before any weights load. `reply`: how many tokens will be said."""
         config = self.config()
+        check_quantization(self.quantization)
         check_architecture(config, self.label)
         tokenizer = self.tokenizer()
         bound = Template.of(tokenizer, template)
@@ -101,22 +114,32 @@ class Model(Settings):
         if unsaid := [f"model.{name}=" for name in ("family", "stage") if getattr(self, name) is None]:
             log.info("%s is compared with no other model; %s would say with which.", self.label, " and ".join(unsaid))
 
-    def load(self, device: torch.device, template: Kind | Lent, batch_size: int | None) -> LoadedModel:
-        """Load onto the device, in eval mode and without gradients."""
-        hf, revision = self.weights()
+    def load(self, where: torch.device | Placement, template: Kind | Lent, batch_size: int | None) -> LoadedModel:
+        """Load onto the device, or spread over several, in eval mode and without gradients. A model that is spread goes
+        through the host's memory as a whole where it has an adapter."""
+        placement = Placement.of(where)
+        if placement.map is not None:
+            gc.collect()  # of models that were spread before: accelerate's hooks hold them in circles
         alone = self.model_copy(update={"adapter": None})
         tokenizer = self.tokenizer()
-        if self.adapter_path is not None:
+        if self.adapter_path is None:
+            hf, revision = self.weights(placement)
+        else:  # peft merges into weights that lie somewhere, and spreads none
+            hf, revision = self.weights(ON_CPU if placement.map is not None else placement)
             hf = merged(hf, self.adapter_path)
+            hf = placement.spread(hf) if placement.map is not None else hf
+        if spread := described(hf):
+            log.info("%s", spread)
         return LoadedModel.of(
-            cast(Any, hf).to(device),  # transformers' own annotation of `to` is wrong
+            hf,
             tokenizer,
             template,
             batch_size=batch_size,
             refusal_tokens=self._refusal_tokens(tokenizer),
-            identity={"name": self.label, "revision": revision, "adapter": self.adapter or "", "dtype": self.dtype},
+            identity={"name": self.label, "revision": revision, "adapter": self.adapter or "", "dtype": self.dtype}
+            | ({"quantization": self.quantization} if self.quantization else {}),
             trained_on=trained_on(self.adapter_path) if self.adapter_path else frozenset(),
-            base=partial(alone.load, device, template, batch_size) if self.adapter_path else None,
+            base=partial(alone.load, placement, template, batch_size) if self.adapter_path else None,
         )
 
     def _refusal_tokens(self, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...] | None:

@@ -1,30 +1,50 @@
 """LoRA adapters: checked against their base before weights load, then merged into it in memory.
 
 An adapter folder is peft's: `adapter_config.json`, `adapter_model.safetensors`. One that `method=safety_tune` made also
-has `card.json`, which lists digests of the prompts that it was trained on.
+has `card.json`, which lists digests of the prompts that it was trained on. `hub:ORG/NAME` is such a folder on the hub,
+of which nothing else is fetched.
 """
 
 import json
 import warnings
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from rcm.errors import InputError, first_sentence
 from rcm.models.checkpoint import by, skeleton
+from rcm.models.points import device_of
 from rcm.record.encoding import ADAPTER_CONFIG, WEIGHTS
 
 PREFIX = "base_model.model."
+HUB, AT = "hub:", "@"
+FILES = (ADAPTER_CONFIG, WEIGHTS, "card.json", "chat_template.jinja", "tokenizer_config.json")
 # What peft and torch raise for an adapter that does not go into a model.
 REFUSED = (ImportError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError)
-TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}  # of the largest logit, of merged against unmerged
+# Of the largest logit, of merged against unmerged.
+TOLERANCE = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
 PROBES = 16  # tokens that both are run on
+
+
+@cache  # in a process, what was fetched stays what it is
+def fetched(adapter: str) -> Path:
+    """The folder of an adapter on the hub, `hub:ORG/NAME@REVISION`; raises InputError where it cannot be had."""
+    name, _, revision = adapter.removeprefix(HUB).partition(AT)
+    try:
+        return Path(snapshot_download(name, revision=revision or None, allow_patterns=list(FILES)))
+    except (OSError, ValueError) as error:  # a wrong name is a ValueError, everything else of the hub's an OSError
+        raise InputError(
+            f"Cannot read the adapter {adapter} ({first_sentence(error)}); connect once and run `hf download {name}` "
+            "(gated ones: accept the licence, then `hf auth login`), or give a folder with model.adapter=FOLDER."
+        ) from error
 
 
 def check_adapter(path: Path, config: PretrainedConfig, name: str) -> None:
@@ -137,7 +157,8 @@ def merged(hf: PreTrainedModel, path: Path) -> PreTrainedModel:
 
     if hf.config.tie_word_embeddings and _changes_an_embedding(hf, path):
         _untie(hf)
-    ids = torch.linspace(0, hf.config.get_text_config().vocab_size - 1, PROBES, device=hf.device).long()[None]
+    at = device_of(hf.get_input_embeddings())
+    ids = torch.linspace(0, hf.config.get_text_config().vocab_size - 1, PROBES, device=at).long()[None]
     try:
         with _without_pefts_warning():
             beside = PeftModel.from_pretrained(hf, str(path)).eval()

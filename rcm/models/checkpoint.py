@@ -6,8 +6,9 @@ so in a table on stderr. A measuring instrument must not go on from there.
 
 import logging
 import re
+import shutil
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -23,7 +24,9 @@ from transformers.cache_utils import LinearAttentionCacheLayerMixin
 from transformers.quantizers.auto import AutoHfQuantizer
 
 from rcm.errors import InputError, first_sentence
+from rcm.models.placement import Placement, cleared, stored
 from rcm.models.points import points_of
+from rcm.models.quantization import Quantization, bitsandbytes_config
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,23 @@ UNREADABLE = (
     *(ImportError, StrictDataclassError, SafetensorError),
 )
 MOST_LAYERS = 10_000  # no model has as many, and to build them would take for ever
+
+
+@runtime_checkable
+class HowToLoad(Protocol):
+    """Of a model's settings, what reading its weights takes."""
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def dtype(self) -> str: ...
+
+    @property
+    def quantization(self) -> Quantization | None: ...
+
+    @property
+    def attn_implementation(self) -> str | None: ...
 
 
 def check_architecture(config: PretrainedConfig, name: str) -> None:
@@ -82,25 +102,36 @@ def _check_quantisation(config: PretrainedConfig, name: str) -> None:
 
 
 def whole_model(
-    source: str, name: str, dtype: str, unreadable: Callable[[str], InputError], **where: Any
+    source: str, settings: HowToLoad, placement: Placement, unreadable: Callable[[str], InputError], **where: Any
 ) -> PreTrainedModel:
-    """The model that `from_pretrained` reads from the source; raises InputError where it is not the checkpoint's, the
-    `unreadable` one with the reason where nothing can be read."""
+    """The model that `from_pretrained` reads from the source, straight to where it is to lie; raises InputError where
+    it is not the checkpoint's, the `unreadable` one with the reason where nothing can be read."""
+    how = placement.arguments()
+    if settings.quantization is not None:
+        how["quantization_config"] = bitsandbytes_config(settings.quantization, settings.dtype)
+    if settings.attn_implementation is not None:
+        how["attn_implementation"] = settings.attn_implementation
     try:
         read: Any = AutoModelForCausalLM.from_pretrained(
             source,
-            dtype=getattr(torch, dtype),
+            dtype=getattr(torch, settings.dtype),
             trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # to be told of them in a sentence of ours
+            **how,
             **where,
         )
     except UNREADABLE as error:
         log.debug("Reading %s", source, exc_info=True)
+        if folder := how.get("offload_folder"):
+            shutil.rmtree(folder, ignore_errors=True)
         raise unreadable(first_sentence(error)) from error
     hf, found = read
-    check_loading(found, name)
-    check_numbers(hf, name)
+    if folder := how.get("offload_folder"):
+        cleared(hf, folder)
+    placement.check(hf)
+    check_loading(found, settings.label)
+    check_numbers(hf, settings.label)
     return cast(PreTrainedModel, hf)
 
 
@@ -126,7 +157,7 @@ def check_loading(found: Any, name: str) -> None:
 
 def check_numbers(hf: PreTrainedModel, name: str) -> None:
     """Raise InputError where a weight is infinite or not a number."""
-    for tensor, values in hf.named_parameters():
+    for tensor, values in stored(hf):
         if values.is_floating_point() and not torch.isfinite(values).all():
             bad = int((~torch.isfinite(values)).sum())
             raise InputError(

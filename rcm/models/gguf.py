@@ -28,8 +28,9 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from rcm.errors import InputError, first_sentence
-from rcm.models import Model, Weights
+from rcm.models import Model, Placement, Weights
 from rcm.models.checkpoint import whole_model
+from rcm.models.placement import ON_CPU
 from rcm.packaged import located
 from rcm.record.digests import cache_folder, file_digest
 from rcm.record.permissions import shared
@@ -71,7 +72,7 @@ class Converted(Model):
         self._prepare()
         return AutoTokenizer.from_pretrained(self.checkpoint)
 
-    def weights(self) -> Weights:
+    def weights(self, placement: Placement = ON_CPU) -> Weights:
         self._prepare()
 
         def unreadable(why: str) -> InputError:
@@ -79,7 +80,7 @@ class Converted(Model):
                 f"What was read of {self.label} into {self.checkpoint} is damaged ({why}); delete that folder."
             )
 
-        return Weights(whole_model(str(self.checkpoint), self.label, self.dtype, unreadable), self.digest[:12])
+        return Weights(whole_model(str(self.checkpoint), self, placement, unreadable), self.digest[:12])
 
     def _prepare(self) -> None:
         self._checked()  # even when the cache has the weights: a broken file must not seem to work

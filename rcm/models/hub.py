@@ -7,8 +7,9 @@ from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from rcm.errors import InputError, first_sentence
-from rcm.models import Model, Weights
+from rcm.models import Model, Placement, Weights
 from rcm.models.checkpoint import UNREADABLE, whole_model
+from rcm.models.placement import ON_CPU
 from rcm.packaged import located
 
 
@@ -59,9 +60,8 @@ class Pretrained(Model):
             raise self._unreadable("its tokenizer has no vocabulary")
         return tokenizer
 
-    def weights(self) -> Weights:
-        revision = self.wanted_revision or "main"
-        hf = whole_model(self.source, self.label, self.dtype, self._unreadable, revision=revision)
+    def weights(self, placement: Placement = ON_CPU) -> Weights:
+        hf = whole_model(self.source, self, placement, self._unreadable, revision=self.wanted_revision or "main")
         return Weights(hf, self.commit)
 
     def _unreadable(self, reason: str) -> InputError:

@@ -44,7 +44,9 @@ def _tokenizer(owner: str) -> PreTrainedTokenizerBase:
         return cast(type[Model], locate(settings.pop("_target_")))(**settings).tokenizer()
     place = located(owner)
     if place.is_file():
-        values: dict[str, Any] = dict.fromkeys(("family", "stage", "adapter", "refusal_tokens"))
+        values: dict[str, Any] = dict.fromkeys(
+            ("family", "stage", "quantization", "attn_implementation", "adapter", "refusal_tokens")
+        )
         return Gguf(path=owner, dtype="float32", **values).tokenizer()
     if not place.is_dir():
         raise InputError(

@@ -16,8 +16,10 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from rcm.errors import InputError
 from rcm.models.matrix_products import use_faster
-from rcm.models.points import Points, points_of
+from rcm.models.placement import whole_on
+from rcm.models.points import Points, device_of, points_of
 from rcm.models.template import Kind, Lent, Template
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ class LoadedModel:
 
     @property
     def device(self) -> torch.device:
-        return self.hf.device
+        """Where tokens go in, and logits come out."""
+        return device_of(self.hf.get_input_embeddings())
 
     @property
     def n_layers(self) -> int:
@@ -94,10 +97,16 @@ class LoadedModel:
 
         Booting a bridge replaces the modules of the tree that it wraps, so it gets a second tree whose parameters are
         the very same tensors: no memory, and `hf` stays as it is. It takes tokens, not text: given the tokenizer, it
-        would read it anew from disk or hub, changed so that it prepends BOS.
+        would read it anew from disk or hub, changed so that it prepends BOS. Raises InputError for a model that is
+        spread over several devices.
         """
         from transformer_lens.model_bridge.sources._bridge_builder import build_bridge_from_module
 
+        if whole_on(self.hf) is None:
+            raise InputError(
+                "TransformerLens' view takes a model that lies whole on one device, and this one is spread by "
+                "device.map; load it with device.map=null."
+            )
         twin = twin_of(self.hf)
         return build_bridge_from_module(twin, type(twin).__name__, hf_config=twin.config)
 

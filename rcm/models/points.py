@@ -45,9 +45,20 @@ def _input_width(module: nn.Module) -> int:
 
 
 def output_weight(projection: nn.Module) -> Float[Tensor, "d_model width"]:
-    """Of a linear layer that writes to the stream; GPT-2's lies transposed."""
+    """Of a linear layer that writes to the stream; GPT-2's lies transposed. What is quantised, or lies elsewhere and is
+    brought in for a pass (accelerate), is seen by what the layer does."""
     weight = cast(Tensor, projection.weight)
+    if not weight.is_floating_point() or weight.is_meta:
+        return _seen(projection)
     return weight if isinstance(projection, nn.Linear) else weight.T
+
+
+@torch.no_grad()
+def _seen(projection: nn.Module) -> Float[Tensor, "d_model width"]:
+    """What each unit vector comes out as, without what nothing comes out as."""
+    dtype = next((one.dtype for one in projection.parameters() if one.is_floating_point()), torch.float32)
+    units = torch.eye(_input_width(projection), dtype=dtype, device=device_of(projection))
+    return (projection(units) - projection(torch.zeros_like(units[:1]))).T
 
 
 def device_of(module: nn.Module) -> torch.device:

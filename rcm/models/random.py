@@ -14,7 +14,8 @@ from transformers import (
 )
 
 from rcm.errors import InputError, first_sentence
-from rcm.models import Model, Weights
+from rcm.models import Model, Placement, Weights
+from rcm.models.placement import ON_CPU
 
 SPECIAL = ("<pad>", "<bos>", "<eos>")
 
@@ -47,11 +48,18 @@ class Random(Model):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return byte_tokenizer()
 
-    def weights(self) -> Weights:
+    def weights(self, placement: Placement = ON_CPU) -> Weights:
+        if self.quantization is not None:
+            raise InputError(
+                f"model.quantization={self.quantization} is of a checkpoint, and random weights are none; leave it "
+                "away."
+            )
         with torch.random.fork_rng():
             torch.manual_seed(self.seed)
-            hf = AutoModelForCausalLM.from_config(self.config(), dtype=getattr(torch, self.dtype))
-        return Weights(hf, f"seed {self.seed}")
+            hf = AutoModelForCausalLM.from_config(
+                self.config(), dtype=getattr(torch, self.dtype), attn_implementation=self.attn_implementation
+            )
+        return Weights(placement.spread(hf), f"seed {self.seed}")
 
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:

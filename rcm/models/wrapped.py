@@ -8,9 +8,10 @@ from pydantic import SkipValidation
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from rcm.errors import InputError
-from rcm.models import Model, Weights
+from rcm.models import Model, Placement, Weights
 from rcm.models.checkpoint import check_numbers
 from rcm.models.loaded import LoadedModel
+from rcm.models.placement import ON_CPU, stored
 from rcm.models.template import Kind, Lent
 
 
@@ -34,11 +35,13 @@ class Wrapped(Model):
                 f"rcm.wrap takes the tokenizer of the model, not a {type(tokenizer).__name__}; pass what "
                 "AutoTokenizer.from_pretrained gives."
             )
-        if unread := [name for name, values in hf.named_parameters() if values.is_meta]:
+        if unread := [name for name, values in stored(hf) if values.is_meta]:
             raise InputError(f"The model has no values for {unread[0]}; load its weights before it is wrapped.")
-        dtypes = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+        dtypes = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
         if hf.dtype not in dtypes:
-            raise InputError(f"The model computes in {hf.dtype}; load it in float32 or bfloat16, as with hf.float().")
+            raise InputError(
+                f"The model computes in {hf.dtype}; load it in float32, bfloat16 or float16, as with hf.float()."
+            )
         return cls.model_validate(
             {
                 "hf": hf,
@@ -46,7 +49,7 @@ class Wrapped(Model):
                 "name": name or hf.config.name_or_path or type(hf).__name__,
                 "dtype": dtypes[hf.dtype],
                 "refusal_tokens": None if refusal_tokens is None else tuple(refusal_tokens),
-                **dict.fromkeys(("family", "stage", "adapter")),
+                **dict.fromkeys(("family", "stage", "adapter", "quantization", "attn_implementation")),
             }
         )
 
@@ -60,13 +63,13 @@ class Wrapped(Model):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         return self.own_tokenizer
 
-    def weights(self) -> Weights:
+    def weights(self, placement: Placement = ON_CPU) -> Weights:
         check_numbers(self.hf, self.label)
         return Weights(self.hf, "")
 
-    def load(self, device: torch.device, template: Kind | Lent, batch_size: int | None) -> LoadedModel:
-        """Ready to be measured, on the devices where it lies: `device` moves nothing."""
-        hf, revision = self.weights()
+    def load(self, where: torch.device | Placement, template: Kind | Lent, batch_size: int | None) -> LoadedModel:
+        """Ready to be measured, on the devices where it lies: `where` moves nothing."""
+        hf, revision = self.weights(Placement.of(where))
         return LoadedModel.of(
             hf,
             self.tokenizer(),

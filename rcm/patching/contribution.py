@@ -31,7 +31,7 @@ def written_shares(
         prompts = [pairs[i][side] for side in (0, 1) for i in index]
         values = cache_components(model, prompts, tail=-position).at(position)
         harmful, harmless = contributions(model, values, vector).tensor_split(2, dim=1)
-        return ((harmful - harmless)[:layer] / vector.square().sum()).transpose(0, 1).cpu()
+        return ((harmful - harmless)[:layer] / vector.cpu().square().sum()).transpose(0, 1)
 
     at_once, label = max(1, rows_at_once(model) // 2), "patching: what heads write"
     for index, shares in in_batches(model, by_length(pairs), at_once, of, "pairs", label):
@@ -43,7 +43,7 @@ def written_shares(
 def contributions(
     model: LoadedModel, values: Values, direction: Float[Tensor, " d_model"]
 ) -> Float[Tensor, "layer prompt head"]:
-    """Inner product of a direction and what each head writes to the residual stream."""
+    """Inner product of a direction and what each head writes to the residual stream; on the CPU."""
     scale = getattr(model.config, "residual_multiplier", 1.0)  # Granite's, of all that is written
     return scale * torch.stack([_of_layer(model, values, direction, layer) for layer in range(model.n_layers)])
 
@@ -53,11 +53,11 @@ def _of_layer(
 ) -> Float[Tensor, "prompt head"]:
     projection = model.points.head_out[layer]
     weight = output_weight(projection)
-    heads = of_width(values.head[layer], weight.shape[1])
+    heads = of_width(values.head[layer].to(weight.device), weight.shape[1])
     writer = model.points.attention_out[layer]
     read = direction.to(heads).expand(len(heads), -1)
     if projection not in set(writer.modules()):  # but the norm after attention
         # It scales every vector of one length alike; its output over its input would be noise where both are near zero.
         length = projection(heads.flatten(1)).square().mean(-1, keepdim=True).sqrt().clamp(min=1e-6)
         read = read * writer(length.expand_as(read)) / length
-    return ((read @ weight).unflatten(-1, heads.shape[1:]) * heads).sum(-1).float()
+    return ((read @ weight).unflatten(-1, heads.shape[1:]) * heads).sum(-1).float().cpu()

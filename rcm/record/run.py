@@ -46,6 +46,7 @@ class Run:
         name = Path(model["path"]).name.removesuffix(".gguf") if model.get("path") else self.choices.get("model", "")
         revision, adapter = model.get("revision"), model.get("adapter")
         name += f"@{str(revision)[:12]}" if revision not in (None, "main") else ""
+        name += f" in {model['quantization']}" if model.get("quantization") else ""
         own = adapter is None or str(adapter).startswith(PACKAGED)
         return name if own else f"{name} + {Path(str(adapter)).name}"
 

@@ -62,7 +62,7 @@ def prepared(*overrides: str) -> Prepared:
     seed_everything(chosen.seed)
     set_threads(chosen.device.threads)
     prompts, template = _checked(chosen)
-    model = chosen.model.load(chosen.device.resolve().device, template, chosen.device.batch_size)
+    model = chosen.model.load(chosen.device.placement(), template, chosen.device.batch_size)
     return Prepared(Study(model, prompts, chosen.judge, chosen.seed), chosen.methods)
 
 
@@ -80,7 +80,8 @@ def _commits(chosen: Chosen) -> tuple[str, str]:
     """What the revisions of the model and of the judges stand for, where they are of a hub, and where one is asked."""
     asked = any(method.judged for method in chosen.methods.values())
     judges = (chosen.judge, getattr(chosen.judge, "second", None)) if asked else ()
-    return str(getattr(chosen.model, "commit", "")), " ".join(str(getattr(one, "commit", "")) for one in judges)
+    model = " ".join(str(getattr(chosen.model, name, "")) for name in ("commit", "adapter_commit")).strip()
+    return model, " ".join(str(getattr(one, "commit", "")) for one in judges)
 
 
 def _longest_reply(methods: Mapping[str, Method]) -> int:
@@ -153,6 +154,7 @@ def perform(chosen: Chosen, run: Run) -> None:
         with _failure_recorded(run):
             seed_everything(chosen.seed)
             device, reason = chosen.device.resolve()
+            placement = chosen.device.placement()
             log.info("Run %s in %s, on %s: %s", run.id, run.directory, device, reason)
             log.info("%s", set_threads(chosen.device.threads))
             prompts, template = _checked(chosen)
@@ -166,7 +168,7 @@ def perform(chosen: Chosen, run: Run) -> None:
 
         @cache
         def study() -> Study:
-            model = chosen.model.load(device, template, chosen.device.batch_size)
+            model = chosen.model.load(placement, template, chosen.device.batch_size)
             made = Study(model, prompts, chosen.judge, chosen.seed)
             if isinstance(model, LoadedModel):  # of all lengths, so that each method goes the same way, kept or not
                 lengths = checked_lengths(made, reply)

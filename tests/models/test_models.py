@@ -39,9 +39,11 @@ CPU = torch.device("cpu")
 Tiny = Callable[..., LoadedModel]
 Sentence = Callable[[Callable[[], object]], str]
 
+UNSET = ("quantization", "attn_implementation", "adapter", "refusal_tokens")
+
 
 def settings(kind: type[Model], **fields: Any) -> Any:
-    common = {"family": "tiny", "stage": "base", "dtype": "float32", "adapter": None, "refusal_tokens": None}
+    common = {"family": "tiny", "stage": "base", "dtype": "float32", **dict.fromkeys(UNSET)}
     return kind(**{**common, **fields})
 
 
