@@ -23,6 +23,7 @@ from rcm.judges import Judge, Strings
 from rcm.methods import Method, Study, run_in_turn
 from rcm.models import LoadedModel
 from rcm.models.random import Random, byte_tokenizer
+from rcm.models.template import Kind
 from rcm.prompts import Part, Prompt, Split
 from rcm.record.results import Outcome, Result, Scalar
 from rcm.running.summary import summary
@@ -76,6 +77,31 @@ def planted_model(
         attention.v_proj.weight[0, TRIGGER_AXIS] = 1.0
         attention.o_proj.weight[REFUSAL_AXIS, 0] = 6.0
     return LoadedModel.of(hf, tokenizer, "chat", batch_size=batch_size, identity={"name": "planted"})
+
+
+def thinking_model(template: Kind = "chat", opens: str = "") -> LoadedModel:
+    """The same, but that it writes thoughts (`<think>` again and again) until they are closed: it decides after
+    `</think>`. `opens`: what its chat template ends with."""
+    model = planted_model()
+    hf, tokenizer = model.hf, model.template.tokenizer
+    opening, closed, axis = len(tokenizer), len(tokenizer) + 1, UNUSED_AXIS
+    tokenizer.add_tokens(["<think>", "</think>"])
+    tokenizer.chat_template = TEMPLATE + opens
+    hf.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    with torch.no_grad():
+        embedding, unembedding = hf.get_input_embeddings().weight, hf.get_output_embeddings().weight
+        embedding[opening:] = 0
+        embedding[opening:, CONSTANT_AXIS] = 1.0
+        embedding[closed, axis] = 1.0
+        unembedding[opening:] = 0
+        unembedding[opening, CONSTANT_AXIS] = 40.0
+        unembedding[opening, axis] = -500.0  # one of many tokens that are looked at alike
+        attention = hf.model.layers[0].self_attn
+        for projection in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj):
+            projection.weight.zero_()
+        attention.v_proj.weight[0, axis] = 1.0
+        attention.o_proj.weight[axis, 0] = 6.0
+    return LoadedModel.of(hf, tokenizer, template, batch_size=model.batch_size, identity={"name": "thinking"})
 
 
 def planted_direction() -> torch.Tensor:

@@ -61,10 +61,10 @@ def load(name: str | os.PathLike[str], /, *, template: str = "chat", device: str
     """A model by the name of its option (`smollm2-135m-refusal`; the files in `conf/model`), or a folder that
     `save_pretrained` wrote, a GGUF file, or an ORG/NAME on the hub.
 
-    `template`: how it is asked: `chat`, `plain`, or `of:MODEL` for another model's chat template. `device`: auto, cpu
-    or cuda. `settings`: those of the option (`revision`, `dtype`, `adapter`, `refusal_tokens`, ...), and those of the
-    device (`batch_size`, `threads`, `map`, `max_memory`, `offload`). Raises InputError for what cannot work, before any
-    weights load.
+    `template`: how it is asked: `chat`, `plain`, `no_thinking` (chat, with thoughts closed), or `of:MODEL` for another
+    model's chat template. `device`: auto, cpu or cuda. `settings`: those of the option (`revision`, `dtype`, `adapter`,
+    `refusal_tokens`, ...), and those of the device (`batch_size`, `threads`, `map`, `max_memory`, `offload`). Raises
+    InputError for what cannot work, before any weights load.
     """
     option, own = _option(os.fspath(name))
     of_device = {key: settings.pop(key) for key in DEVICE if key in settings}
@@ -123,6 +123,8 @@ def _option(name: str) -> tuple[str, Mapping[str, Any]]:
 
 
 def _asked(template: str) -> Any:
-    if template not in ("chat", "plain") and not template.startswith("of:"):
-        raise InputError(f"There is no template {template!r}; choose chat, plain, or of:MODEL for that model's own.")
+    if template not in ("chat", "plain", "no_thinking") and not template.startswith("of:"):
+        raise InputError(
+            f"There is no template {template!r}; choose chat, plain, no_thinking, or of:MODEL for that model's own."
+        )
     return asked(template)

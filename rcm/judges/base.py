@@ -23,12 +23,16 @@ class Verdict(StrEnum):
 
 
 def answer_of(completion: str) -> str:
-    """What follows the thoughts of a model that thinks aloud between <think> and </think>; nothing while it thinks. A
-    template may have opened the thoughts itself."""
+    """What follows the thoughts of a model that thinks aloud between <think> and </think>; nothing while it thinks."""
     _, closed, answer = completion.rpartition("</think>")
     if closed:
         return answer.strip()
-    return "" if "<think>" in completion else completion
+    return "" if still_thinking(completion) else completion
+
+
+def still_thinking(completion: str) -> bool:
+    """Whether it was cut before any answer: it opened thoughts, and closed none."""
+    return "<think>" in completion and "</think>" not in completion
 
 
 class Judge(Settings):

@@ -92,12 +92,16 @@ class Model(Settings):
         check_architecture(config, self.label)
         tokenizer = self.tokenizer()
         bound = Template.of(tokenizer, template)
-        if template == "chat" and bound.kind == "plain":
+        if template in ("chat", "no_thinking") and bound.kind == "plain":
             log.warning(
                 "%s has no chat template: it is asked in plain text. dataset.template=of:MODEL lends it another's.",
                 self.label,
             )
         bound.check(prompts, longest_prompt(config), reply, vocabulary(config))
+        if bound.closing:
+            log.info(
+                "Thoughts are closed in the prompt, which ends in %r: the first token is the answer's.", bound.closing
+            )
         for token in self._refusal_tokens(tokenizer) or ():
             if not 0 <= token < vocabulary(config):
                 raise InputError(

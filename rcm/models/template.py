@@ -7,6 +7,11 @@ without one and for comparing base and chat models on the same text.
 The *end-of-instruction* tokens are those that follow the instruction in every prompt; directions and patches live
 there, because they are the first place where the model has read the whole request (Arditi et al. 2024, section 2.3).
 They are found by comparing rendered prompts, not listed.
+
+A reasoning model writes thoughts between <think> and </think> first, and its first token says nothing of its answer. So
+thoughts are closed in the prompt, as the field does it (`<think>`, an empty line, `</think>`): by the chat template
+itself where it can be asked to (Qwen3's `enable_thinking=False`), behind it where it opens them in any case
+(DeepSeek-R1's), and with `no_thinking` behind any other, for a model that opens them by itself.
 """
 
 import hashlib
@@ -16,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
-from itertools import takewhile
+from itertools import groupby, takewhile
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -27,7 +32,7 @@ from transformers import PreTrainedTokenizerBase
 
 from rcm.errors import InputError, first_sentence
 
-Kind = Literal["chat", "plain"]
+Kind = Literal["chat", "plain", "no_thinking"]
 THINK, THOUGHT = "<think>", "</think>"
 PLAIN = "User: {prompt}\nAssistant:"
 NEXT_TURN = "\nUser:"
@@ -59,29 +64,46 @@ class Lent(NamedTuple):
 @dataclass(frozen=True)
 class Template:
     """A tokenizer and the kind of text that prompts are put into. `lent`: another model's chat template, and whose it
-    is; of a chat template of its own, None."""
+    is; of a chat template of its own, None. `no_thinking`: whether thoughts are closed behind it although it opens
+    none."""
 
     tokenizer: PreTrainedTokenizerBase
-    kind: Kind
+    kind: Literal["chat", "plain"]
     lent: Lent | None = None
+    no_thinking: bool = False
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, wanted: "Kind | Lent") -> "Template":
         """The wanted kind, or `plain` where the tokenizer has no chat template (the page prints which it was)."""
         if isinstance(wanted, Lent):
             return cls(tokenizer, "chat", wanted)
-        return cls(tokenizer, "chat" if wanted == "chat" and tokenizer.chat_template else "plain")
+        kind: Literal["chat", "plain"] = "chat" if wanted != "plain" and tokenizer.chat_template else "plain"
+        return cls(tokenizer, kind, no_thinking=kind == "chat" and wanted == "no_thinking")
 
     @property
     def described(self) -> str:
         """For people."""
-        return f"chat, of {self.lent.owner}" if self.lent else self.kind
+        kind = f"chat, of {self.lent.owner}" if self.lent else self.kind
+        return f"{kind}, thoughts closed" if self.closing else kind
 
     def render(self, prompt: str) -> str:
         """The text that the model reads."""
+        return self.own_text(prompt) + self.closing
+
+    def own_text(self, prompt: str) -> str:
+        """The same as the template itself puts it, which may open thoughts."""
         if self.kind == "plain":
             return PLAIN.format(prompt=prompt)
         return self._rendered(_parts(prompt) if self._in_parts else prompt)
+
+    @cached_property
+    def closing(self) -> str:
+        """What closes thoughts behind the template's own text, so that the first token is the answer's; '' where none
+        are open."""
+        after = self.own_text(PROBES[0]).rpartition(PROBES[0])[2]
+        if after.rfind(THINK) > after.rfind(THOUGHT):
+            return f"\n{THOUGHT}\n\n" if after.endswith("\n") else f"\n\n{THOUGHT}\n\n"
+        return f"{THINK}\n\n{THOUGHT}\n\n" if self.no_thinking and THOUGHT not in after else ""
 
     @cached_property
     def _without_clock(self) -> str:
@@ -215,18 +237,15 @@ class Template:
 
     def reply(self, tokens: Sequence[int]) -> str:
         """The model's own turn as text: without special tokens, without a last character of which only the first bytes
-        were generated, and cut where a base model writes the next turn. Thoughts that the template opens stand in it
-        with their opening, so that nobody takes them for the answer."""
-        text = self.tokenizer.decode(list(tokens), skip_special_tokens=True)
-        assert isinstance(text, str)
-        own = (text.split(NEXT_TURN)[0] if self.kind == "plain" else text).rstrip("\ufffd").strip()
-        return f"{THINK}\n{own}" if self._opens_thoughts else own
-
-    @cached_property
-    def _opens_thoughts(self) -> bool:
-        """Whether the model's turn begins inside of thoughts (DeepSeek-R1's does, whatever it is asked)."""
-        after = self.render(PROBES[0]).rpartition(PROBES[0])[2]
-        return after.rfind(THINK) > after.rfind(THOUGHT)
+        were generated, and cut where a base model writes the next turn. Where thoughts begin and end stays in it, also
+        where the tokenizer has special tokens for that, so that nobody takes them for the answer."""
+        added = self.tokenizer.get_added_vocab()
+        marks = {added[mark]: mark for mark in (THINK, THOUGHT) if mark in added}
+        text = "".join(
+            mark or str(self.tokenizer.decode(list(part), skip_special_tokens=True))
+            for mark, part in groupby(tokens, lambda token: marks.get(token, ""))
+        )
+        return (text.split(NEXT_TURN)[0] if self.kind == "plain" else text).rstrip("\ufffd").strip()
 
 
 def _parts(text: str) -> list[dict[str, str]]:

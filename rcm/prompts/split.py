@@ -19,9 +19,9 @@ LOOKALIKES_OF = {"lookalike": "test.harmless"}
 
 
 def _known_template(template: str) -> str:
-    if template in ("chat", "plain") or (template.startswith("of:") and template != "of:"):
+    if template in ("chat", "plain", "no_thinking") or (template.startswith("of:") and template != "of:"):
         return template
-    raise ValueError("choose chat, plain, or of:MODEL for the chat template of that model")
+    raise ValueError("choose chat, plain, no_thinking, or of:MODEL for the chat template of that model")
 
 
 class Prompt(NamedTuple):
@@ -46,7 +46,8 @@ class Part(NamedTuple):
 class Split:
     """Prompts to fit on (`train`), to choose by (`validation`) and to report on (`test`).
 
-    `template`: whether a prompt is asked in the model's `chat` format, in that `of:MODEL`, or given as `plain` text.
+    `template`: whether a prompt is asked in the model's `chat` format, in that with thoughts closed (`no_thinking`), in
+    that `of:MODEL`, or given as `plain` text.
     `paired`: `harmful[i]` and `harmless[i]` differ only in what makes the one harmful.
     `lookalike`: safe prompts that merely look unsafe, none of which is in `train` or `validation`.
     """

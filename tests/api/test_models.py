@@ -46,7 +46,9 @@ def test_what_is_wrapped_is_checked_like_what_is_loaded(sentence) -> None:
     assert "not a LoadedModel" in sentence(lambda: rcm.wrap(made, tokenizer))
     assert "not a str" in sentence(lambda: rcm.wrap(made.hf, "tokenizer"))
     assert "float16" in sentence(lambda: rcm.wrap(tiny_model("llama").hf.half(), tokenizer))
-    assert "choose chat, plain, or of:MODEL" in sentence(lambda: rcm.wrap(made.hf, tokenizer, template="chatty"))
+    assert "choose chat, plain, no_thinking, or of:MODEL" in sentence(
+        lambda: rcm.wrap(made.hf, tokenizer, template="chatty")
+    )
     broken = tiny_model("llama").hf
     broken.lm_head.weight[0, 0] = float("nan")
     assert "infinite or not a number" in sentence(lambda: rcm.wrap(broken, tokenizer))

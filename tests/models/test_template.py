@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from rcm.judges.base import answer_of
@@ -125,15 +125,43 @@ def test_chains_of_thought_stay_closed():
     assert Template.of(tokenizer(template), "chat").render("Hi").endswith("[assistant] ")
 
 
-def test_thoughts_that_the_template_opens_are_no_answer():
-    """DeepSeek-R1's opens them in any case: a reply cut while it thinks would else be judged by its thoughts."""
-    opened = Template.of(tokenizer(CHAT + "<think>\n"), "chat")
-    closed = Template.of(tokenizer(CHAT + "<think>\n\n</think>\n\n"), "chat")
-    thinking, done = "I cannot help with crimes, but", "It is a crime.\n</think>\n\nI cannot help."
-    tokens = {text: opened.tokenizer(text)["input_ids"] for text in (thinking, done)}
-    assert opened.reply(tokens[thinking]) == f"<think>\n{thinking}"
-    assert [answer_of(opened.reply(one)) for one in tokens.values()] == ["", "I cannot help."]
-    assert [answer_of(closed.reply(one)) for one in tokens.values()] == [thinking, "I cannot help."]
+@pytest.mark.parametrize("opened", ["<think>\n", "<think>", "<think>\n\n"])
+def test_thoughts_that_the_template_opens_in_any_case_are_closed_behind_it(opened: str):
+    """DeepSeek-R1's does. The first token is then the answer's, also where a system prompt speaks of thoughts."""
+    written = f"</think>{CHAT}{{{{ {opened!r} }}}}"  # in an expression, since Jinja drops a line's end at the end
+    found = Template.of(tokenizer(written), "chat")
+    assert found.closing.endswith("\n</think>\n\n")
+    assert found.render("Hi").endswith(f"[assistant] {opened}{found.closing}")
+    assert found.described == "chat, thoughts closed"
+    assert text(found, found.end_of_instruction).endswith(f"{opened}{found.closing}")
+    itself = Template.of(tokenizer(f"{written}{{{{ {found.closing!r} }}}}"), "chat")
+    assert itself.closing == ""
+    assert found.digest == itself.digest  # of what the model reads, whoever wrote it
+    assert found.digest != Template.of(tokenizer(f"</think>{CHAT}"), "chat").digest
+
+
+def test_thoughts_of_a_model_that_opens_them_by_itself_are_closed_where_that_is_asked():
+    found = Template.of(tokenizer(CHAT), "no_thinking")
+    assert found.render("Hi").endswith("[assistant] <think>\n\n</think>\n\n")
+    assert (found.kind, found.described) == ("chat", "chat, thoughts closed")
+    assert Template.of(tokenizer(CHAT), "chat").closing == ""
+    once = Template.of(tokenizer(CHAT + "<think>\n\n</think>\n\n"), "no_thinking")
+    assert once.render("Hi").count("</think>") == 1
+    assert Template.of(tokenizer(CHAT + "<think>\n"), "no_thinking").render("Hi").count("<think>") == 1
+    assert Template.of(tokenizer(None), "no_thinking").render("Hi") == "User: Hi\nAssistant:"
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_thoughts_stay_thoughts_where_the_tokenizer_has_tokens_for_them(special: bool):
+    """Special ones are left out of a reply's text, and its thoughts would be judged as its answer."""
+    knowing = tokenizer(CHAT)
+    marks = ["<think>", "</think>"]
+    knowing.add_tokens([AddedToken(mark, special=special) for mark in marks])
+    found = Template.of(knowing, "chat")
+    cut, done = "<think>I cannot help with crimes, but", "<think>A crime.</think>I cannot help.<eos>"
+    replies = [found.reply(knowing(one, add_special_tokens=False)["input_ids"]) for one in (cut, done)]
+    assert replies == [cut, done.removesuffix("<eos>")]
+    assert [answer_of(one) for one in replies] == ["", "I cannot help."]
 
 
 @pytest.mark.parametrize(
