@@ -18,7 +18,7 @@ FLOORS = (
     ("models", "prompts", "tracking", "comparison", "formats"),
     ("execution", "report"),
     ("judges", "directions", "patching"),
-    ("circuits", "steering"),
+    ("checks", "circuits", "steering"),
     ("transplant",),
     ("methods",),
     ("running",),

@@ -56,7 +56,7 @@ def _decoded(
     model: LoadedModel, asked: Sequence[Tokens], interventions: Sequence[Intervention], shared: int, most: int
 ) -> list[list[int]]:
     """The likeliest token again and again. Rows that end leave the cache, the mask and the interventions."""
-    stops = _stops(model)
+    ends = stops(model)
     logits, cache, mask = read(model, asked, interventions, shared, branch=may_branch(model))
     replies: list[list[int]] = [[] for _ in asked]
     speaking = list(range(len(asked)))
@@ -65,7 +65,7 @@ def _decoded(
             tokens = logits[:, -1].float().argmax(-1)
             for row, token in zip(speaking, tokens.tolist(), strict=True):
                 replies[row].append(token)
-            going = [i for i, row in enumerate(speaking) if replies[row][-1] not in stops]
+            going = [i for i, row in enumerate(speaking) if replies[row][-1] not in ends]
             if not going or len(replies[speaking[going[0]]]) == most:
                 return replies
             if len(going) < len(speaking):
@@ -84,7 +84,7 @@ def _decoded(
             ).logits
 
 
-def _stops(model: LoadedModel) -> set[int]:
+def stops(model: LoadedModel) -> set[int]:
     """Every token that ends the turn."""
     ends: int | list[int] | None = model.hf.generation_config.eos_token_id
     return {ends} if isinstance(ends, int) else set(ends or ())

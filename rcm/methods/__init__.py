@@ -46,14 +46,17 @@ class Study:
 
 class Method(Settings):
     """`needs`: the types of findings without which it cannot run; `uses`: those that it takes where they are there;
-    `gives`: the type of what it returns, or None; `judged`: whether it asks the judge. It is given what it names here,
-    and nothing else: what it finds is kept under what it was given (`rcm.running.reuse`). So what it returns is a
-    dataclass, or another type, of plain values, results, tensors and arrays; else it is found anew by each run."""
+    `gives`: the type of what it returns, or None; `judged`: whether it asks the judge; `examines`: whether it looks for
+    what is wrong with a model, so that alone it runs where the checks before every run would stop. It is given what it
+    names here, and nothing else: what it finds is kept under what it was given (`rcm.running.reuse`). So what it
+    returns is a dataclass, or another type, of plain values, results, tensors and arrays; else it is found anew by each
+    run."""
 
     needs: ClassVar[tuple[type, ...]] = ()
     uses: ClassVar[tuple[type, ...]] = ()
     gives: ClassVar[type | None] = None
     judged: ClassVar[bool] = True
+    examines: ClassVar[bool] = False
 
     def check(self) -> None:
         """Raise InputError where something that the method needs is not there; called before weights load."""

@@ -57,6 +57,7 @@ from rcm.patching import (
 )
 from rcm.patching.conclusion import NO_GAP, WORDS, concluded
 from rcm.patching.effects import LOST, WAYS, estimate
+from rcm.patching.reported import ReportedEffects
 from rcm.patching.tables import TOP, heads_table, layers_table
 from rcm.patching.together import PAIRS_PER_ORDER
 from rcm.prompts import Part, texts
@@ -96,16 +97,17 @@ class Patching(Method):
 
     needs: ClassVar = (RefusalDirection,)
     uses: ClassVar = (RefusalBehaviour,)
+    gives: ClassVar = ReportedEffects
     judged: ClassVar = False
 
-    def run(self, study: Study) -> Generator[Result, None, None]:
+    def run(self, study: Study) -> Generator[Result, None, ReportedEffects]:
         """Maps, rankings and the critical components; nothing is patched in a model that does not refuse."""
         model, prompts, seed = study.model, study.prompts, study.seed
         found = study[RefusalDirection]
         stopped = nothing_refused(study, "patching/outcome", "There is no refusing to localise.")
         if stopped is not None:
             yield stopped
-            return
+            return ReportedEffects()
         asked = Pairs.of(model, prompts.test, prompts.paired).first(self.pairs)
         engine = engine_for(model, asked.tokens, seed)
         reason = f"{engine.reason[0].upper()}{engine.reason[1:]}."
@@ -125,7 +127,7 @@ class Patching(Method):
         if not len(pairs):
             why = f"In no pair are both replies as long as reply_tokens, {self.reply_tokens}."
             yield Outcome("patching/outcome", NO_GAP, why, complete=False, words=WORDS)
-            return
+            return ReportedEffects()
 
         components = engine.shape.components(COMPONENT_KINDS)
         patches = Rows.concat(
@@ -138,7 +140,7 @@ class Patching(Method):
         if not effects.with_gap.any():
             why = f"In no pair does the metric differ by {self.min_gap:g} or more."
             yield Outcome("patching/outcome", NO_GAP, why, complete=False, words=WORDS)
-            return
+            return ReportedEffects()
         gapped = pairs.some(np.flatnonzero(effects.with_gap).tolist())
         yield from _whole_last_token(exchanged.where(torch.from_numpy(effects.with_gap)), gapped)
         yield from _maps(effects, engine, self.min_share, pairs)
@@ -171,6 +173,8 @@ class Patching(Method):
             yield self._knock_out(engine, held_out.first(self.knock_out_pairs), leading, found)
         if len(found.positions) > 1:  # the last one alone is in the curve
             yield from self._positions_maps(engine, pairs.first(self.position_pairs), found, seed)
+        gap = exchanged.gap[torch.from_numpy(effects.with_gap)].abs().mean().item()
+        return ReportedEffects.of(effects, self.min_share, gap)
 
     def _measurable(self, model: LoadedModel, pairs: Pairs, found: RefusalDirection) -> Pairs:
         """Those that the metric of the settings has a value for."""

@@ -26,7 +26,7 @@ def asked(template: str) -> Kind | Lent:
     if not template.startswith(OF):
         return cast(Kind, template)
     owner = template.removeprefix(OF)
-    found: Any = _tokenizer(owner).chat_template
+    found: Any = tokenizer_of(owner, f"dataset.template={template}").chat_template
     if not isinstance(found, str):
         raise InputError(
             f"dataset.template={template}: {owner} has {'several chat templates' if found else 'no chat template'}; "
@@ -35,12 +35,14 @@ def asked(template: str) -> Kind | Lent:
     return Lent(found, Path(owner).name)
 
 
-def _tokenizer(owner: str) -> PreTrainedTokenizerBase:
+def tokenizer_of(owner: str, setting: str) -> PreTrainedTokenizerBase:
+    """Of a model that a setting names: an option of `model`, a folder, or a GGUF file; raises InputError for none."""
     option = CONF / "model" / f"{owner}.yaml"
     if option.is_file():
         settings = yaml.safe_load(option.read_text(encoding="utf-8"))
         if "???" in settings.values():
-            raise InputError(f"dataset.template={OF}{owner}: say which one, as {OF}FOLDER or {OF}FILE.gguf.")
+            prefix = OF if OF in setting else ""
+            raise InputError(f"{setting}: say which one, as {prefix}FOLDER or {prefix}FILE.gguf.")
         return cast(type[Model], locate(settings.pop("_target_")))(**settings).tokenizer()
     place = located(owner)
     if place.is_file():
@@ -50,12 +52,9 @@ def _tokenizer(owner: str) -> PreTrainedTokenizerBase:
         return Gguf(path=owner, dtype="float32", **values).tokenizer()
     if not place.is_dir():
         raise InputError(
-            f"dataset.template={OF}{owner} names no model; give an option of `model` that --help lists, a folder, or a "
-            "GGUF file."
+            f"{setting} names no model; give an option of `model` that --help lists, a folder, or a GGUF file."
         )
     try:
         return AutoTokenizer.from_pretrained(place, trust_remote_code=False)
     except Exception as error:  # tokenizers' own
-        raise InputError(
-            f"dataset.template={OF}{owner}: cannot read its tokenizer ({first_sentence(error)})."
-        ) from error
+        raise InputError(f"{setting}: cannot read its tokenizer ({first_sentence(error)}).") from error

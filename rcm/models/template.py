@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cached_property
 from itertools import groupby, takewhile
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Int
@@ -108,8 +108,7 @@ class Template:
     @cached_property
     def _without_clock(self) -> str:
         """The chat template, with what it would ask the clock itself written in (transformers lends it no other)."""
-        template = self.lent.text if self.lent else self.tokenizer.get_chat_template()
-        return re.sub(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""", lambda call: repr(TODAY.strftime(call[2])), template)
+        return _without_clock(self.lent.text if self.lent else self.tokenizer.get_chat_template())
 
     def _check_text(self) -> None:
         """Raise InputError for a chat template that a prompt cannot be put into."""
@@ -136,14 +135,14 @@ class Template:
         except (TemplateError, ValueError, TypeError, KeyError):
             return False
 
-    def _rendered(self, content: Any) -> str:
+    def _rendered(self, content: Any, reply: str | None = None) -> str:
         # Some templates print today's date or open a chain of thought: both would change the tokens from day to day or
         # from model to model, so they are pinned. Templates that know neither variable ignore them.
         text = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": content}],
+            [{"role": "user", "content": content}, *([{"role": "assistant", "content": reply}] if reply else [])],
             chat_template=self._without_clock,
             tokenize=False,
-            add_generation_prompt=True,
+            add_generation_prompt=reply is None,
             date_string=TODAY.strftime("%d %b %Y"),
             enable_thinking=False,
         )
@@ -153,6 +152,22 @@ class Template:
     def tokens(self, prompt: str) -> list[int]:
         """Token ids; a chat template writes its special tokens itself, a plain prompt gets the tokenizer's own."""
         return self.tokenizer(self.render(prompt), add_special_tokens=self.kind == "plain")["input_ids"]
+
+    def transformers_tokens(self, prompt: str) -> list[int]:
+        """The same by the tokenizer's own chat template, rendered and read by transformers alone, with the date and
+        thoughts as they are pinned here."""
+        found = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": _parts(prompt) if self._in_parts else prompt}],
+            chat_template=_without_clock(self.tokenizer.get_chat_template()),
+            tokenize=not self.closing,
+            return_dict=False,
+            add_generation_prompt=True,
+            date_string=TODAY.strftime("%d %b %Y"),
+            enable_thinking=False,
+        )
+        if isinstance(found, str):
+            return self.tokenizer(found + self.closing, add_special_tokens=False)["input_ids"]
+        return cast(list[int], found)
 
     def batch(self, prompts: Sequence[str], device: torch.device | str = "cpu", skip: int = 0) -> Batch:
         """Left-padded tokens with their mask, without the first `skip` tokens of each."""
@@ -198,6 +213,20 @@ class Template:
         if self.kind == "chat" and closing in self.tokenizer.all_special_ids:
             return closing
         return self.tokenizer.eos_token_id
+
+    @cached_property
+    def end_of_reply(self) -> int | None:
+        """The special token that a chat template writes next behind a reply, which is what the model learnt to end its
+        turn with; None where it writes none, or takes no reply."""
+        if self.kind == "plain":
+            return None
+        try:
+            text = self._rendered(_parts(PROBES[0]) if self._in_parts else PROBES[0], reply=PROBES[2])
+        except (TemplateError, ValueError, TypeError, KeyError):
+            return None
+        behind = text.rpartition(PROBES[2])[2] if PROBES[2] in text else ""
+        ids = self.tokenizer(behind, add_special_tokens=False)["input_ids"]
+        return ids[0] if ids and ids[0] in self.tokenizer.all_special_ids else None
 
     @cached_property
     def end_of_instruction_text(self) -> list[str]:
@@ -246,6 +275,10 @@ class Template:
             for mark, part in groupby(tokens, lambda token: marks.get(token, ""))
         )
         return (text.split(NEXT_TURN)[0] if self.kind == "plain" else text).rstrip("\ufffd").strip()
+
+
+def _without_clock(template: Any) -> Any:
+    return re.sub(r"""strftime_now\(\s*(['"])(.*?)\1\s*\)""", lambda call: repr(TODAY.strftime(call[2])), template)
 
 
 def _parts(text: str) -> list[dict[str, str]]:

@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
+from rcm.checks import quickly_checked
 from rcm.errors import InputError
-from rcm.execution.self_checks import self_checks
 from rcm.methods import Method, Study, run_method
 from rcm.models import LoadedModel
 from rcm.models.template import Kind, Lent
@@ -71,12 +71,18 @@ def steps_of(
     """How the model is checked, then each method, in order. `reuse`: whether to find out what each is of; raises
     InputError where that cannot be read. `now`: by the sources as they are by now."""
     runs: dict[str, Callable[[Study], Generator[Result, None, Any]]] = {
-        SELF_CHECKS: partial(_checks, given.longest_reply),
-        **{name: partial(run_method, name, method) for name, method in methods.items()},
+        name: partial(run_method, name, method) for name, method in methods.items()
     }
+    if is_checked(methods):
+        runs = {SELF_CHECKS: partial(_checks, given.longest_reply), **runs}
     of = _of(methods, given, now) if reuse else {name: {} for name in runs}
     gives = {name: method.gives for name, method in methods.items()}
     return [Step(name, of[name], gives.get(name), run) for name, run in runs.items()]
+
+
+def is_checked(methods: Mapping[str, Method]) -> bool:
+    """Whether the model is checked before these methods; not where all they do is to look for what is wrong with it."""
+    return not all(method.examines for method in methods.values())
 
 
 def _of(methods: Mapping[str, Method], given: Circumstances, now: bool) -> dict[str, dict[str, Any]]:
@@ -126,7 +132,7 @@ def checked_lengths(study: Study, reply: int) -> list[int]:
 
 def _checks(reply: int, study: Study) -> Generator[Result, None, None]:
     if isinstance(study.model, LoadedModel):
-        yield self_checks(study.model, checked_lengths(study, reply))
+        yield quickly_checked(study.model, study.prompts, checked_lengths(study, reply), study.seed)
 
 
 def results(

@@ -38,7 +38,7 @@ from rcm.running.chosen import Chosen, chosen_settings
 from rcm.running.identity import code_of, digest_of, finished_already, id_of, plain_settings
 from rcm.running.pictured import pictured
 from rcm.running.processors import set_threads
-from rcm.running.reuse import Circumstances, checked_lengths, results, steps_of
+from rcm.running.reuse import Circumstances, checked_lengths, is_checked, results, steps_of
 from rcm.running.summary import as_text, in_brackets, summary
 
 log = logging.getLogger(__name__)
@@ -170,10 +170,11 @@ def perform(chosen: Chosen, run: Run) -> None:
         def study() -> Study:
             model = chosen.model.load(placement, template, chosen.device.batch_size)
             made = Study(model, prompts, chosen.judge, chosen.seed)
-            if isinstance(model, LoadedModel):  # of all lengths, so that each method goes the same way, kept or not
+            if isinstance(model, LoadedModel):
                 lengths = checked_lengths(made, reply)
                 find_batch_size(model, max(lengths))
-                self_checks(model, lengths)
+                if is_checked(chosen.methods):  # of all lengths, so that each method goes the same way, kept or not
+                    self_checks(model, lengths)
             return made
 
         again = partial(steps_of, chosen.methods, given, now=True) if chosen.reuse else None

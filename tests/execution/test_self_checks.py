@@ -36,9 +36,11 @@ SHAPES: dict[str, dict[str, Any]] = {
 }
 
 
-def made(architecture: str) -> LoadedModel:
+def made(architecture: str, **more: Any) -> LoadedModel:
     torch.manual_seed(0)
-    hf = AutoModelForCausalLM.from_config(AutoConfig.for_model(architecture, **USUAL, **SHAPES[architecture]))
+    hf = AutoModelForCausalLM.from_config(
+        AutoConfig.for_model(architecture, **{**USUAL, **SHAPES.get(architecture, {}), **more})
+    )
     with torch.no_grad():
         for parameter in hf.parameters():
             if parameter.ndim == 2:
