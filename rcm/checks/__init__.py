@@ -38,9 +38,9 @@ __all__ = ["ALL", "QUICK", "Diagnosis", "Patient", "diagnoses", "quickly_checked
 log = logging.getLogger(__name__)
 
 PROMPTS: tuple[Check, ...] = (beginning, end_of_instruction, own_template)
-FIRST: tuple[Check, ...] = (padding, causal)
+FIRST: tuple[Check, ...] = (padding, causal, hooks)
 PASSES: tuple[Check, ...] = (
-    *(hooks, thoughts, refusal_tokens, layers, rows, patched, bridge, end_of_turn),
+    *(thoughts, refusal_tokens, layers, rows, patched, bridge, end_of_turn),
     noise,
 )
 QUICK = (*PROMPTS, hooks, thoughts)  # beside what `rcm.execution.self_checks` looks at in every run

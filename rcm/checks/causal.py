@@ -11,7 +11,8 @@ AFTER = 2  # tokens that are read after the one that must not see them
 def causal(patient: Patient) -> Diagnosis:
     """The logits at a token of the longest prompt, with what follows and without."""
     hf, row = patient.model.hf, torch.tensor([max(patient.rows, key=len)], device=patient.model.device)
-    whole, cut = hf(input_ids=row).logits[0, -1 - AFTER], hf(input_ids=row[:, :-AFTER]).logits[0, -1]
+    whole = hf(input_ids=row, use_cache=False, logits_to_keep=AFTER + 1).logits[0, -1 - AFTER]
+    cut = hf(input_ids=row[:, :-AFTER], use_cache=False, logits_to_keep=1).logits[0, -1]
     return of_error(
         causal.__name__,
         "logits at a token with what follows it, and without",

@@ -55,7 +55,7 @@ class Patient:
     against: Sequence[tuple[str, Sequence[str]]] = ()
     min_gap: float = 1.0
     min_share: float = 0.02
-    reply: int = 32
+    reply: int = 24
     reported: Sequence[tuple[str, float]] = ()
 
     @property

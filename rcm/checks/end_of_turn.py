@@ -3,7 +3,7 @@
 from rcm.checks.diagnosis import FAILED, NOTED, PASSED, Diagnosis, Patient
 from rcm.execution.decoding import reply_tokens, stops
 
-LOOKED_AT = 4  # prompts of each class
+LOOKED_AT = 3  # prompts of each class
 
 
 def end_of_turn(patient: Patient) -> Diagnosis:

@@ -1,6 +1,6 @@
 """Nothing hangs on the model that changes it, and nothing is left when a pass breaks."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 
 import torch
@@ -47,22 +47,24 @@ def hooks(patient: Patient) -> Diagnosis:
         then = "take them off, or load the model anew."
         return Diagnosis(name, measured, FAILED, float(at_rest), 0.0, "hooks", then)
     row = tuple(patient.rows[0])
-    with suppress(MeantToBreakError), torch.inference_mode():
-        read(model, [row], [Breaking()], 0)
     base = cache_components(model, [row])
-    own = base.at(-1)
-    narrow = Values(*(part[..., :-1] for part in own))
-    with suppress(*BROKEN):
-        rows.patched_logits(model, base, [narrow, narrow], Rows.full(base.shape))
-    left = on(model.hf)
-    changed = [was for was, now in zip(before, state(model.hf), strict=True) if was != now]
-    measured = "hooks that are left after passes in which an edit raises"
-    if not left and not changed:
-        return Diagnosis(name, measured, PASSED, 0.0, 0.0, "hooks")
-    if changed:
-        measured += f"; no longer as before: {', '.join(changed)}"
-    then = "later figures would be of a changed model: report it, and measure in a new process."
-    return Diagnosis(name, measured, FAILED, float(left), 0.0, "hooks", then)
+    narrow = Values(*(part[..., :-1] for part in base.at(-1)))
+    breaking: list[Callable[[], object]] = [
+        lambda: read(model, [row], [Breaking()], 0),
+        lambda: rows.patched_logits(model, base, [narrow, narrow], Rows.full(base.shape)),
+    ]
+    for run in breaking:
+        with suppress(MeantToBreakError, *BROKEN), torch.inference_mode():
+            run()
+        left, now = on(model.hf), state(model.hf)
+        if not left and now == before:
+            continue
+        measured = f"{left} hooks are left after a pass in which an edit raises"
+        if changed := [f"{was} is now {is_now}" for was, is_now in zip(before, now, strict=True) if was != is_now]:
+            measured += f"; {', '.join(changed)}"
+        then = "what is measured later would be of a changed model: report it, and measure in a new process."
+        return Diagnosis(name, measured, FAILED, float(left), 0.0, "hooks", then)
+    return Diagnosis(name, "no hooks are left after passes in which an edit raises", PASSED, 0.0, 0.0, "hooks")
 
 
 def on(hf: PreTrainedModel) -> int:

@@ -12,7 +12,7 @@ def layers(patient: Patient) -> Diagnosis:
     model, text = patient.model, patient.harmful[0]
     ours = read_residuals(model, [text], [-1], "doctor: layers").residuals[0, 0]
     ids = torch.tensor([model.template.tokens(text)], device=model.device)
-    states = model.hf(input_ids=ids, output_hidden_states=True, use_cache=False).hidden_states
+    states = model.hf(input_ids=ids, output_hidden_states=True, use_cache=False, logits_to_keep=1).hidden_states
     theirs = torch.stack([state[0, -1].float().cpu() for state in states[: len(ours)]])
     # Each layer by its own size: the stream grows with depth.
     error = max(off(one, other) for one, other in zip(ours, theirs, strict=True))

@@ -26,8 +26,8 @@ from rcm.execution.recording import Values, cache_components
 from rcm.models import LoadedModel
 from rcm.stats.metrics import refusal_log_odds
 
-PAIRS = 6
-COMPONENTS = 8  # exchanged both ways
+PAIRS = 4
+COMPONENTS = 4  # exchanged both ways
 NAMED = 4
 
 
@@ -46,14 +46,14 @@ def noise(patient: Patient) -> Diagnosis:
     if below:
         named = ", ".join(f"{effect} {nats:.1e}" for effect, nats in below[:NAMED])
         measured += f"; {len(below)} of {len(patient.reported)} reported effects lie below it ({named})"
-    if not len(gaps):
+    gap = float(gaps.mean()) if len(gaps) else None
+    limit = None if gap is None else patient.min_share * gap
+    if gap is None:
         measured += f"; no pair has a gap of {patient.min_gap:g} nats, which effects would be shares of"
-        return Diagnosis(name, measured, NOTED, floor, unit="nats")
-    gap = float(gaps.mean())
-    limit = patient.min_share * gap
-    measured += f"; effects can be told from {floor / gap:.1e} of the gap on, which is {gap:.2g} nats"
-    if floor < limit:
-        return Diagnosis(name, measured, PASSED, floor, limit, "nats")
+    else:
+        measured += f"; effects can be told from {floor / gap:.1e} of the gap on, which is {gap:.2g} nats"
+    if not below and (limit is None or floor < limit):
+        return Diagnosis(name, measured, NOTED if limit is None else PASSED, floor, limit, "nats")
     then = (
         f"an effect of {patient.min_share:.0%} of the gap may be rounding: choose model.dtype=float32, or a larger "
         "method.patching.min_share."

@@ -157,7 +157,7 @@ class Template:
         """The same by the tokenizer's own chat template, rendered and read by transformers alone, with the date and
         thoughts as they are pinned here."""
         found = self.tokenizer.apply_chat_template(
-            [{"role": "user", "content": _parts(prompt) if self._in_parts else prompt}],
+            cast(Any, [{"role": "user", "content": _parts(prompt) if self._in_parts else prompt}]),
             chat_template=_without_clock(self.tokenizer.get_chat_template()),
             tokenize=not self.closing,
             return_dict=False,

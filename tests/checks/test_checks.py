@@ -3,21 +3,17 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from importlib import import_module
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from rcm.checks import ALL, QUICK, Diagnosis, Patient, diagnoses, quickly_checked
-from rcm.checks.beginning import beginning
+from rcm.checks import ALL, Patient, diagnoses, quickly_checked
 from rcm.checks.end_of_instruction import end_of_instruction, pieces
-from rcm.checks.end_of_turn import end_of_turn
 from rcm.checks.noise import in_float32, noise
 from rcm.checks.own_template import own_template
-from rcm.checks.refusal_tokens import refusal_tokens
-from rcm.checks.rows import rows
-from rcm.checks.thoughts import thoughts
 from rcm.errors import InputError
 from rcm.execution import interventions
 from rcm.execution import rows as by_rows
@@ -27,34 +23,31 @@ from rcm.models.template import Batch, Lent
 from tests.conftest import CHAT, tiny_model
 from tests.execution.test_self_checks import SHAPES, Mixing, made
 from tests.models.test_template import tokenizer
-from tests.planted import TEMPLATE, planted_model, planted_prompts, thinking_model
+from tests.planted import planted_model, planted_prompts, thinking_model
 
 PROMPTS = planted_prompts()
 Plant = Callable[[pytest.MonkeyPatch], LoadedModel]
 
 
-def patient(model: LoadedModel, n: int = 4, **given: Any) -> Patient:
-    return Patient(model, PROMPTS.test.first(n), PROMPTS.paired, 0, **{"reply": 4, **given})
-
-
-def failed(model: LoadedModel, **given: Any) -> list[str]:
-    return [one.check for one in diagnoses(ALL, patient(model, **given)) if one.verdict == "failed"]
+def patient(model: LoadedModel, n: int = 2, **given: Any) -> Patient:
+    return Patient(model, PROMPTS.test.first(n), PROMPTS.paired, 0, **{"reply": 2, **given})
 
 
 def test_every_family_is_healthy(family: str) -> None:
     found = list(diagnoses(ALL, patient(tiny_model(family))))
     assert {one.verdict for one in found} <= {"passed", "noted"}, found
+    assert 0 < found[-1].figure < 1e-4, found[-1]  # the noise floor, in nats
     assert all(one.then or one.verdict == "passed" or one.check in ("refusal_tokens", "noise") for one in found)
 
 
 def test_a_model_that_refuses_is_healthy_and_its_effects_lie_above_its_noise() -> None:
-    found = {one.check: one for one in diagnoses(ALL, patient(planted_model()))}
+    found = {one.check: one for one in diagnoses(ALL, patient(planted_model(), 4))}
     assert {one.verdict for one in found.values() if one.check != "end_of_turn"} == {"passed"}
     assert "open with 'R' 100%" in found["refusal_tokens"].measured
     floor, limit = found["noise"].figure, found["noise"].limit
     assert floor is not None
     assert limit is not None
-    assert 0 < floor < 1e-4 < 0.1 < limit  # in nats: rounding, and 2 % of a gap of tens
+    assert floor < 1e-4 < 0.1 < limit  # in nats: rounding, and 2 % of a gap of tens
 
 
 def right_padding(patched: pytest.MonkeyPatch) -> LoadedModel:
@@ -79,12 +72,8 @@ def looks_ahead(_: pytest.MonkeyPatch) -> LoadedModel:
     return made("gemma3_text", **SHAPES["gemma2"], use_bidirectional_attention=True)
 
 
-def with_template(text: str) -> LoadedModel:
-    return tiny_model(template=text)
-
-
 def two_beginnings(_: pytest.MonkeyPatch) -> LoadedModel:
-    return with_template("{{ bos_token }}" + CHAT)
+    return tiny_model(template="{{ bos_token }}" + CHAT)
 
 
 def wrong_template(_: pytest.MonkeyPatch) -> LoadedModel:
@@ -221,3 +210,88 @@ def test_a_fault_is_found_by_the_check_that_is_meant_for_it(fault: str, monkeypa
     (one,) = (one for one in found if one.check == check)
     assert one.then.endswith(".")
     assert ". " not in one.then
+
+
+def test_without_sound_passes_none_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {one.check: one for one in diagnoses(ALL, patient(right_padding(monkeypatch)))}
+    assert found["noise"].measured == "not tried, since padding failed"
+    assert [one.verdict for one in found.values()].count("passed") == 3 + 2  # of the prompts; causal, and hooks
+    assert found["noise"].verdict == found["bridge"].verdict == "not_tried"
+
+
+def test_a_check_that_breaks_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> None:
+        raise RuntimeError("No adapter. And more.")
+
+    monkeypatch.setattr(import_module("rcm.checks.bridge"), "plain_logits", broken)
+    found = {one.check: one for one in diagnoses(ALL, patient(tiny_model()))}
+    assert found["bridge"].verdict == "not_tried"
+    assert found["bridge"].measured == "could not be made: RuntimeError: No adapter"
+
+
+def test_models_that_end_an_instruction_otherwise_are_told() -> None:
+    """Also where the tokens read alike."""
+    model = tiny_model()
+    own = pieces(model.template)
+    assert end_of_instruction(patient(model, against=[("twin", own)])).verdict == "passed"
+    for theirs in (own[:-1], [*own[:-1], "\u2581"]):
+        found = end_of_instruction(patient(model, against=[("twin", own), ("other", theirs)]))
+        assert (found.verdict, found.figure) == ("failed", 1.0)
+        assert f"those of other in {len(theirs)}" in found.measured
+
+
+@pytest.mark.parametrize(
+    ("chat", "wanted", "verdict", "told"),
+    [
+        (CHAT, "chat", "passed", "0 of 4 prompts"),
+        (None, "chat", "passed", "has no chat template"),
+        (CHAT, "plain", "noted", "although it has a chat template"),
+        (None, Lent(CHAT, "twin"), "noted", "chat, of twin"),
+        (CHAT, Lent(CHAT, "twin"), "passed", "0 of 4 prompts"),
+        (CHAT, Lent(CHAT + "!", "twin"), "noted", "4 of 4 prompts are other tokens"),
+        (CHAT + "<think>", "chat", "passed", "0 of 4 prompts"),
+    ],
+)
+def test_what_was_asked_for_on_purpose_is_no_wrong_template(chat: Any, wanted: Any, verdict: str, told: str) -> None:
+    model = tiny_model()
+    found = own_template(patient(replace(model, template=Template.of(tokenizer(chat), wanted))))
+    assert found.verdict == verdict
+    assert told in found.measured
+
+
+def test_reported_effects_below_the_floor_are_named() -> None:
+    found = noise(patient(tiny_model(), reported=[("head 2.0", 3.0), ("head 1.1", -1e-12), ("mlp 1", 0.5)]))
+    assert "1 of 3 reported effects lie below it (head 1.1 -1.0e-12)" in found.measured
+    assert found.verdict == "failed"
+    assert noise(patient(tiny_model(), reported=[("head 2.0", 3.0)])).verdict == "noted"
+
+
+def test_a_copy_in_float32_is_made_where_it_is_another() -> None:
+    """Which leaves the model as it is."""
+    model = tiny_model()
+    assert in_float32(model) is None
+    half = LoadedModel.of(model.hf.bfloat16(), model.template.tokenizer, "chat")
+    copied = in_float32(half)
+    assert copied is not None
+    assert {one.dtype for one in copied.parameters()} == {torch.float32}
+    assert half.hf.dtype == torch.bfloat16
+    assert "float32" in noise(patient(half)).measured
+
+
+def test_every_run_makes_the_quick_checks_first_and_stops(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    told = quickly_checked(tiny_model(), PROMPTS, [40, 60], 0)
+    assert [row[0] for row in told.rows][-5:] == [
+        "beginning",
+        "end of instruction",
+        "own template",
+        "hooks",
+        "thoughts",
+    ]
+    for plant in (two_beginnings, a_stuck_hook, wrong_template, right_padding):
+        with pytest.raises(InputError), monkeypatch.context() as patched:
+            quickly_checked(plant(patched), PROMPTS, [40, 60], 0)
+    assert not caplog.text
+    quickly_checked(thinking_model(), PROMPTS, [40, 60], 0)  # its replies can be judged all the same
+    assert "close its thoughts in the prompt with dataset.template=no_thinking" in caplog.text
