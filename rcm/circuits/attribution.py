@@ -26,7 +26,7 @@ In memory lie the graph of the pass, and what every writer writes: pairs x posit
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, cast
@@ -44,6 +44,7 @@ from rcm.execution.metric import Metric
 from rcm.execution.recording import shape_of
 from rcm.execution.rows import attention
 from rcm.execution.self_checks import TOLERANCE
+from rcm.execution.work import Scope, Work, together
 from rcm.models import LoadedModel
 from rcm.models.points import Points, output_weight
 
@@ -52,6 +53,7 @@ log = logging.getLogger(__name__)
 Pair = tuple[Sequence[int], Sequence[int]]  # clean and corrupt, as tokens
 Sign = Literal["noising", "denoising"]
 Path = Literal["midpoint", "right", "clean", "corrupt"]
+STEPS = 5  # between the two prompts, unless somebody says otherwise
 HELD = 256 * 2**20  # bytes: what writers write, at as many positions as fit
 WIDTHS = 14  # of d_model that the graph keeps of a token in a layer, and of d_mlp 4: as measured, rounded up
 FORWARD_AND_BACK = 3  # forward passes that one with its backward takes as long as
@@ -117,10 +119,27 @@ def cost(model: LoadedModel, pairs: Sequence[Pair], steps: int) -> Cost:
 def graph_of_row(model: LoadedModel, tokens: int) -> int:
     """About how many bytes a pass keeps of a row of so many tokens for its way back."""
     d_mlp = int(getattr(model.config, "intermediate_size", None) or 4 * model.d_model)
-    graph = tokens * model.n_layers * (WIDTHS * model.d_model + 4 * d_mlp) * 4
+    graph = graph_bytes(tokens, model.n_layers, model.d_model, d_mlp)
     if model.hf.config._attn_implementation == "eager":  # which keeps what every token looks at
         graph += tokens**2 * model.n_layers * shape_of(model).heads * MAPS * 4
     return graph
+
+
+def graph_bytes(tokens: int, layers: int, d_model: int, d_mlp: int) -> int:
+    """About how many a pass over so many tokens keeps for its way back, where attention is fused."""
+    return tokens * layers * (WIDTHS * d_model + 4 * d_mlp) * 4
+
+
+def work(scope: Scope, lengths: Mapping[int, int], steps: int = STEPS) -> Work:
+    """Counted before there is a model. `lengths`: how many pairs there are of each length. Two passes forward, and one
+    with its graph for all steps."""
+    at_once, parts = max(1, scope.batch_size // steps), list[Work]()
+    for length, pairs in lengths.items():
+        forward, back = float(2 * pairs * length), float(steps * pairs * length)
+        graph = graph_bytes(min(pairs, at_once) * steps * length, scope.layers, scope.d_model, scope.neurons)
+        passes, logits = 3 * -(-pairs // at_once), (2 + steps) * pairs
+        parts.append(Work("", pairs, passes, forward, logits=logits, gradients=back, held=graph + HELD))
+    return together("attribution", parts)
 
 
 @torch.inference_mode(False)
@@ -130,7 +149,7 @@ def attribute(
     metric: Metric,
     *,
     path: Path = "midpoint",
-    steps: int = 5,
+    steps: int = STEPS,
     sign: Sign = "noising",
     last: bool = False,
     label: str = "attribution",

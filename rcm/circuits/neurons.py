@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from rcm.circuits.attribution import graph_of_row
+from rcm.circuits.attribution import graph_bytes, graph_of_row
 from rcm.errors import InputError
 from rcm.execution.batches import at_most, in_batches, rows_at_once
 from rcm.execution.components import Component
@@ -31,6 +31,7 @@ from rcm.execution.decoding import reply_tokens
 from rcm.execution.interventions import Edit, Site, applied, by_row
 from rcm.execution.metric import Metric
 from rcm.execution.recording import cache_components
+from rcm.execution.work import PairLengths, Scope, Work
 from rcm.models import LoadedModel
 from rcm.models.points import Points
 from rcm.stats import wilson
@@ -131,6 +132,17 @@ def attribute_neurons(
         gap[index], difference[index] = value[:, 0] - value[:, 1], out[:, 0] - out[:, 1]
         scores[index] = difference[index] * gradient.mean(1)
     return NeuronAttribution(gap, difference, scores)
+
+
+def work(scope: Scope, pairs: PairLengths) -> Work:
+    """Of `attribute_neurons`, counted before there is a model."""
+    ordered, at_once = sorted(pairs, key=max), max(1, scope.batch_size // 2)
+    batches = [ordered[start : start + at_once] for start in range(0, len(ordered), at_once)]
+    tokens = [2 * len(some) * max(map(max, some)) for some in batches]
+    graph = graph_bytes(max(tokens, default=0), scope.layers, scope.d_model, scope.neurons)
+    held = graph + 24 * len(pairs) * scope.layers * scope.neurons
+    back = float(sum(tokens))
+    return Work("attribution", 2 * len(pairs), len(batches), logits=2 * len(pairs), gradients=back, held=held)
 
 
 class _Probe:

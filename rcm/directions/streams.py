@@ -28,6 +28,13 @@ from rcm.prompts import Part, texts
 HELD, WHOLE, LOGITS = 700 * 2**20, 900 * 2**20, 450 * 2**20  # bytes
 
 
+def read_together(of_layer: Sequence[int], layers: int) -> list[range]:
+    """Which layers are read together. `of_layer`: the bytes that each part takes in one layer."""
+    whole = layers * sum(of_layer) <= WHOLE
+    at_once = layers if whole else max(1, HELD // max(of_layer))
+    return [range(start, min(start + at_once, layers)) for start in range(0, layers, at_once)]
+
+
 class Classes(NamedTuple):
     """Of both classes of a part."""
 
@@ -73,9 +80,7 @@ class Streams:
 
     def layers(self) -> Iterator[range]:
         """Which of them are read together."""
-        n, at_once = self._model.n_layers, max(1, HELD // max(map(self.of_layer, self._parts)))
-        at_once = n if self.whole else at_once
-        yield from (range(start, min(start + at_once, n)) for start in range(0, n, at_once))
+        yield from read_together([*map(self.of_layer, self._parts)], self._model.n_layers)
 
     def read(self, part: str, layers: range) -> Classes:
         """Of these layers. Where not all fits, what was read before is let go: keep no hold of it."""

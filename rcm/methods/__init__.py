@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeVar, cast, get_args
 
 from rcm.errors import InputError
 from rcm.execution.seeding import seed_generators
+from rcm.execution.work import Scope, Work
 from rcm.judges import Judge, Verdict
 from rcm.models import LoadedModel
 from rcm.prompts import Split
@@ -60,6 +61,12 @@ class Method(Settings):
 
     def check(self) -> None:
         """Raise InputError where something that the method needs is not there; called before weights load."""
+
+    def work(self, scope: Scope) -> Sequence[Work] | None:
+        """What it will ask of a model that refuses what is harmful and answers the rest, part by part, counted before
+        weights load; None, as here, where it does not say. `python launch.py ... estimate=true` makes minutes and
+        gigabytes of it."""
+        return None
 
     @abstractmethod
     def run(self, study: Study) -> Generator[Result, None, Any]:

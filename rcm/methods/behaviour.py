@@ -27,6 +27,7 @@ import numpy as np
 from pydantic import NonNegativeFloat, PositiveInt
 
 from rcm.execution.decoding import reply_tokens
+from rcm.execution.work import Scope, Work, asked_once, decoded
 from rcm.judges import Judge, Verdict, second_opinion
 from rcm.judges.base import still_thinking
 from rcm.judges.behaviour import Judged, RefusalBehaviour, refusal_behaviour, shuffled_rate
@@ -68,6 +69,12 @@ class Behaviour(Method):
     lengths: tuple[PositiveInt, ...]
     floor: NonNegativeFloat
     redact: bool
+
+    def work(self, scope: Scope) -> list[Work]:
+        """Replies to every test prompt and lookalike, once."""
+        test = scope.prompts.test
+        once = {prompt.text: prompt for prompt in (*test.harmful, *test.harmless, *scope.prompts.lookalike)}
+        return [decoded(scope, "replies", asked_once(scope.lengths(once.values())), self.max_new_tokens)]
 
     def run(self, study: Study) -> Generator[Result, None, RefusalBehaviour]:
         model, judge, seed = study.model, study.judge, study.seed

@@ -25,13 +25,14 @@ from words are what patching them into the heads does.
 import logging
 import math
 import time
-from collections.abc import Generator, Iterator
+from collections import Counter
+from collections.abc import Generator, Iterator, Sequence
 from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from rcm.circuits import described, search
+from rcm.circuits import attribution, described, search
 from rcm.circuits.ablation import Ablation, Kind, Mask, Measure, Scores, ablate, nodes_of
 from rcm.circuits.conclusion import NO_GAP, OPEN, WORDS, concluded
 from rcm.circuits.described import AT, Effects
@@ -40,11 +41,23 @@ from rcm.circuits.hypotheses import FEWEST_CIRCUITS
 from rcm.circuits.reading import reading
 from rcm.circuits.replies import ablated_replies
 from rcm.circuits.search import COARSE, Attributed, Order, Ranking
-from rcm.circuits.trial import OF, random_like, ratios, trial
+from rcm.circuits.trial import HALVES, OF, random_like, ratios, trial
 from rcm.directions.refusal_direction import RefusalDirection
 from rcm.errors import InputError
 from rcm.execution.engine import Engine
 from rcm.execution.metric import LogOdds
+from rcm.execution.work import (
+    Entries,
+    PairLengths,
+    Row,
+    Scope,
+    Work,
+    compared,
+    decoded,
+    interchanged,
+    recorded,
+    together,
+)
 from rcm.judges.behaviour import RefusalBehaviour
 from rcm.judges.rates import refusal_rate
 from rcm.judges.redaction import transcript
@@ -96,6 +109,49 @@ class Circuit(Method):
 
     needs: ClassVar = (RefusalDirection,)
     uses: ClassVar = (RefusalBehaviour,)
+
+    def work(self, scope: Scope) -> list[Work]:
+        """How much an elimination asks depends on how many nodes it begins with, and the trial's last part on how many
+        it leaves: at most all."""
+        train, test = scope.pairs(scope.prompts.train), scope.pairs(scope.prompts.test, self.test_pairs)
+        chosen_on, nodes, sizes = train[: self.pairs], scope.nodes, search.sizes_of(scope.nodes)
+        alike = [pair for pair in train if pair[0] == pair[1]][: self.attribution_pairs]
+        ends, single = np.zeros(2), np.concatenate([scope.entries(scope.heads + 1), np.zeros(nodes + 2)])
+        order = 0 if self.ranking != "elimination" else round(2 * nodes / self.per_round)
+        searches = 1 if self.ranking != "elimination" else 2
+
+        def masks(name: str, pairs: PairLengths, rows: Entries, least: float = 1.0) -> Work:
+            return interchanged(scope, name, pairs, rows, both=False, least=least)
+
+        some, parts = 2 * len(sizes) + 2, [compared(scope, chosen_on + test), masks("", chosen_on, ends)]
+        parts.append(masks("", chosen_on, single))
+        back = [attribution.work(scope, Counter(a for a, _ in alike)), masks("", alike, ends)] if alike else []
+        many = max(1, len(test) // PAIRS_PER_CIRCUIT)
+        each = -(-self.curve_circuits // many)
+        groups = [test[number::many] for number in range(many)]
+        random = np.zeros(4 + nodes + 2 * self.random_circuits + 2 * HALVES)
+        seen = [recorded(scope, [length]) for pair in test[: self.reading_pairs] for length in (*pair, *pair)]
+        heads = np.zeros(1 + 7 * scope.layers * scope.heads)
+        reading = [masks("", [pair], heads) for pair in test[: self.reading_pairs]]
+        said = test[: self.prompts]
+        rows = [Row(harmful, i, i) for i, (harmful, _) in enumerate(said)]
+        twins = [
+            recorded(scope, [n for _, n in said[i : i + scope.batch_size]]) for i in _starts(said, scope.batch_size)
+        ]
+        replies = [decoded(scope, "", rows, self.max_new_tokens), *twins]
+        return [
+            together("single effects", parts),
+            together("attribution", back),
+            masks("smallest circuit", chosen_on, np.zeros(some * searches)),
+            masks("elimination", chosen_on, np.zeros(order), 0.1),
+            masks("trial", test, random, (4 + 2 * self.random_circuits + 2 * HALVES) / len(random)),
+            together(
+                "over the number of nodes", [masks("", one, np.zeros(2 * len(sizes) * (1 + each))) for one in groups]
+            ),
+            together("where its heads read", seen),
+            together("reading, patched", reading, least=0.0),
+            together("replies", [one.times(len(CONDITIONS)) for one in replies] if rows else []),
+        ]
 
     def run(self, study: Study) -> Generator[Result, None, None]:
         model, prompts, seed = study.model, study.prompts, study.seed
@@ -294,6 +350,10 @@ class Circuit(Method):
                 one = transcript("harmful", Prompt(prompt, category), completion, verdict, redact=self.redact)
                 rows.append({"condition": label, **one})
         yield Transcripts("circuit/transcripts", rows, "replies with nodes ablated", "At the last token of the prompt.")
+
+
+def _starts(items: Sequence[object], at_once: int) -> range:
+    return range(0, len(items), at_once)
 
 
 def _reached(draws: Effects, high: bool) -> float:

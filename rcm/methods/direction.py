@@ -40,7 +40,7 @@ from rcm.directions.held_out import (
     probe_accuracies_of_null,
 )
 from rcm.directions.places import CAUSAL, by_layer, candidates, frontier, maps, other_limits, separability_table
-from rcm.directions.readability import Everywhere, Means, Readability, everywhere
+from rcm.directions.readability import DRAWN, Everywhere, Means, Readability, everywhere
 from rcm.directions.refusal_direction import (
     CHOSEN,
     NEAREST_MISS,
@@ -54,9 +54,10 @@ from rcm.directions.refusal_direction import (
 from rcm.directions.refusal_tokens import Opening, refusal_openings
 from rcm.directions.selection import Candidate, Selection, select
 from rcm.directions.stored import directions, harmless_activations
-from rcm.directions.streams import Streams
+from rcm.directions.streams import LOGITS, Streams, read_together
 from rcm.directions.treated import Treated, kept
 from rcm.errors import InputError
+from rcm.execution.work import MIDDLE, Scope, Work, ablated, added, looked_at, together
 from rcm.judges.behaviour import RefusalBehaviour
 from rcm.methods import Method, Study
 from rcm.models import LoadedModel
@@ -115,6 +116,47 @@ class Direction(Method):
     null_draws: PositiveInt
     null_directions: NonNegativeInt
     effect_prompts: PositiveInt | None
+
+    def work(self, scope: Scope) -> list[Work]:
+        """Recording and fits are certain; how many candidates are ablated depends on how many induce refusing."""
+        prompts, layers, width = scope.prompts, scope.layers, scope.d_model
+        positions = scope.positions
+        parts = [prompts.train, prompts.validation, prompts.test]
+        of_layer = [sum(map(len, part)) * positions * width * 4 for part in parts]
+        chunks = read_together(of_layer, layers)
+        held = min(layers, len(chunks[0])) * (max(of_layer) if len(chunks) > 1 else sum(of_layer))
+        sides = [[looked_at(scope, "", scope.lengths(side)) for side in part] for part in parts]
+        reads = [side for part in sides for side in part] * len(chunks)
+        reads += [side for part in (sides[0], sides[2]) for side in part] if len(chunks) > 1 else []
+        if len(prompts.train.harmful) * scope.vocabulary * 4 > LOGITS:
+            reads.append(sides[0][0])  # once more, for the tokens that open refusals
+        else:
+            held += len(prompts.train.harmful) * scope.vocabulary * 4
+        fits = positions * layers * width * (7 * 8 + 4 * DRAWN)  # means, kept means, principal ones, probes; shuffled
+        fitted = positions * layers * sum(map(len, prompts.train)) * width
+
+        harmful, harmless = map(scope.lengths, prompts.validation)
+        deepest = layers if self.exhaustive else int(self.max_depth * layers)
+        # At the input of the first block the template's tokens are the same in every prompt: no candidate.
+        candidates = np.repeat(np.arange(1, deepest) / layers, positions)
+        least = 1.0 if self.exhaustive else 0.05
+        few = prompts.test.first(self.effect_prompts)
+        tested, directions = [scope.lengths(side) for side in few], 1 + self.null_directions
+        beside = [
+            looked_at(scope, "", tested[1]),
+            ablated(scope, "", tested[0], directions),
+            added(scope, "", tested[1], np.full(directions, MIDDLE)),
+            ablated(scope, "", tested[1], directions),
+        ]
+        return [
+            together("residual streams", reads, held=held + fits),
+            Work("probes", fitted=fitted, held=held + fits),
+            looked_at(scope, "harmless prompts as they are", harmless),
+            added(scope, "candidates added", harmless, candidates),
+            ablated(scope, "candidates ablated, bypass", harmful, len(candidates), least),
+            ablated(scope, "candidates ablated, KL", harmless, len(candidates), least),
+            together("beside random directions", beside),
+        ]
 
     def run(self, study: Study) -> Generator[Result, None, RefusalDirection]:
         model, prompts, seed = study.model, study.prompts, study.seed

@@ -55,11 +55,23 @@ from rcm.circuits.neurons import (
     twin_contrast,
     universal,
 )
+from rcm.circuits.neurons import work as attribution_work
 from rcm.directions.refusal_direction import RefusalDirection
 from rcm.execution.components import Component, Rows
 from rcm.execution.engine import Engine, engine_of
 from rcm.execution.metric import LogOdds
 from rcm.execution.recording import cache_components
+from rcm.execution.work import (
+    MIDDLE,
+    Scope,
+    Work,
+    asked_once,
+    compared,
+    decoded,
+    interchanged,
+    recorded,
+    together,
+)
 from rcm.judges.behaviour import RefusalBehaviour
 from rcm.methods import Method, Study
 from rcm.methods.obstacles import nothing_refused
@@ -153,6 +165,42 @@ class Neurons(Method):
     needs: ClassVar = (RefusalDirection,)
     uses: ClassVar = (RefusalBehaviour,)
     judged: ClassVar = False
+
+    def work(self, scope: Scope) -> list[Work]:
+        """Of pairs that all have a gap; the base of an adapter, which the twin contrast loads, is left out."""
+        train, test = scope.pairs(scope.prompts.train, self.pairs), scope.pairs(scope.prompts.test, self.test_pairs)
+        every = scope.layers * scope.neurons
+        k = max(1, round(self.share_of_neurons * every))
+        alone = min(every, self.candidates + self.random)
+        groups = [test[start : start + PAIRS_PER_ORDER] for start in range(0, len(test), PAIRS_PER_ORDER)]
+        sizes = len(np.unique(np.geomspace(1, max(1, every // 2), SIZES).round()))
+        orders = np.zeros(sizes * (1 + -(-self.random_sets // len(groups))))
+        firsts = plain_prompts(UNRELATED)
+        plain = scope.lengths(one._replace(text=one.text.partition(". ")[0] + ".") for one in firsts)
+        size = scope.batch_size
+        asked = scope.lengths(scope.prompts.train.harmful[: self.twin_prompts])
+        twins = [recorded(scope, [length + self.twin_tokens]).times(2) for length in asked]
+        ways = len(SHORT) - 1
+        return [
+            compared(scope, train, neurons=True),
+            attribution_work(scope, train),
+            together("universal neurons", [recorded(scope, plain[i : i + size]) for i in range(0, len(plain), size)]),
+            together(
+                "replies", [decoded(scope, "", asked_once(asked), self.twin_tokens), *twins] if asked else [], least=0.0
+            ),
+            interchanged(
+                scope,
+                "each neuron",
+                train,
+                np.full(alone, MIDDLE),
+                least=self.candidates / (self.candidates + self.random),
+            ),
+            interchanged(scope, "gaps of test pairs", test, np.zeros(0)),
+            interchanged(scope, "each selection", test, np.zeros(ways * (1 + self.random_sets))),
+            interchanged(scope, "all neurons", test, np.zeros(1)),
+            together("the first neurons", [interchanged(scope, "", group, orders) for group in groups]),
+            interchanged(scope, "each chosen neuron", test, np.full(ways * k, MIDDLE)),
+        ]
 
     def run(self, study: Study) -> Generator[Result, None, None]:
         """What attribution is worth, the selections, how alike they are, and what they do; nothing is exchanged in a

@@ -35,6 +35,20 @@ from rcm.directions.refusal_direction import RefusalDirection
 from rcm.execution.components import COMPONENT_KINDS, Component, Rows
 from rcm.execution.engine import Engine
 from rcm.execution.metric import LogOdds
+from rcm.execution.work import (
+    MIDDLE,
+    Entries,
+    PairLengths,
+    Scope,
+    Work,
+    asked_once,
+    compared,
+    decoded,
+    interchanged,
+    looked_at,
+    recorded,
+    together,
+)
 from rcm.judges.behaviour import RefusalBehaviour
 from rcm.methods import Method, Study
 from rcm.methods.obstacles import nothing_refused
@@ -99,6 +113,49 @@ class Patching(Method):
     uses: ClassVar = (RefusalBehaviour,)
     gives: ClassVar = ReportedEffects
     judged: ClassVar = False
+
+    def work(self, scope: Scope) -> list[Work]:
+        """Of pairs that all have a gap, and heads of which some are critical."""
+        test, held_out = scope.pairs(scope.prompts.test, self.pairs), scope.pairs(scope.prompts.validation)
+        if not test or not held_out:
+            return []
+        each = scope.entries(scope.heads + len(COMPONENT_KINDS))  # and every layer by itself
+        everything = np.append(each, 0.0)
+        sizes = sizes_up_to(scope.layers * scope.heads)
+        groups = [held_out[start : start + PAIRS_PER_ORDER] for start in range(0, len(held_out), PAIRS_PER_ORDER)]
+        orders = np.zeros(len(sizes) * (1 + -(-self.random_sets // len(groups))))
+        leading = 2 * self.leading_heads
+        doubled = np.full(leading + leading * (leading - 1) // 2, MIDDLE)
+
+        def exchanged(name: str, pairs: PairLengths, entries: Entries, tail: int = 1, least: float = 1.0) -> Work:
+            if self.metric == "log_odds":
+                return interchanged(scope, name, pairs, entries, tail=tail, least=least)
+            longer = [(a + self.reply_tokens - 1, b + self.reply_tokens - 1) for a, b in pairs]
+            tail, keep = tail + self.reply_tokens - 1, self.reply_tokens
+            return interchanged(scope, name, longer, entries, tail=tail, keep=keep, least=least).times(2)
+
+        def own_replies(pairs: PairLengths) -> list[Work]:
+            sides = [list(side) for side in zip(*pairs, strict=True)] if self.metric == "replies" else []
+            parts = [decoded(scope, "", asked_once(side), self.reply_tokens) for side in sides]
+            return [*parts, *(looked_at(scope, "", side) for side in sides)]
+
+        half = max(1, scope.batch_size // 2)
+        written = [recorded(scope, [n for pair in test[i : i + half] for n in pair]) for i in range(0, len(test), half)]
+        kept = scope.lengths(scope.prompts.validation.harmful[: self.activation_pairs])
+        written += [recorded(scope, kept), looked_at(scope, "", kept)]
+        tails = range(1, scope.positions + 1) if scope.positions > 1 else ()
+        along = [exchanged("", test[: self.position_pairs], scope.entries(1), tail) for tail in tails]
+        return [
+            compared(scope, test),
+            together("own replies", own_replies(test) + own_replies(held_out)),
+            exchanged("every component", test, everything),
+            together("what heads write, activations", written),
+            exchanged("gaps of validation pairs", held_out, np.zeros(0)),
+            exchanged("critical heads together", held_out, np.zeros(1 + self.random_sets), least=0.0),
+            together("the first heads together", [exchanged("", group, orders) for group in groups]),
+            exchanged("two heads at a time", held_out[: self.knock_out_pairs], doubled),
+            together("residual stream at every position", along),
+        ]
 
     def run(self, study: Study) -> Generator[Result, None, ReportedEffects]:
         """Maps, rankings and the critical components; nothing is patched in a model that does not refuse."""

@@ -30,6 +30,7 @@ from rcm.directions.refusal_direction import RefusalDirection
 from rcm.execution.components import OWN, SOURCE, Component, DenseKind, Rows
 from rcm.execution.engine import Engine
 from rcm.execution.metric import LogOdds
+from rcm.execution.work import MIDDLE, Entries, Scope, Work, compared, interchanged, together
 from rcm.judges.behaviour import RefusalBehaviour
 from rcm.methods import Method, Study
 from rcm.methods.obstacles import nothing_refused
@@ -38,6 +39,7 @@ from rcm.models.template import Template
 from rcm.patching import Effects, Pairs, ShareEstimates, interchange
 from rcm.patching.conclusion import NO_GAP, NONE
 from rcm.patching.effects import LOST, WAYS
+from rcm.prompts import Part
 from rcm.record.results import Column, Heatmap, Outcome, Result, Scalar, Table, Word, Words
 from rcm.stats import FEWEST, mean_interval
 
@@ -86,6 +88,29 @@ class Positions(Method):
     needs: ClassVar = (RefusalDirection,)
     uses: ClassVar = (RefusalBehaviour,)
     judged: ClassVar = False
+
+    def work(self, scope: Scope) -> list[Work]:
+        """At every token from the first that differs on, of the first pairs of equal length, as if all had a gap."""
+        test = scope.prompts.test if scope.prompts.paired else Part((), ())
+        every = [(scope.tokens(a), scope.tokens(b)) for a, b in zip(*test, strict=False)]
+        aligned = [(a, b) for a, b in every if len(a) == len(b) and a != b]
+        if not aligned:
+            return []
+        lengths, reaches = [(len(a), len(b)) for a, b in aligned], list(map(reach, aligned))
+        outputs = np.append(scope.entries(len(KINDS)), 0.0)
+        heads = np.full(self.head_layers * scope.heads, MIDDLE)
+
+        def at_tokens(name: str, entries: Entries) -> Work:
+            pairs = list(zip(lengths, reaches, strict=True))[: self.pairs]
+            tails = range(1, max(reaches[: self.pairs]) + 1)
+            some = ([length for length, reached in pairs if reached >= tail] for tail in tails)
+            parts = [
+                interchanged(scope, "", chosen, entries, tail=tail) for tail, chosen in zip(tails, some, strict=True)
+            ]
+            return together(name, parts)
+
+        gaps = interchanged(scope, "gaps", lengths, np.zeros(0))
+        return [compared(scope, lengths), gaps, at_tokens("layers", outputs), at_tokens("heads", heads)]
 
     def run(self, study: Study) -> Generator[Result, None, None]:
         """Maps over layers and roles, the strongest cells, and one pair in full."""

@@ -39,6 +39,19 @@ import numpy as np
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from rcm.directions.refusal_direction import RefusalDirection
+from rcm.execution.work import (
+    MIDDLE,
+    Row,
+    Scope,
+    Work,
+    asked_once,
+    crossed,
+    decoded,
+    diverged,
+    looked_at,
+    predicted,
+    together,
+)
 from rcm.judges import Judge, Verdict, second_opinion
 from rcm.judges.behaviour import TOO_FEW, UNCLEAR, Judged, RefusalBehaviour, refusal_behaviour
 from rcm.judges.rates import rate
@@ -157,6 +170,89 @@ class Steering(Method):
 
     needs: ClassVar = (RefusalDirection,)
     uses: ClassVar = (RefusalBehaviour,)
+
+    def work(self, scope: Scope) -> list[Work]:
+        """Of a model that refuses every harmful prompt and answers every other; a strength at equal KL is found in two
+        rounds at the least."""
+        test, validation = scope.prompts.test.first(self.prompts), scope.prompts.validation.first(self.prompts)
+        harmful, harmless = map(scope.lengths, test)
+        forced, tokens, short = scope.lengths(validation.harmless), self.max_new_tokens, self.control_tokens
+        plain = [len(scope.template.tokenizer(one.text)["input_ids"]) for one in plain_prompts(self.plain_texts)]
+        # Of KL: on test prompts, which judge, and on validation prompts, which choose strengths.
+        costed, chosen_on = (
+            harmless[: self.kl_prompts],
+            scope.lengths(scope.prompts.validation.harmless)[: self.kl_prompts],
+        )
+        controls, strengths = min(self.curve_controls, scope.controls), len(self.strengths)
+        families, directions = 1 + 2 * (controls > 0), 1 + 2 * scope.controls
+        everywhere = {"add": MIDDLE, "ablate": 0.0, "clamp": MIDDLE, "affine": 0.0, "conditional": MIDDLE}
+
+        def said(kinds: Mapping[Kind, int], operation: str, n: int | None = None) -> Work:
+            """Replies to the prompts of each kind under so many conditions."""
+            lengths = {"harmful": harmful[:n], "harmless": harmless[:n]}
+            rows = [
+                Row(length, 2 * i + (kind == "harmful"), (j * controls + i % controls if controls else j))
+                for kind, conditions in kinds.items()
+                for i, length in enumerate(lengths[kind])
+                for j in range(conditions)
+            ]
+            return decoded(scope, "", rows, tokens, everywhere[operation])
+
+        def priced(conditions: int, operation: str) -> list[Work]:
+            kl = diverged(scope, "", costed, self.kl_tokens, conditions, everywhere[operation])
+            if operation == "conditional":
+                return [kl]
+            return [kl, predicted(scope, "", plain, conditions, everywhere[operation])]
+
+        adding = families * strengths
+        both: Mapping[Kind, int] = {"harmless": families, "harmful": families}
+        every: Mapping[str, Mapping[Kind, int]] = {"add": both, "clamp": both, "affine": both}
+        every = {**every, "conditional": {"harmless": 1, "harmful": 1}}
+        calibrated = [
+            diverged(scope, "", chosen_on, self.kl_tokens, 1 + 2 * controls, everywhere[operation]).times(2)
+            for operation in ("add", "clamp", "affine")
+        ]
+        return [
+            looked_at(
+                scope,
+                "condition",
+                scope.lengths(one for part in (scope.prompts.validation, test) for side in part for one in side),
+            ),
+            decoded(scope, "unsteered replies", asked_once([*harmful, *harmless]), tokens),
+            together(
+                "choice of the strength",
+                [
+                    decoded(scope, "", asked_once(forced), tokens),
+                    decoded(scope, "", crossed(forced, strengths), tokens, MIDDLE),
+                ],
+            ),
+            decoded(scope, "unsteered replies, short", asked_once([*harmful, *harmless]), short),
+            decoded(scope, "headline, added", crossed(harmless, directions), short, MIDDLE),
+            decoded(scope, "headline, ablated", crossed(harmful, directions), short),
+            together(
+                "dose-response",
+                [said({"harmless": adding, "harmful": adding}, "add"), said({"harmful": families}, "ablate")],
+            ),
+            together(
+                "price of the dose-response",
+                [
+                    decoded(scope, "", asked_once(costed), self.kl_tokens),
+                    *priced(2 * adding, "add"),
+                    *priced(families, "ablate"),
+                ],
+            ),
+            decoded(scope, "unsteered replies, validation", asked_once(chosen_on), self.kl_tokens),
+            together(
+                "strengths at equal KL", [one.times(budget.ROUNDS) for one in calibrated], least=2 / budget.ROUNDS
+            ),
+            together(
+                "at equal KL", [said(kinds, operation, self.compared_prompts) for operation, kinds in every.items()]
+            ),
+            together(
+                "price at equal KL",
+                [part for operation, kinds in every.items() for part in priced(sum(kinds.values()), operation)],
+            ),
+        ]
 
     def run(self, study: Study) -> Generator[Result, None, None]:
         """Rates and prices with their controls; nothing is steered without a direction that was chosen by what it
