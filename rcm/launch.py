@@ -10,8 +10,10 @@ import os
 import re
 import runpy
 import sys
+from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from traceback import walk_tb
 from typing import NoReturn
 
@@ -41,6 +43,9 @@ class RunFailed(CompactHydraException):
 def main(cfg: DictConfig) -> float | None:
     """Run, and return the figure that `optimize` names: Hydra hands it to the sweeper."""
     directory = Path(HydraConfig.get().runtime.output_dir)
+    if cfg.get("estimate"):
+        failure = attempt(cfg)
+        return None if failure is None else ended(failure, directory)
     if other := identity.other_run(directory, digest_of(cfg)):
         another = f"{directory} holds run {other}, of other settings; choose another hydra.run.dir, or move it away."
         log.error("%s", another)
@@ -122,11 +127,28 @@ def without_signature(override: str) -> str:
 
 
 def command() -> None:
-    """`main`, with one sentence for every wrong override in place of Hydra's paragraphs."""
+    """`main`, or another room; an estimate in a folder of its own, so that nothing of it stays."""
     if room := subcommand(sys.argv[1:]):
         sys.argv = [f"rcm {room}", *sys.argv[2:]]
         runpy.run_module(f"rcm.{room}", run_name="__main__")
         return
+    with ExitStack() as stack:
+        if any(re.fullmatch(r"\+{0,2}estimate=true", argument, re.IGNORECASE) for argument in sys.argv[1:]):
+            folder = stack.enter_context(TemporaryDirectory(prefix="rcm-estimate-"))
+            sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+            stack.callback(_tell_all)
+        _hydra()
+
+
+def _tell_all() -> None:
+    """What several runs will take, in one table."""
+    module = sys.modules.get("rcm.running.estimate")  # not there where nothing was estimated
+    if module is not None and len(module.TOLD) > 1:
+        log.info("%s", module.table(module.TOLD))
+
+
+def _hydra() -> None:
+    """`main`, with one sentence for every wrong override in place of Hydra's paragraphs."""
     sys.argv[1:] = map(without_signature, sys.argv[1:])
     if unnamed := nameless(sys.argv[1:]):
         sys.exit(unnamed)

@@ -55,6 +55,7 @@ class Whole(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     rerun: bool
     reuse: bool
+    estimate: bool
     optimize: str | None
 
 

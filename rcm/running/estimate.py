@@ -24,13 +24,15 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from rcm.circuits.attribution import WIDTHS
 from rcm.directions.refusal_direction import RefusalDirection
+from rcm.execution.batches import SHARE, USEFUL
 from rcm.execution.memory import free_bytes, peak_bytes, weight_bytes
 from rcm.execution.speed import Speed, speed
-from rcm.execution.work import Pass, Scope, Work, together
+from rcm.execution.work import Scope, Work, together
 from rcm.methods import Method
 from rcm.models import Model
-from rcm.models.checkpoint import skeleton
+from rcm.models.checkpoint import UNREADABLE, skeleton
 from rcm.models.points import points_of
 from rcm.models.template import Kind, Lent, Template
 from rcm.prompts import Split
@@ -38,7 +40,7 @@ from rcm.running.chosen import Chosen
 
 log = logging.getLogger(__name__)
 
-REACHED = (0.35, 0.75)  # of the rate of large matrices, in passes
+REACHED = (0.4, 0.85)  # of the rate of large matrices, in passes
 BACK = 3  # forward passes that one with its backward takes as long as
 OVERHEAD = 2e-4  # seconds of a pass and layer that no product takes: Python, hooks, norms
 COPIED = 4  # times that keys and values are read or written at each token of a reply
@@ -47,6 +49,10 @@ COUNTED = 4  # rows of the pass that is counted
 FLOAT32 = 4
 GIB = 2**30
 SMALLER = {"int8": 4, "nf4": 8}  # times smaller than float32 are the linear layers of blocks
+
+
+# What this process was only asked to estimate: for each job the model's option, and what it will take.
+TOLD = list[tuple[str, "Estimate"]]()
 
 
 @dataclass(frozen=True)
@@ -89,10 +95,20 @@ class Estimate:
     @property
     def sentence(self) -> str:
         """One line for the log."""
-        each = f" of {self.tokens / self.rows:.0f} tokens" if self.rows else ""
         memory = f"{(self.weights + self.beside) / GIB:.1f} of {self.free / GIB:.1f} GiB free"
         missing = f"; not known: {', '.join(self.unknown)}" if self.unknown else ""
-        return f"About {rounded(self.rows)} rows{each}, {memory}, {span(*self.seconds)} on {self.device}{missing}"
+        return f"About {self._counts}, {memory}, {span(*self.seconds)} on {self.device}{missing}"
+
+    @property
+    def _counts(self) -> str:
+        return f"{rounded(self.rows)} rows, {rounded(self.tokens)} tokens"
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Of a table."""
+        memory = f"{(self.weights + self.beside) / GIB:.1f} of {self.free / GIB:.1f}"
+        fits = "yes" if self.fits else "no"
+        return self.model, rounded(self.rows), rounded(self.tokens), memory, span(*self.seconds), fits
 
     @property
     def cure(self) -> str:
@@ -102,6 +118,18 @@ class Estimate:
             f"them, and {self.free / GIB:.1f} are free on {self.device}; spread it with device.map=auto, load it in "
             "half of the bytes with model.dtype=bfloat16, or ask for less at once with device.batch_size=8."
         )
+
+
+def table(told: Sequence[tuple[str, Estimate]]) -> str:
+    """Of several runs, for the log."""
+    rows = [
+        ("model", "checkpoint", "rows", "tokens", "GiB", "time", "fits"),
+        *((option, *one.row) for option, one in told),
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
+    least, most = (sum(one.seconds[end] for _, one in told) for end in (0, 1))
+    return "\n  ".join(["Together:", *lines, f"one after the other: {span(least, most)}"])
 
 
 def rounded(count: float) -> str:
@@ -133,14 +161,21 @@ def estimated(chosen: Chosen, prompts: Split, template: Kind | Lent, methods: Ma
     if not isinstance(chosen.model, Model):
         return None
     device, dtype = chosen.device.resolve().device, getattr(torch, chosen.model.dtype)
+    mapped = getattr(chosen.device, "map", None) is not None
     hf = skeleton(chosen.model.config()).to(dtype)
+    weights, free = stored(hf, getattr(chosen.model, "quantization", None)), free_everywhere(device, mapped)
+    bound = Template.of(chosen.model.tokenizer(), template)
+    longest = max(len(bound.tokens(text)) for text in prompts.everything)
+    of_token = bytes_of_token(hf, longest)
+    useful = USEFUL.get(device.type, USEFUL["cpu"])
+    room = int(SHARE * (free - weights) / (of_token * longest))
     direction = next((one for one in methods.values() if one.gives is RefusalDirection), None)
     places = getattr(direction, "positions", None)
     scope = Scope.of(
         hf,
         prompts,
-        Template.of(chosen.model.tokenizer(), template),
-        batch_size=chosen.device.batch_size,
+        bound,
+        batch_size=chosen.device.batch_size or max(1, min(useful, room)),
         on_cpu=device.type == "cpu",
         positions=None if places is None else len(places),
         controls=getattr(direction, "null_directions", 0),
@@ -148,20 +183,38 @@ def estimated(chosen: Chosen, prompts: Split, template: Kind | Lent, methods: Ma
     counted = {name: method.work(scope) for name, method in methods.items()}
     work = {name: parts for name, parts in counted.items() if parts is not None}
     parts = [part for of in work.values() for part in of]
-    peak = largest_pass(hf, (one for part in parts for one in part.largest), scope.vocabulary)
-    weights = stored(hf, getattr(chosen.model, "quantization", None))
-    rate = speed(device, dtype, scope.d_model, scope.neurons)
+    logits = scope.vocabulary * (dtype.itemsize + FLOAT32)  # as they come, and as they are counted with
+    passes = (one for part in parts for one in part.largest)
+    peak = max((one.rows * (one.tokens * of_token + one.keep * logits) for one in passes), default=0.0)
     return Estimate(
         model=chosen.model.label,
         device=device.type,
         work=work,
         unknown=[name for name, of in counted.items() if of is None],
         weights=weights,
-        beside=peak + max((part.held for part in parts), default=0),
-        free=free_bytes(device),
-        seconds=seconds(parts, hf, scope, weights, rate),
-        mapped=getattr(chosen.device, "map", None) is not None,
+        beside=round(peak) + max((part.held for part in parts), default=0),
+        free=free,
+        seconds=seconds(parts, hf, scope, weights, speed(device, dtype, scope.d_model, scope.neurons)),
+        mapped=mapped,
     )
+
+
+def bytes_of_token(hf: PreTrainedModel, longest: int) -> float:
+    """That a pass takes for one of a prompt's, counted on the skeleton."""
+    try:
+        return peak_bytes(hf, COUNTED, longest) / COUNTED / longest
+    except UNREADABLE as error:
+        # What depends on values, as the choice of experts may, cannot go through a skeleton.
+        log.debug("Not counted, as the skeleton is not run: %s", error)
+        scope_of = hf.config.get_text_config()
+        return (WIDTHS * scope_of.hidden_size + 4 * max(points_of(hf).neurons)) * FLOAT32
+
+
+def free_everywhere(device: torch.device, mapped: bool) -> int:
+    """Bytes on the device; with a map on all of them, and in the host's memory."""
+    host = torch.device("cpu")
+    devices = [torch.device("cuda", i) for i in range(torch.cuda.device_count())] if device.type == "cuda" else []
+    return sum(map(free_bytes, [*devices, host])) if mapped else free_bytes(device)
 
 
 def stored(hf: PreTrainedModel, quantization: str | None) -> int:
@@ -188,14 +241,3 @@ def seconds(parts: Iterable[Work], hf: PreTrainedModel, scope: Scope, weights: i
         least += part.least * (products / fast + rest)
         most += products / slow + rest
     return least, most
-
-
-def largest_pass(hf: PreTrainedModel, passes: Iterable[Pass], vocabulary: int) -> int:
-    """Bytes of the largest, from one that is counted on the skeleton: what a token takes is the same in all."""
-    some = list(passes)
-    if not some:
-        return 0
-    longest = max(one.tokens for one in some)
-    of_row = peak_bytes(hf, COUNTED, longest) / COUNTED
-    logits = vocabulary * (hf.dtype.itemsize + FLOAT32)  # as they come, and as they are counted with
-    return max(round(one.rows * (of_row * one.tokens / longest + logits * one.keep)) for one in some)

@@ -28,6 +28,7 @@ from rcm.models.template import Kind, Lent
 from rcm.packaged import CONF
 from rcm.prompts import Split
 from rcm.record.encoding import file_names
+from rcm.record.findings import Place
 from rcm.record.identity import data_digest, finished, weights_digest
 from rcm.record.provenance import provenance
 from rcm.record.results import Outcome, Result, Scalar
@@ -35,6 +36,7 @@ from rcm.record.run import Run
 from rcm.record.storage import Store, put_back
 from rcm.record.units import known
 from rcm.running.chosen import Chosen, chosen_settings
+from rcm.running.estimate import TOLD, estimated
 from rcm.running.identity import code_of, digest_of, finished_already, id_of, plain_settings
 from rcm.running.pictured import pictured
 from rcm.running.processors import set_threads
@@ -89,7 +91,13 @@ def _longest_reply(methods: Mapping[str, Method]) -> int:
 
 
 def run(cfg: DictConfig) -> None:
-    """Run it, in the directory that Hydra made; raises InputError for what the user can mend."""
+    """Run it, in the directory that Hydra made; raises InputError for what the user can mend. With `estimate`, only say
+    what it will take, as if nothing had been found before, and raise one where that does not fit."""
+    if cfg.get("estimate"):
+        chosen = chosen_settings(cfg)
+        set_threads(chosen.device.threads)
+        foretold(chosen, *_checked(chosen), chosen.methods, only=True)
+        return
     directory = Path(HydraConfig.get().runtime.output_dir)
     with alone_in(directory):
         put_back(directory)  # what had finished, where a rerun of it was killed
@@ -98,6 +106,24 @@ def run(cfg: DictConfig) -> None:
             return
         chosen = chosen_settings(cfg)
         perform(chosen, run_of(cfg, directory, list(chosen.methods)))
+
+
+def foretold(
+    chosen: Chosen, prompts: Split, template: Kind | Lent, methods: Mapping[str, Method], only: bool = False
+) -> None:
+    """Log what these methods will take. Raises InputError where that certainly does not fit; with `only`, also where it
+    may not."""
+    found = estimated(chosen, prompts, template, methods)
+    if found is None:
+        log.info("What it will take is not known: nobody here knows the shape of this kind of model")
+        return
+    log.info("%s", found.sentence)
+    if only:
+        TOLD.append((HydraConfig.get().runtime.choices["model"], found))
+    if found.impossible or (only and not found.fits):
+        raise InputError(found.cure)
+    if not found.fits:
+        log.warning("It may not fit: %s", found.cure)
 
 
 @contextmanager
@@ -163,6 +189,9 @@ def perform(chosen: Chosen, run: Run) -> None:
             steps = steps_of(chosen.methods, given, reuse=chosen.reuse)
             log.info("To come: %s, on %d prompts", ", ".join(chosen.methods), len(prompts.everything))
             run = replace(run, findings={step.name: step.key for step in steps} if chosen.reuse else {})
+            kept = {step.name for step in steps if chosen.reuse and Place(_runs(run), step.key).folder.exists()}
+            if left := {name: method for name, method in chosen.methods.items() if name not in kept}:
+                foretold(chosen, prompts, template, left)
             track = stack.enter_context(chosen.tracker.open(run, pictured))
         store = stack.enter_context(Store(run))
 
@@ -184,6 +213,11 @@ def perform(chosen: Chosen, run: Run) -> None:
             track(result)
             log.info("%s", described(result))
     log.info("Finished: %s%s", run.directory, as_text(scalars))
+
+
+def _runs(run: Run) -> Path:
+    """The folder in which runs lie side by side, with what they found."""
+    return run.directory.resolve().parent
 
 
 @contextmanager
