@@ -37,12 +37,26 @@ from pydantic import Field, NegativeInt, NonNegativeFloat, NonNegativeInt, Posit
 from torch import Tensor
 
 from rcm.circuits.hypotheses import FEWEST_CIRCUITS
+from rcm.circuits.trial import HALVES
 from rcm.directions.fit import Activations, Vector, mean_difference, shuffled_controls, shuffled_differences, unit
 from rcm.directions.refusal_direction import CAVEAT, RefusalDirection
 from rcm.directions.streams import Streams
 from rcm.errors import InputError
 from rcm.execution.components import Component, Rows, Shape
 from rcm.execution.recording import shape_of
+from rcm.execution.work import (
+    MIDDLE,
+    Scope,
+    Work,
+    ablated,
+    added,
+    asked_once,
+    crossed,
+    decoded,
+    interchanged,
+    looked_at,
+    together,
+)
 from rcm.judges import Judge
 from rcm.judges.behaviour import TOO_FEW, UNCLEAR
 from rcm.judges.rates import rate
@@ -180,6 +194,45 @@ class Transplant(Method):
 
     def check(self) -> None:
         self._sources()  # raises where there is none
+
+    def work(self, scope: Scope) -> list[Work]:
+        """Of as many sources as there are, each of another model of this shape, with a direction, critical heads, a
+        circuit and recorded activations; sources that have less ask for less."""
+        sources, test = len(self._sources()), scope.prompts.test.first(self.prompts)
+        harmful, harmless = map(scope.lengths, test)
+        tokens, directions = self.max_new_tokens, 1 + 2 * self.null_directions
+        controls = 1 + self.null_directions  # beside another source, random directions are the same ones
+        first, later = (
+            [
+                decoded(scope, "", crossed(side, n), tokens, below)
+                for side, below in ((harmless, MIDDLE), (harmful, 0.0))
+            ]
+            for n in (directions, controls)
+        )
+        train = scope.prompts.train
+        read = [looked_at(scope, "", scope.lengths(side)) for side in train]
+        few = [scope.lengths(side) for side in scope.prompts.test.first(self.effect_prompts)]
+        # Along, across, both and the other's; refits, random vectors as close, and controls, alone and in pairs.
+        family = 5 + 2 * self.refits + 2 * decomposition.CONTROLS
+        parts = [ablated(scope, "", few[0], family), added(scope, "", few[1], np.full(family, MIDDLE))]
+        donors = [(n, n) for n in scope.lengths(scope.prompts.validation.harmful[: self.pairs])]
+        rows = np.append(scope.entries(scope.heads + 2), np.zeros(2 + self.random_sets))
+        pairs, nodes = scope.pairs(scope.prompts.test, self.circuit_pairs), scope.nodes
+        trial = np.zeros(4 + nodes + 2 * self.random_circuits + 2 * HALVES)
+        single = np.append(scope.entries(scope.heads + 1), np.zeros(nodes))
+        chosen_on = scope.pairs(train, self.circuit_pairs)
+        circuits = [
+            interchanged(scope, "", pairs, trial, both=False),
+            interchanged(scope, "", chosen_on, single, both=False),
+        ]
+        return [
+            decoded(scope, "unsteered replies", asked_once([*harmful, *harmless]), self.max_new_tokens),
+            together("training prompts", [one.times(sources) for one in read], least=1 / max(1, sources)),
+            together("steered replies", [*first, *(one.times(sources - 1) for one in later)]),
+            together("parts of the own direction", [one.times(sources) for one in parts], least=0.0),
+            interchanged(scope, "components", donors, rows, both=False, least=0.0).times(sources),
+            together("circuits of others", [one.times(sources) for one in circuits], least=0.0),
+        ]
 
     @property
     def _place(self) -> Path:

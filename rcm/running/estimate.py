@@ -141,7 +141,9 @@ def rounded(count: float) -> str:
 
 
 def span(least: float, most: float) -> str:
-    """From so many seconds to so many, as exactly as anybody can know."""
+    """From so many seconds to so many, as exactly as anybody can know: below a minute other things take longer."""
+    if most < 30:
+        return "under a minute"
     if most < 90:
         low, high, unit = least, most, "seconds"
     elif most < 90 * 60:

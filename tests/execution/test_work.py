@@ -16,10 +16,11 @@ from tests.stubs import Inner, Method
 
 CLOSE = 0.15
 REPLY = 6
-# Settings, and the sizes of the parts: the second asks for more of everything, in smaller batches.
-SMALL: dict[str, Any] = {"max_new_tokens": 4, "control_tokens": 2, "pairs": 8, "strengths": (1.0,), "curve_controls": 1}
-LARGE: dict[str, Any] = {**SMALL, "max_new_tokens": REPLY, "pairs": 12, "test_pairs": 14, "strengths": (0.5, 1.0)}
-SIZES = {"small": (SMALL, (24, 12, 12), 16), "large": (LARGE, (40, 20, 16), 8)}
+QUICK: dict[str, Any] = {"kl_prompts": 2, "compared_prompts": 4, "plain_texts": 1, "candidates": 30, "random": 10}
+SMALL: dict[str, Any] = {**QUICK, "max_new_tokens": 4, "control_tokens": 2, "pairs": 8, "strengths": (1.0,)}
+LARGE: dict[str, Any] = {**SMALL, "max_new_tokens": REPLY, "pairs": 12, "curve_controls": 1, "strengths": (0.5, 1.0)}
+# Settings, the sizes of the parts, and of batches: the second asks for more of everything, in smaller batches.
+SIZES = {"small": (SMALL, (24, 12, 12), 16), "large": (LARGE, (32, 16, 14), 8)}
 METHODS = ("behaviour", "direction", "patching", "circuit", "steering", "positions", "neurons")
 
 
@@ -31,8 +32,7 @@ def scope_of(model: LoadedModel, prompts: Split, **known: Any) -> Scope:
 def test_each_method_asks_for_what_it_says(size: str) -> None:
     """Between the least and the most, within 15 %: tokens, logits, gradients and passes."""
     settings, parts, batch_size = SIZES[size]
-    quick = {"kl_prompts": 4, "compared_prompts": 4, "plain_texts": 2, "candidates": 30, "random": 10}
-    methods = composed(*METHODS, **{**settings, **quick})
+    methods = composed(*METHODS, **settings)
     model, prompts = planted_model(batch_size=batch_size), planted_prompts(sizes=parts)
     scope = scope_of(model, prompts, controls=3)
     study = Study(model, prompts, planted_judge(), 0)
