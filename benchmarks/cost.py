@@ -3,10 +3,10 @@
     python -m benchmarks.cost [--rounds 3] [--only growth|seven]
 
 Growth: recording, replies and patching on random Llamas of four shapes, of which one thing at a time is doubled and
-doubled again: layers, heads, width, positions, pairs, prompts. A slope is that of a straight line through the logarithms
-(1: twice as much takes twice as long), told as the median over the shapes, and the least and the most. Rounds are
-interleaved, and of each the median counts. Time is that of the CPU, in one thread, which what else runs on the machine
-lengthens little; memory is the most bytes of tensors that are alive at once, without the weights.
+doubled again: layers, heads, width, positions, pairs, prompts. A slope is that of a straight line through the
+logarithms (1: twice as much takes twice as long), told as the median over the shapes, and the least and the most.
+Rounds are interleaved, and of each the median counts. Time is that of the CPU, in one thread, which what else runs on
+the machine lengthens little; memory is the most bytes of tensors that are alive at once, without the weights.
 
 Seven: two layers of the shape of Qwen2.5-7B, and its unembedding, in bfloat16, with random weights (3 GB): their real
 work is timed, and 28 layers are projected from it. What memory they take is counted, on the whole skeleton.
@@ -17,7 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -131,28 +131,28 @@ def slope(sizes: list[int], figures: list[float]) -> float:
 
 
 def growth(rounds: int) -> None:
-    slopes: dict[tuple[str, str], list[tuple[float, float]]] = {}
-    for task, shape in product(TASKS, SHAPES):
-        base = {**shape, **ASKED}
-        for axis in task.axes:
-            sizes = [{**base, axis: base[axis] * times} for times in TIMES]
-            models = [model_of(size) for size in sizes]
-            works = [lambda m=m, s=s: task.work(m, s) for m, s in zip(models, sizes, strict=True)]
-            for work in works:
-                work()  # the first of a shape makes plans
-            seconds = [[cpu_seconds(work) for work in works] for _ in range(rounds)]
-            medians = [statistics.median(column) for column in zip(*seconds, strict=True)]
-            memory = [alive_bytes(model, work) for model, work in zip(models, works, strict=True)]
-            along = [size[axis] for size in sizes]
-            slopes.setdefault((task.name, axis), []).append(
-                (slope(along, medians), slope(along, list(map(float, memory))))
-            )
     print(f"{'':12}{'':12}{'time':>22}{'memory':>22}")
-    for (name, axis), found in slopes.items():
-        told = []
-        for which in zip(*found, strict=True):
-            told.append(f"{statistics.median(which):.2f} [{min(which):.2f}, {max(which):.2f}]")
-        print(f"{name:12}{axis:12}{told[0]:>22}{told[1]:>22}", flush=True)
+    for task in TASKS:
+        for axis in task.axes:
+            found = [slopes(task, axis, {**shape, **ASKED}, rounds) for shape in SHAPES]
+            told = [
+                f"{statistics.median(which):.2f} [{min(which):.2f}, {max(which):.2f}]"
+                for which in zip(*found, strict=True)
+            ]
+            print(f"{task.name:12}{axis:12}{told[0]:>22}{told[1]:>22}", flush=True)
+
+
+def slopes(task: Task, axis: str, base: dict[str, int], rounds: int) -> tuple[float, float]:
+    """Of time and of memory, where one thing grows and the rest is as in `base`."""
+    sizes = [{**base, axis: base[axis] * times} for times in TIMES]
+    works = [partial(task.work, model_of(size), size) for size in sizes]
+    for work in works:
+        work()  # the first of a shape makes plans
+    seconds = [[cpu_seconds(work) for work in works] for _ in range(rounds)]
+    medians = [statistics.median(column) for column in zip(*seconds, strict=True)]
+    bytes_alive = [float(alive_bytes(work.args[0], work)) for work in works]
+    along = [size[axis] for size in sizes]
+    return slope(along, medians), slope(along, bytes_alive)
 
 
 def seven() -> None:
