@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import runpy
+import shlex
 import sys
 from contextlib import ExitStack
 from difflib import get_close_matches
@@ -26,6 +27,7 @@ from omegaconf import DictConfig
 from rcm.errors import InputError, first_sentence, on_one_line
 from rcm.packaged import CONF, PACKAGE
 from rcm.record import identity
+from rcm.record.provenance import COMMAND
 
 # Importing this registers ${rcm.run_id:}, the name of the run directory.
 from rcm.running.identity import digest_of, finished_already
@@ -46,6 +48,9 @@ def main(cfg: DictConfig) -> float | None:
     if cfg.get("estimate"):
         failure = attempt(cfg)
         return None if failure is None else ended(failure, directory)
+    if unused := launcher_unused():
+        log.error("%s", unused)
+        ended(unused, directory)
     if other := identity.other_run(directory, digest_of(cfg)):
         another = f"{directory} holds run {other}, of other settings; choose another hydra.run.dir, or move it away."
         log.error("%s", another)
@@ -57,6 +62,15 @@ def main(cfg: DictConfig) -> float | None:
     if failure is not None:
         ended(failure, directory)
     return optimized(cfg, directory)
+
+
+def launcher_unused() -> str | None:
+    """What to say where a launcher was asked for, which Hydra would pass over for a single run: that would go
+    here, on the machine that gives out the jobs."""
+    asked = next((one for one in HydraConfig.get().overrides.hydra if one.startswith("hydra/launcher=")), None)
+    if asked is None or HydraConfig.get().mode is RunMode.MULTIRUN:
+        return None
+    return f"{asked} starts the jobs of a multirun: write -m, also for a single one."
 
 
 def optimized(cfg: DictConfig, directory: Path) -> float | None:
@@ -89,6 +103,11 @@ def attempt(cfg: DictConfig) -> str | None:
         log.error("%s", error)
         return str(error)
     except Exception as error:
+        from rcm.running import launchers
+
+        if told := launchers.sentence(error):  # of a signal that came in its midst
+            log.error("%s", told)
+            return told
         log.exception("The run in %s failed", HydraConfig.get().runtime.output_dir)
         return f"{type(error).__name__}: {error}"
     return None
@@ -150,6 +169,7 @@ def _tell_all() -> None:
 def _hydra() -> None:
     """`main`, with one sentence for every wrong override in place of Hydra's paragraphs."""
     sys.argv[1:] = map(without_signature, sys.argv[1:])
+    os.environ[COMMAND] = shlex.join(sys.argv)
     if unnamed := nameless(sys.argv[1:]):
         sys.exit(unnamed)
     if "HYDRA_FULL_ERROR" in os.environ:
@@ -171,6 +191,10 @@ def _hydra() -> None:
     except OSError as error:  # of Hydra's, which makes the folder: whatever a run itself raises is caught in there
         sys.exit(_unwritable(error))
     except Exception as error:
+        from rcm.running import launchers
+
+        if told := launchers.sentence(error):
+            sys.exit(told)
         if HydraConfig.initialized():
             raise
         sys.exit(uncomposed(error))  # before there was a config: Hydra's own, of what it did not expect

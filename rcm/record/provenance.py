@@ -14,6 +14,7 @@ from typing import Any
 from rcm.errors import unsigned
 
 PACKAGES = ("rcm", "torch", "transformers", "transformer-lens", "hydra-core", "wandb", "scikit-learn", "peft", "numpy")
+COMMAND = "RCM_COMMAND"  # in the environment of jobs that a launcher starts, whose own command is the launcher's
 SOURCE = Path(__file__).resolve().parents[2]
 
 
@@ -21,7 +22,7 @@ def provenance() -> dict[str, Any]:
     """Plain values for `run.json`: code, packages, machine, command line and the time of the call (UTC)."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": unsigned(shlex.join(sys.argv)),
+        "command": unsigned(os.environ.get(COMMAND) or shlex.join(sys.argv)),
         "git": git(),
         "packages": {name: version_of(name) for name in PACKAGES},
         "python": platform.python_version(),

@@ -78,6 +78,9 @@ class Store:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if isinstance(error, SystemExit):
+            put_back(self._run.directory)  # a launcher has put its job back into the queue: it goes on as a killed run
+            return
         if error is not None:
             self._record("failed", str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
             if put_back(self._run.directory):

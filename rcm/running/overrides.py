@@ -13,6 +13,13 @@ from omegaconf.errors import OmegaConfBaseException
 from rcm.errors import on_one_line
 from rcm.packaged import CONF
 
+# Plugins of Hydra's that bring an option, by its name, and how each is installed.
+PLUGINS = {
+    "hydra/launcher/submitit_slurm": ("hydra/launcher=slurm", '"rcm[slurm]"'),
+    "hydra/launcher/joblib": ("hydra/launcher=joblib", "hydra-joblib-launcher"),
+    "hydra/launcher/ray": ("hydra/launcher=ray", "hydra-ray-launcher"),
+    "hydra/sweeper/optuna": ("hydra/sweeper=optuna", "hydra-optuna-sweeper"),
+}
 ONE = ("model", "dataset", "judge", "device", "tracker", "experiment")  # groups that take one option, and no list
 
 
@@ -22,6 +29,8 @@ def sentence(error: CompactHydraException | ValueError) -> str:
 
 
 def _told(error: CompactHydraException | ValueError) -> str:
+    if isinstance(error, MissingConfigException) and (plugin := PLUGINS.get(str(error.missing_cfg_file))):
+        return f"{plugin[0]} needs what is not installed here: pip install {plugin[1]}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
         group, _, option = error.missing_cfg_file.rpartition("/")
         return f"{group}={option}: there is no such option; {_cure(option, error.options)}"
