@@ -17,7 +17,7 @@ import json
 import logging
 import shutil
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from enum import Enum
@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from safetensors.torch import load_file
 from torch import Tensor
@@ -34,6 +33,7 @@ from torch import Tensor
 from rcm.errors import InputError, first_sentence
 from rcm.record.encoding import encoded, file_names
 from rcm.record.identity import BEFORE, RECORD
+from rcm.record.locks import Timeout, held, left_behind
 from rcm.record.results import Adapter, Result, Tensors
 from rcm.record.storage import PARTIAL, RESULTS, link, loaded, records, write_tensors
 
@@ -73,17 +73,15 @@ class Place:
     @contextmanager
     def alone(self) -> Generator[None, None, None]:
         """Wait for another process that reads or makes it. The kernel lifts the lock when a process dies."""
-        lock = FileLock(_lock(self.folder))
-        self.folder.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("Another run is at this very step; waiting for what it finds.")
-            lock.acquire()
-        try:
+        lock = _lock(self.folder)
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(lock))
+            except Timeout:
+                log.info("Another run is at this very step; waiting for what it finds%s.", left_behind(lock))
+                stack.enter_context(held(lock, wait=True))
             yield
-        finally:
-            lock.release()
 
     def read(self, kind: type | None) -> Kept | None:
         """What is kept; `kind`: of the finding. None where there is nothing, or nothing that is whole."""
@@ -239,9 +237,8 @@ def prune(runs: Path) -> tuple[int, int]:
     for folder in sorted(path for path in (runs / FOLDER).glob("*") if path.is_dir()):
         if folder.name in named:
             continue
-        lock = FileLock(_lock(folder.with_name(folder.name.removesuffix(PARTIAL))))
         try:
-            with lock.acquire(timeout=0):
+            with held(_lock(folder.with_name(folder.name.removesuffix(PARTIAL)))):
                 if folder.exists():  # else whoever was at it has just finished, and renamed it
                     stats = [path.stat() for path in folder.rglob("*") if path.is_file()]
                     size += sum(stat.st_size for stat in stats if stat.st_nlink == 1)  # others lie in a run, too

@@ -12,7 +12,6 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock, Timeout
 from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -30,6 +29,7 @@ from rcm.prompts import Split
 from rcm.record.encoding import file_names
 from rcm.record.findings import Place
 from rcm.record.identity import data_digest, finished, weights_digest
+from rcm.record.locks import Timeout, held, left_behind
 from rcm.record.provenance import provenance
 from rcm.record.results import Outcome, Result, Scalar
 from rcm.record.run import Run
@@ -129,15 +129,14 @@ def foretold(
 @contextmanager
 def alone_in(directory: Path) -> Generator[None, None, None]:
     """Keep other processes out of a run directory. The kernel lifts the lock when the process dies, however it dies."""
-    lock = FileLock(directory / "lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise InputError(f"Another process is at this very run, in {directory}; wait until it has finished.") from None
-    try:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(held(lock := directory / "lock"))
+        except Timeout:
+            raise InputError(
+                f"Another process is at this very run, in {directory}; wait until it has finished{left_behind(lock)}."
+            ) from None
         yield
-    finally:
-        lock.release()
 
 
 def run_of(cfg: DictConfig, directory: Path, methods: Sequence[str]) -> Run:

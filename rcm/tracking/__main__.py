@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from rcm.errors import InputError
+from rcm.record.locks import Timeout, held
 from rcm.tracking import environment
 from rcm.tracking.arrival import Arrival, connection, described
 from rcm.tracking.client import without_reports
@@ -53,9 +52,8 @@ def _sync(folder: Path) -> int:
     api = connection()
     complete = True
     for directory in directories:
-        lock = FileLock(directory / "lock", timeout=0)  # the run's own: nobody starts it anew meanwhile
         try:
-            with lock, alone(directory):
+            with held(directory / "lock"), alone(directory):  # the run's own: nobody starts it anew meanwhile
                 arrivals = [(file.parent.name, published(file, api)) for file in offline_files(directory)]
         except Timeout:
             log.info("%s: goes on still; left alone", directory)

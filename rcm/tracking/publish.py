@@ -20,14 +20,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from filelock import FileLock
-
 from rcm.errors import InputError
+from rcm.record.locks import held
 from rcm.tracking.arrival import Arrival, arrival, connection, found
 from rcm.tracking.client import syncing
 from rcm.tracking.wandb_file import Message, OfflineRun, content, put_at, rewritten, row
@@ -97,9 +96,9 @@ def _wait_for_end() -> None:
     time.sleep(0.2)
 
 
-def alone(directory: Path) -> FileLock:
+def alone(directory: Path) -> AbstractContextManager[None]:
     """Two that send at once would both send what is missing: one may still be at a run that was killed just now."""
-    return FileLock(directory / "wandb" / "publishing.lock")
+    return held(directory / "wandb" / "publishing.lock", wait=True)
 
 
 def _wait(process: subprocess.Popen[str], seconds: float) -> None:

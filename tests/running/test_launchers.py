@@ -10,8 +10,8 @@ def test_a_killed_job_of_joblibs() -> None:
     told = sentence(TerminatedWorkerError("A worker process managed by the executor was unexpectedly terminated.\nIt"))
     assert told == (
         "A job beside this one was killed, most likely for want of memory (A worker process managed by the executor "
-        "was unexpectedly terminated); with fewer at a time (hydra.launcher.n_jobs=1) the same command goes on where each "
-        "was stopped"
+        "was unexpectedly terminated); with fewer at a time (hydra.launcher.n_jobs=1) the same command goes on where "
+        "each was stopped"
     )
 
 
