@@ -1,6 +1,10 @@
 """What a user did that cannot work, told in one sentence."""
 
+import errno
 import re
+from pathlib import Path
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class InputError(ValueError):
@@ -22,3 +26,13 @@ def first_sentence(error: Exception) -> str:
     text = " ".join(str(error).split()).split(". ")[0].rstrip(".")
     # Of a KeyError the text is the key alone, and an assertion may have none.
     return f"{type(error).__name__} {text}".strip() if isinstance(error, KeyError) or not text else text
+
+
+def unwritable(error: OSError, place: Path | None = None) -> str:
+    """What of a run could not be written, why, and what helps. `place`: where it was, for errors that do not say."""
+    where = error.filename or place or "its disk"
+    room = "make room there and run again, or " if error.errno in FULL else ""
+    return (
+        f"The run's folder cannot be written: {where} ({error.strerror}); {room}choose another with "
+        "hydra.run.dir=FOLDER, with -m hydra.sweep.dir=FOLDER"
+    )

@@ -11,11 +11,12 @@ import re
 import runpy
 import shlex
 import sys
+from collections.abc import Callable
 from contextlib import ExitStack
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from traceback import walk_tb
+from traceback import print_exc, walk_tb
 from typing import NoReturn
 
 import hydra
@@ -24,7 +25,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rcm.errors import InputError, first_sentence, on_one_line
+from rcm.errors import InputError, first_sentence, on_one_line, unwritable
 from rcm.packaged import CONF, PACKAGE
 from rcm.record import identity
 from rcm.record.provenance import COMMAND
@@ -45,6 +46,9 @@ class RunFailed(CompactHydraException):
 def main(cfg: DictConfig) -> float | None:
     """Run, and return the figure that `optimize` names: Hydra hands it to the sweeper."""
     directory = Path(HydraConfig.get().runtime.output_dir)
+    logging.raiseExceptions = False  # by which a library's own log, such as W&B's, would print one for each line
+    for handler in logging.getLogger().handlers:
+        setattr(handler, "handleError", told_once(handler))  # noqa: B010 (mypy: it is a method)
     if cfg.get("estimate"):
         failure = attempt(cfg)
         return None if failure is None else ended(failure, directory)
@@ -71,6 +75,23 @@ def launcher_unused() -> str | None:
     if asked is None or HydraConfig.get().mode is RunMode.MULTIRUN:
         return None
     return f"{asked} starts the jobs of a multirun: write -m, also for a single one."
+
+
+def told_once(handler: logging.Handler) -> Callable[[logging.LogRecord], None]:
+    """In place of the traceback that logging prints for every line that a full disk or a closed pipe does not take."""
+    told = False
+
+    def handle_error(record: logging.LogRecord) -> None:
+        nonlocal told
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):
+            print_exc()  # a bug
+        elif not told:
+            told = True
+            place = getattr(handler, "baseFilename", "the screen")
+            sys.stderr.write(f"Nothing more can be logged to {place} ({error.strerror}); the run goes on.\n")
+
+    return handle_error
 
 
 def optimized(cfg: DictConfig, directory: Path) -> float | None:
@@ -180,7 +201,7 @@ def _hydra() -> None:
         main()
     except (CompactHydraException, ValueError) as error:
         if isinstance(error.__cause__, OSError):  # of the run's log
-            sys.exit(_unwritable(error.__cause__))
+            sys.exit(unwritable(error.__cause__))
         if not isinstance(error, CompactHydraException) and not str(error).startswith(HYDRAS):
             if HydraConfig.initialized():
                 raise  # those are Hydra's, of model=3 and of -m with --cfg; any other is a bug
@@ -189,7 +210,7 @@ def _hydra() -> None:
 
         sys.exit(sentence(error))
     except OSError as error:  # of Hydra's, which makes the folder: whatever a run itself raises is caught in there
-        sys.exit(_unwritable(error))
+        sys.exit(unwritable(error))
     except Exception as error:
         from rcm.running import launchers
 
@@ -207,10 +228,3 @@ def uncomposed(error: Exception) -> str:
     if plugin := next((name for name in modules if name.startswith("hydra_plugins.")), None):
         return f"Hydra's plugin {plugin.split('.')[1]} failed ({why}); what was logged before says why"
     return f"Hydra cannot compose these overrides ({why}); write KEY=VALUE, a group as NAME or [NAME,NAME]"
-
-
-def _unwritable(error: OSError) -> str:
-    return (
-        f"The run's folder cannot be written: {error.filename} ({error.strerror}); choose another with "
-        "hydra.run.dir=FOLDER, with -m hydra.sweep.dir=FOLDER"
-    )

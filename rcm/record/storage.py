@@ -17,6 +17,7 @@ import csv
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -27,10 +28,11 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rcm.errors import InputError
+from rcm.errors import InputError, unwritable
 from rcm.record.encoding import decoded, encoded, file_names, flat, plain
 from rcm.record.identity import BEFORE, FORMAT, METRICS, RECORD
 from rcm.record.permissions import shared
@@ -65,14 +67,15 @@ class Store:
         self._start = time.monotonic()
 
     def __enter__(self) -> "Store":
-        try:
-            set_aside(self._run.directory)
-            clear(self._run.directory)
-            self._record("started", None)
-            (self._run.directory / RESULTS).touch()
-        except BaseException:  # a full disk: what had finished must not be lost by an attempt that never began
-            put_back(self._run.directory)
-            raise
+        with self._on_disk():
+            try:
+                set_aside(self._run.directory)
+                clear(self._run.directory)
+                self._record("started", None)
+                (self._run.directory / RESULTS).touch()
+            except BaseException:  # a full disk: what had finished must not be lost by an attempt that never began
+                put_back(self._run.directory)
+                raise
         return self
 
     def __exit__(
@@ -82,14 +85,34 @@ class Store:
             put_back(self._run.directory)  # a launcher has put its job back into the queue: it goes on as a killed run
             return
         if error is not None:
-            self._record("failed", str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}")
-            if put_back(self._run.directory):
-                log.warning("The run that had finished in %s is back as it was.", self._run.directory)
+            self._failed(error)
             return
-        self._record("finished", None)
-        with whole(self._run.directory / METRICS) as path:
-            path.write_text(json.dumps(self._metrics, indent=1) + "\n", encoding="utf-8")
+        try:
+            with self._on_disk():
+                self._record("finished", None)
+                _write_text(self._run.directory / METRICS, json.dumps(self._metrics, indent=1) + "\n")
+        except InputError as full:
+            self._failed(full)
+            raise
         shutil.rmtree(self._run.directory / BEFORE, ignore_errors=True)
+
+    def _failed(self, error: BaseException) -> None:
+        try:
+            if put_back(self._run.directory):  # which also makes room
+                log.warning("The run that had finished in %s is back as it was.", self._run.directory)
+                return
+            why = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+            self._record("failed", why)
+        except OSError as full:  # a run that had finished is read from `.before`, and any other is one that was started
+            log.warning("%s cannot be written (%s), so that it does not say why.", self._run.directory, full.strerror)
+
+    @contextmanager
+    def _on_disk(self) -> Generator[None, None, None]:
+        """What the disk refuses is told in one sentence."""
+        try:
+            yield
+        except OSError as error:
+            raise InputError(f"{unwritable(error, self._run.directory)}.") from error
 
     def reused(self, method: str, run: str) -> None:
         """Note that what a method found was kept since that run."""
@@ -98,9 +121,10 @@ class Store:
     def save(self, result: Result) -> None:
         """Write the result, its files first, so that a line in results.jsonl never promises a missing file."""
         self._claim(result)
-        _write_files(result, self._run.directory)
-        with (self._run.directory / RESULTS).open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(encoded(result), ensure_ascii=False) + "\n")
+        with self._on_disk():
+            _write_files(result, self._run.directory)
+            with (self._run.directory / RESULTS).open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(encoded(result), ensure_ascii=False) + "\n")
         self._metrics |= flat(result)
 
     def _claim(self, result: Result) -> None:
@@ -115,8 +139,7 @@ class Store:
         record = {"format": FORMAT} | asdict(self._run) | {"status": status, "seconds": seconds, "error": error}
         record["reused"] = self._reused
         record.pop("directory")  # it is where the file lies
-        with whole(self._run.directory / RECORD) as path:
-            path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        _write_text(self._run.directory / RECORD, json.dumps(record, indent=1) + "\n")
 
 
 def clear(directory: Path) -> None:
@@ -200,11 +223,15 @@ def loaded(record: Mapping[str, Any], directory: Path) -> Result:
 
 @contextmanager
 def whole(path: Path) -> Generator[Path, None, None]:
-    """A temporary path beside `path`, which takes its place when the block ends well."""
+    """A temporary path beside `path`, which takes its place when the block ends well, and is gone when it does not."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + PARTIAL)
-    yield partial
-    os.replace(partial, path)
+    try:
+        yield partial
+        os.replace(partial, path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 def _write_files(result: Result, directory: Path) -> None:
@@ -241,7 +268,12 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
     with whole(path) as partial:
-        save_file(copies, partial, metadata=dict(metadata))
+        try:
+            save_file(copies, partial, metadata=dict(metadata))
+        except SafetensorError as error:
+            if of_disk := re.search(r"\(os error (\d+)\)", str(error)):  # which the library tells in words alone
+                raise OSError(int(of_disk[1]), os.strerror(int(of_disk[1])), str(path)) from error
+            raise
         _order_metadata(partial)
         shared(partial)
 

@@ -25,7 +25,8 @@ from pathlib import Path
 
 from rcm.comparison import compare
 from rcm.comparison.comparison_json import as_text
-from rcm.errors import InputError
+from rcm.errors import FULL, InputError
+from rcm.record.storage import whole
 from rcm.record.stored import readable_runs
 from rcm.report.html import page as html_page
 from rcm.report.markdown import page as markdown_page
@@ -51,16 +52,17 @@ def write(places: Path | Sequence[Path], out: Path, paper: bool = False) -> tupl
         DATA: as_text(comparison),
     }
     try:
-        out.mkdir(parents=True, exist_ok=True)
         for name, text in texts.items():
-            (out / name).write_text(text, encoding="utf-8")
+            with whole(out / name) as file:
+                file.write_text(text, encoding="utf-8")
         for path, content in slides(comparison):
-            (out / path).parent.mkdir(exist_ok=True)
-            (out / path).write_bytes(content)
+            with whole(out / path) as file:
+                file.write_bytes(content)
         if paper:
             from rcm.report.paper import write as write_paper
 
             write_paper(comparison, out / PAPER)
     except OSError as error:
-        raise InputError(f"Cannot write to {out} ({error.strerror}); name another folder with --out.") from error
+        room = "make room there, or " if error.errno in FULL else ""
+        raise InputError(f"Cannot write to {out} ({error.strerror}); {room}name another folder with --out.") from error
     return out / PAGE, out / TWIN

@@ -5,6 +5,7 @@ seed, the kind of device, the versions of the libraries, the sources (`rcm.recor
 it found, as far as it takes that. All of this is known before any weights load; they load when something must be made.
 """
 
+import contextlib
 import hashlib
 import logging
 import time
@@ -24,7 +25,7 @@ from rcm.models import LoadedModel
 from rcm.models.template import Kind, Lent
 from rcm.prompts import Split
 from rcm.record.encoding import file_names
-from rcm.record.findings import Kept, NotPlainError, Place, Writer, key_of
+from rcm.record.findings import FOLDER, Kept, NotPlainError, Place, Writer, key_of
 from rcm.record.identity import by_content
 from rcm.record.results import Adapter, Result, Tensors
 from rcm.record.run import Run
@@ -189,8 +190,14 @@ def _replayed(step: Step, kept: Kept, place: Place, directory: Path) -> Generato
         yield result
         if isinstance(result, Tensors | Adapter):
             for name in file_names(result):
-                link(place.folder / name, directory / name)
+                with contextlib.suppress(OSError):  # it saves room: the run has the file already
+                    link(place.folder / name, directory / name)
     return kept.finding
+
+
+def _refused(error: OSError, run: Run) -> str:
+    """What could not be written, and why; to write into an open file is refused without its name."""
+    return f"{error.filename or run.directory.parent / FOLDER}: {error.strerror}"
 
 
 class Keeping:
@@ -211,7 +218,7 @@ class Keeping:
                 try:
                     self._writer.add(result, self._run.directory)
                 except OSError as error:
-                    self._give_up(f"{error.filename}: {error.strerror}")
+                    self._give_up(_refused(error, self._run))
 
     def finish(self, found: Any, step: Step, seconds: float, same: bool) -> None:
         """Keep the finding with them, if all is of the `same` as when it began."""
@@ -223,7 +230,7 @@ class Keeping:
         try:
             self._writer.finish(found, step.gives, step.of, self._run.id, seconds)
         except OSError as error:
-            self._give_up(f"{error.filename}: {error.strerror}")
+            self._give_up(_refused(error, self._run))
         except NotPlainError as reason:
             self._give_up(str(reason))
 

@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from rcm.errors import InputError, unsigned
+from rcm.errors import InputError, unsigned, unwritable
 from rcm.execution.batches import find_batch_size
 from rcm.execution.seeding import seed_everything
 from rcm.execution.self_checks import self_checks
@@ -136,6 +136,8 @@ def alone_in(directory: Path) -> Generator[None, None, None]:
             raise InputError(
                 f"Another process is at this very run, in {directory}; wait until it has finished{left_behind(lock)}."
             ) from None
+        except OSError as error:
+            raise InputError(f"{unwritable(error, directory)}.") from error
         yield
 
 

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args
 
@@ -19,6 +20,7 @@ from rcm.record.results import Result
 from rcm.record.run import Run
 from rcm.settings import Settings
 from rcm.tracking import client, environment
+from rcm.tracking.best_effort import BestEffort
 from rcm.tracking.lineage import inputs
 
 if TYPE_CHECKING:
@@ -86,21 +88,26 @@ class Wandb(Settings):
         if self.mode == "online":
             _check_key()
         earlier, had_finished = _attempts(run), finished(run.directory)
-        live = self._started(run, swept_values)
+        effort = BestEffort(run)
+        try:
+            live = self._started(run, swept_values)
+        except OSError as error:
+            effort.refused(error)
+            yield lambda result: None
+            return
         from rcm.tracking.views import show_picture, shown
 
         exit_code, took_place = 1, False
         try:
             with self._published(live, run):
                 try:  # not `with live`, which would print a traceback of its own
-                    with shown(live, run) as track:
+                    with shown(live, run, effort) as track:
                         yield track
                         took_place = True  # the run is on the disk by now, and what had finished before is gone
-                    if picture is not None and (drawn := picture(run.directory)):
-                        show_picture(drawn, live, run)
-                    exit_code = 0
+                    effort(lambda: show_picture(drawn, live, run) if (drawn := _drawn(run, picture)) else None)
+                    exit_code = 0 if effort.whole else 1  # W&B has only a part of it
                 finally:
-                    live.finish(exit_code=exit_code)
+                    effort.last(partial(live.finish, exit_code=exit_code))
         finally:  # of attempts with this id the record that stays is that of the results that do
             own = {Path(live.dir).parent} & _attempts(run)
             for attempt in own if had_finished and not took_place else earlier - own:
@@ -162,6 +169,10 @@ class Wandb(Settings):
             finally:
                 _wait(follower, self.wait)
                 _log_arrival(follower, run)
+
+
+def _drawn(run: Run, picture: Picture | None) -> Path | None:
+    return None if picture is None else picture(run.directory)
 
 
 def _prepare(run: Run) -> None:

@@ -41,6 +41,7 @@ from rcm.record.results import (
 )
 from rcm.record.run import Run
 from rcm.tracking import figures, keys
+from rcm.tracking.best_effort import BestEffort
 from rcm.tracking.lineage import artifact, inputs, name_of
 
 if TYPE_CHECKING:
@@ -56,13 +57,13 @@ CONCLUSION_COLUMNS = ("conclusion", "label", "value", "because", "complete", "hi
 
 
 @contextmanager
-def shown(live: "wandb.Run", run: Run) -> Generator[Callable[[Result], None], None, None]:
+def shown(live: "wandb.Run", run: Run, effort: BestEffort) -> Generator[Callable[[Result], None], None, None]:
     """Gives the function that logs each result as it comes. The tables of what the figures mean follow when the block
     ends, be it by an exception: a table that is logged twice would stand there twice."""
     taken: list[Scalar | Outcome] = []
 
     def take(result: Result) -> None:
-        show(result, live, run)
+        effort(lambda: show(result, live, run))
         if isinstance(result, Scalar | Outcome):  # of the others nothing is kept: they may be large
             taken.append(result)
 
@@ -73,8 +74,7 @@ def shown(live: "wandb.Run", run: Run) -> Generator[Callable[[Result], None], No
         if with_target:
             live.summary[keys.TARGETS_MET] = sum(bool(one.met) for one in with_target)
             live.summary[keys.TARGETS] = len(with_target)
-        if tables := _meanings(taken, live, run):
-            live.log(tables)
+        effort(lambda: live.log(tables) if (tables := _meanings(taken, live, run)) else None)
 
 
 def show_picture(png: Path, live: "wandb.Run", run: Run) -> None:

@@ -1,0 +1,173 @@
+"""Commands of rcm in processes of their own, which a fault may hit.
+
+Each is forked from a server that has imported PyTorch and rcm already: it costs what the command does, and no start of
+three seconds. `Fault`: what is called in the process before the command, such as one that kills it later.
+"""
+
+import multiprocessing
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.faults import methods
+
+Fault = Callable[[], None]
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(
+    ["rcm.launch", "rcm.running.run", "rcm.report", "rcm.judges", "rcm.models.gguf", "wandb", "tests.faults.methods"]
+)
+STEPS = ("model=stub", "dataset=stub", "method=steps", "judge=xstest", "device=cpu", "tracker=disk")
+WRITING = ("os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir", "os.truncate")  # audit events beside `open`
+
+
+class Done(NamedTuple):
+    """How a process ended: its exit code, or minus the signal, and what it said."""
+
+    code: int
+    said: str
+
+    @property
+    def sentence(self) -> str:
+        """The one line in which it says what is wrong, for it is one, and no traceback."""
+        assert "Traceback" not in self.said, self.said
+        lines = [line for line in self.said.splitlines() if "[ERROR]" in line] or self.said.splitlines()
+        (line,) = set(lines)
+        assert len(line) > 40, line
+        return line.partition("[ERROR] - ")[2] or line
+
+
+@dataclass
+class Process:
+    """One that is under way."""
+
+    job: BaseProcess
+    output: Path
+
+    def done(self, seconds: float = 100) -> Done:
+        self.job.join(seconds)
+        if self.job.exitcode is None:
+            self.job.kill()
+            raise AssertionError(f"It hangs; it said: {self.output.read_text(errors='replace')}")
+        return Done(self.job.exitcode, self.output.read_text(errors="replace"))
+
+
+def started(
+    folder: Path,
+    action: Callable[[], object],
+    *faults: Fault,
+    environment: Mapping[str, str] | None = None,
+) -> Process:
+    """A process at the action, in the folder. Its output lies beside the folder, which may be full or read-only."""
+    number = len(list(folder.parent.glob(f"{folder.name}-*.out")))
+    output = folder.parent / f"{folder.name}-{number}.out"
+    output.touch()
+    job = FORKS.Process(target=_process, args=(folder, action, faults, output, dict(environment or {})))
+    job.start()
+    return Process(job, output)
+
+
+def ended(
+    folder: Path, action: Callable[[], object], *faults: Fault, environment: Mapping[str, str] | None = None
+) -> Done:
+    return started(folder, action, *faults, environment=environment).done()
+
+
+def _process(
+    folder: Path, action: Callable[[], object], faults: tuple[Fault, ...], output: Path, environment: dict[str, str]
+) -> None:
+    os.setsid()  # a group of its own, which a fault kills whole
+    out = os.open(output, os.O_WRONLY | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.chdir(folder)
+    os.environ.update(environment)
+    for fault in faults:
+        fault()
+    sys.exit(action())  # type: ignore[arg-type]  # the code, or None
+
+
+@dataclass(frozen=True)
+class Launch:
+    """launch.py with the stub model, several steps and these overrides."""
+
+    overrides: tuple[str, ...]
+
+    def __call__(self) -> None:
+        from rcm import launch
+
+        flags = [one for one in self.overrides if one.startswith("-")]
+        overrides = [one for one in self.overrides if not one.startswith("-")]
+        sys.argv = ["launch.py", "--config-dir", str(methods.OPTIONS_AT), *flags, *STEPS, *overrides]
+        launch.command()
+
+
+def launch(*overrides: str) -> Launch:
+    return Launch(overrides)
+
+
+@dataclass(frozen=True)
+class Report:
+    """The report of a folder of runs."""
+
+    arguments: tuple[str, ...] = ("runs",)
+
+    def __call__(self) -> int:
+        from rcm.report.__main__ import main
+
+        return main(self.arguments)
+
+
+@dataclass
+class KilledAt:
+    """SIGKILL to the whole group when the process is about to write, rename, remove or link for the n-th time."""
+
+    nth: int
+    seen: int = field(default=0, init=False)
+
+    def __call__(self) -> None:
+        sys.addaudithook(self._heard)
+
+    def _heard(self, event: str, arguments: tuple[object, ...]) -> None:
+        if not _writes(event, arguments):
+            return  # to kill is an event, too
+        self.seen += 1
+        if self.seen == self.nth:
+            os.killpg(0, signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """One byte in the file for each time that `KilledAt` counts."""
+
+    file: Path
+
+    def __call__(self) -> None:
+        descriptor = os.open(self.file, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        sys.addaudithook(lambda event, arguments: _writes(event, arguments) and os.write(descriptor, b"."))
+
+
+def _writes(event: str, arguments: tuple[object, ...]) -> bool:
+    if event != "open":
+        return event in WRITING
+    flags = arguments[2]
+    return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+
+@dataclass(frozen=True)
+class NoMoreThan:
+    """No file may grow beyond so many bytes: a write fails there, or, with `kills`, ends the process in its midst."""
+
+    size: int
+    kills: bool = False
+
+    def __call__(self) -> None:
+        if self.kills:
+            signal.signal(signal.SIGXFSZ, signal.SIG_DFL)  # which Python ignores, to raise an OSError
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.size))
