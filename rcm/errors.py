@@ -28,11 +28,16 @@ def first_sentence(error: Exception) -> str:
     return f"{type(error).__name__} {text}".strip() if isinstance(error, KeyError) or not text else text
 
 
+def first_line(error: Exception) -> str:
+    """Its kind and its first sentence."""
+    return f"{type(error).__name__}: {first_sentence(error)}"
+
+
 def unwritable(error: OSError, place: Path | None = None) -> str:
     """What of a run could not be written, why, and what helps. `place`: where it was, for errors that do not say."""
     where = error.filename or place or "its disk"
     room = "make room there and run again, or " if error.errno in FULL else ""
     return (
-        f"The run's folder cannot be written: {where} ({error.strerror}); {room}choose another with "
+        f"The run's folder cannot be written: {where} ({error.strerror or error}); {room}choose another with "
         "hydra.run.dir=FOLDER, with -m hydra.sweep.dir=FOLDER"
     )

@@ -12,7 +12,7 @@ import runpy
 import shlex
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from difflib import get_close_matches
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +25,7 @@ from hydra.errors import CompactHydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from rcm.errors import InputError, first_sentence, on_one_line, unwritable
+from rcm.errors import FULL, InputError, first_sentence, on_one_line, unwritable
 from rcm.packaged import CONF, PACKAGE
 from rcm.record import identity
 from rcm.record.provenance import COMMAND
@@ -89,7 +89,8 @@ def told_once(handler: logging.Handler) -> Callable[[logging.LogRecord], None]:
         elif not told:
             told = True
             place = getattr(handler, "baseFilename", "the screen")
-            sys.stderr.write(f"Nothing more can be logged to {place} ({error.strerror}); the run goes on.\n")
+            with suppress(OSError):  # where that is full, too, the exit code has to do
+                sys.stderr.write(f"Nothing more can be logged to {place} ({error.strerror}); the run goes on.\n")
 
     return handle_error
 
@@ -129,6 +130,10 @@ def attempt(cfg: DictConfig) -> str | None:
         if told := launchers.sentence(error):  # of a signal that came in its midst
             log.error("%s", told)
             return told
+        if isinstance(error, OSError) and error.errno in FULL:  # wherever it was: a library's cache, a temporary file
+            full = f"{error.filename or 'A disk'} cannot be written ({error.strerror}); make room there and run again."
+            log.error("%s", full)
+            return full
         log.exception("The run in %s failed", HydraConfig.get().runtime.output_dir)
         return f"{type(error).__name__}: {error}"
     return None

@@ -10,12 +10,10 @@ import json
 
 import numpy as np
 from jaxtyping import Float
-from safetensors import SafetensorError
 
 from rcm.comparison.names import DIRECTIONS, POSITION
 from rcm.comparison.reading import Reading
-from rcm.errors import InputError
-from rcm.record.results import Curve, Line, Tensors
+from rcm.record.results import Curve, Line
 
 NAME = "direction/cosine"
 OURS, NULL = "the two directions", "95 % of those of shuffled labels"
@@ -41,23 +39,13 @@ def _vectors(reading: Reading, place: Reading) -> tuple[Vectors, Vectors] | None
     position = place.scalar(POSITION)
     if position is None or not reading.weights:
         return None
-    found = _directions(reading)
+    found = reading.run.tensors(DIRECTIONS)
     positions: list[int] = json.loads(found.metadata["positions"])
     if position.value not in positions or any(name not in found.tensors for name in COMPARED):
         return None
     row = positions.index(int(position.value))
     true, shuffled = (found.tensors[name][row].double().numpy() for name in COMPARED)
     return true[:, None], shuffled
-
-
-def _directions(reading: Reading) -> Tensors:
-    try:
-        return reading.run.tensors(DIRECTIONS)
-    except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"The directions of {reading.name} ({reading.run.id}) cannot be read ({str(error).splitlines()[0]}); copy "
-            "it anew, or run it with rerun=true."
-        ) from error
 
 
 def _cosine(first: Vectors, second: Vectors) -> Float[np.ndarray, "layer _"]:

@@ -22,11 +22,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 from rcm.errors import InputError, first_sentence
 from rcm.models.checkpoint import by, skeleton
 from rcm.models.points import device_of
-from rcm.record.encoding import ADAPTER_CONFIG, WEIGHTS
+from rcm.record.encoding import ADAPTER_CONFIG, CARD, WEIGHTS
 
 PREFIX = "base_model.model."
 HUB, AT = "hub:", "@"
-FILES = (ADAPTER_CONFIG, WEIGHTS, "card.json", "chat_template.jinja", "tokenizer_config.json")
+FILES = (ADAPTER_CONFIG, WEIGHTS, CARD, "chat_template.jinja", "tokenizer_config.json")
 # What peft and torch raise for an adapter that does not go into a model.
 REFUSED = (ImportError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, NotImplementedError)
 # Of the largest logit, of merged against unmerged.
@@ -56,6 +56,7 @@ def check_adapter(path: Path, config: PretrainedConfig, name: str) -> None:
         if not (path / needed).is_file():
             raise InputError(f"The adapter {path} has no {needed}; model.adapter wants a folder that peft saved.")
     settings = _settings(path)
+    trained_on(path)
     base = skeleton(config)
     own = {f"{PREFIX}{key}": list(tensor.shape) for key, tensor in base.state_dict().items()}
     stored = _stored_shapes(path)
@@ -166,6 +167,8 @@ def merged(hf: PreTrainedModel, path: Path) -> PreTrainedModel:
         made = cast(PreTrainedModel, beside.merge_and_unload())
     except REFUSED as error:
         raise InputError(_misfit(path, "its base", first_sentence(error))) from error
+    if not wanted.isfinite().all():
+        raise InputError(f"With the adapter {path} logits are infinite or not a number; make or copy it again.")
     found = made(input_ids=ids).logits
     off = ((found - wanted).abs().max() / wanted.abs().max()).item()
     if not off <= TOLERANCE[hf.dtype]:
@@ -204,8 +207,12 @@ def brought_template(path: Path) -> str | None:
 
 
 def trained_on(path: Path) -> frozenset[str]:
-    """Digests of the prompts that the adapter was trained on; empty where its card does not say."""
-    card = path / "card.json"
-    return (
-        frozenset(json.loads(card.read_text(encoding="utf-8")).get("trained_on", [])) if card.is_file() else frozenset()
-    )
+    """Digests of the prompts that the adapter was trained on; empty where it has no card that says so. Raises
+    InputError for a card that cannot be read: what was trained on would be taken for unseen."""
+    card = path / CARD
+    if not card.exists():
+        return frozenset()
+    try:
+        return frozenset(map(str, json.loads(card.read_text(encoding="utf-8")).get("trained_on", [])))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(f"{card} is damaged ({first_sentence(error)}); make or copy the adapter again.") from error

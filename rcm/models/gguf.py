@@ -7,6 +7,8 @@ beside its goal and renames it at the end, so that a broken download or a killed
 could be taken for whole.
 """
 
+import hashlib
+import json
 import logging
 import shutil
 import struct
@@ -25,6 +27,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from rcm.errors import InputError, first_sentence
@@ -36,6 +39,7 @@ from rcm.record.digests import cache_folder, file_digest
 from rcm.record.permissions import shared
 
 log = logging.getLogger(__name__)
+DIGESTS = "sha256.json"  # beside what was converted, of every file of it
 # What transformers and gguf raise for an architecture or a quantisation that they do not know, or a damaged file.
 GGUF_UNREADABLE = (
     *(OSError, ValueError, KeyError, IndexError, NotImplementedError, StopIteration, RuntimeError),
@@ -85,9 +89,12 @@ class Converted(Model):
     def _prepare(self) -> None:
         self._checked()  # even when the cache has the weights: a broken file must not seem to work
         if self.checkpoint.exists():
+            _check_kept(self.checkpoint, self.label)
             return
         with _whole_folder(self.checkpoint) as folder, tempfile.TemporaryDirectory() as scratch:
             _convert(self._file(Path(scratch)), folder)
+            digests = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+            (folder / DIGESTS).write_text(json.dumps(digests, indent=1) + "\n", encoding="utf-8")
 
 
 class Gguf(Converted):
@@ -194,6 +201,27 @@ class PackagedGguf(Converted):
             )
 
 
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:  # not the cached digest: the file is about to lie elsewhere
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _check_kept(checkpoint: Path, label: str) -> None:
+    """Raise InputError where a file is not as it was written; a large one is read again only when it was touched."""
+    if not (checkpoint / DIGESTS).exists():  # converted by an earlier rcm
+        return
+    try:
+        digests = json.loads((checkpoint / DIGESTS).read_text(encoding="utf-8"))
+        changed = [name for name, digest in digests.items() if file_digest(checkpoint / name) != digest]
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        changed = [first_sentence(error)]
+    if changed:
+        raise InputError(
+            f"What was read of {label} into {checkpoint} is damaged ({changed[0]}); delete that folder, and it is read "
+            "anew."
+        )
+
+
 @contextmanager
 def _whole_folder(goal: Path) -> Iterator[Path]:
     """A scratch folder beside `goal` that becomes `goal` when the block ends well, and vanishes otherwise."""
@@ -207,8 +235,16 @@ def _whole_folder(goal: Path) -> Iterator[Path]:
     try:
         yield scratch
         shared(scratch)
-        if not goal.exists():  # another process may have been faster, with the same content
+        try:
             scratch.rename(goal)
+        except OSError:
+            if not goal.exists():  # else another process was faster, with the same content
+                raise
+    except (OSError, SafetensorError) as error:  # a full disk, of which safetensors has an error of its own
+        raise InputError(
+            f"What is read cannot be kept in the cache {goal.parent} ({first_sentence(error)}); make room there, or "
+            "choose another with RCM_CACHE=FOLDER."
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

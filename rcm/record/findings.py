@@ -1,7 +1,8 @@
 """What a method found and reported, kept so that no run computes it again.
 
     RUNS/.findings/KEY/
-        finding.json         what was found; what it is of, and which run made it; the digests of the files beside it
+        finding.json         what was found; what it is of, and which run made it; the digests of the files beside it,
+                             and of all this
         finding.safetensors  the tensors of what was found
         results.jsonl        what the method reported, as in a run (`rcm.record.storage`)
         files                the tensors and adapters among that, as in a run, and no second time on the disk
@@ -30,7 +31,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from safetensors.torch import load_file
 from torch import Tensor
 
-from rcm.errors import InputError, first_sentence
+from rcm.errors import InputError, first_line
 from rcm.record.encoding import encoded, file_names
 from rcm.record.identity import BEFORE, RECORD
 from rcm.record.locks import Timeout, held, left_behind
@@ -39,7 +40,7 @@ from rcm.record.storage import PARTIAL, RESULTS, link, loaded, records, write_te
 
 log = logging.getLogger(__name__)
 FOLDER, FINDING, TENSORS = ".findings", "finding.json", "finding.safetensors"
-FORMAT = 1  # of these files
+FORMAT = 2  # of these files
 TENSOR, ARRAY = "__tensor__", "__array__"  # in place of one, its name in the file of tensors
 # What a file raises that is cut, changed, or of another shape than ours.
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError)
@@ -91,6 +92,8 @@ class Place:
             told = json.loads((self.folder / FINDING).read_text(encoding="utf-8"))
             if told["format"] != FORMAT:
                 raise ValueError(f"its format is {told['format']}, not {FORMAT}")
+            if told.pop("digest") != _digest_of(told):
+                raise ValueError(f"{FINDING} has changed")
             for name, digest in told["digests"].items():
                 if _sha256(self.folder / name) != digest:
                     raise ValueError(f"{name} has changed")
@@ -110,10 +113,6 @@ class Place:
             yield Writer(partial, self.folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
-
-
-def first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {first_sentence(error)}"
 
 
 class Writer:
@@ -154,9 +153,14 @@ class Writer:
             "seconds": seconds,
             "digests": {path.relative_to(self._folder).as_posix(): _sha256(path) for path in files},
         }
+        told["digest"] = _digest_of(told)
         (self._folder / FINDING).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(self._goal, ignore_errors=True)
         self._folder.rename(self._goal)
+
+
+def _digest_of(told: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:
@@ -269,4 +273,4 @@ def _lock(folder: Path) -> Path:
 
 def key_of(of: Mapping[str, Any]) -> str:
     """Sixteen hex digits that name what a finding is of."""
-    return hashlib.sha256(json.dumps(of, sort_keys=True).encode()).hexdigest()[:16]
+    return _digest_of(of)[:16]

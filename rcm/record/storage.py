@@ -216,6 +216,8 @@ def loaded(record: Mapping[str, Any], directory: Path) -> Result:
         return replace(result, value=record["value"]) if whole_number else result
     name, label, stored = record["name"], record.get("label", ""), load_file(directory / record["files"][0])
     tensors = {key: stored[key] for key in record["shapes"]}  # in the order in which they came
+    if other := [key for key, shape in record["shapes"].items() if list(tensors[key].shape) != shape]:
+        raise ValueError(f"{other[0]} is of another shape than {record['shapes'][other[0]]}")
     if record["kind"] == "adapter":
         return Adapter(name, tensors, record["config"], record["card"], label)
     return Tensors(name, tensors, record["metadata"], label)

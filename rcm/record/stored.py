@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from rcm.errors import InputError
+from safetensors import SafetensorError
+
+from rcm.errors import InputError, first_line
 from rcm.record.encoding import decoded
 from rcm.record.identity import BEFORE, FORMAT, METRICS, RECORD
 from rcm.record.results import (
@@ -60,7 +62,7 @@ class StoredRun(Run):
 
     def tensors(self, name: str) -> Tensors:
         """The tensors that the run reported under this name; raises InputError where it reported none."""
-        return cast(Tensors, loaded(self._record_of(name, "tensors"), self.directory))
+        return cast(Tensors, self._loaded(self._record_of(name, "tensors")))
 
     def metadata(self, name: str) -> dict[str, str]:
         """What stands beside those tensors, without reading them."""
@@ -68,7 +70,16 @@ class StoredRun(Run):
 
     def adapter(self, name: str) -> Adapter:
         """The adapter that the run reported under this name; raises InputError where it reported none."""
-        return cast(Adapter, loaded(self._record_of(name, "adapter"), self.directory))
+        return cast(Adapter, self._loaded(self._record_of(name, "adapter")))
+
+    def _loaded(self, record: Mapping[str, Any]) -> Result:
+        try:
+            return loaded(record, self.directory)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            raise InputError(
+                f"{self.directory / record['files'][0]} cannot be read ({first_line(error)}); run it again with "
+                "rerun=true."
+            ) from error
 
     def _record_of(self, name: str, kind: str) -> dict[str, Any]:
         named = {record["name"]: record for record in self._records() if record["kind"] == kind}

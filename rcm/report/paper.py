@@ -20,6 +20,7 @@ from rcm.comparison import Comparison
 from rcm.comparison.names import SUMMARY, TOGETHER
 from rcm.comparison.reading import Reading, method_of
 from rcm.record.results import Curve, Diagram, Heatmap, Scalar, Scatter, Table
+from rcm.record.storage import whole
 from rcm.record.units import TIED
 from rcm.report import changes, emergence, matplotlib_figures, transplants
 from rcm.report.cells import Cell
@@ -64,13 +65,14 @@ def write(comparison: Comparison, out: Path) -> None:
     for table in printed(comparison):
         path = out / "tables" / _free(table.name, taken)
         _lines(path.with_name(f"{path.name}.csv"), [table.columns, *(map(_csv_cell, row) for row in table.rows)])
-        path.with_name(f"{path.name}.tex").write_text(_latex(table), encoding="utf-8")
+        with whole(path.with_name(f"{path.name}.tex")) as file:
+            file.write_text(_latex(table), encoding="utf-8")
     taken = set()
     for name, picture in pictures(comparison):
         path = out / "pictures" / _free(name, taken)
-        path.parent.mkdir(parents=True, exist_ok=True)
         for format, content in matplotlib_figures.files(picture).items():
-            path.with_name(f"{path.name}.{format}").write_bytes(content)
+            with whole(path.with_name(f"{path.name}.{format}")) as file:
+                file.write_bytes(content)
 
 
 def printed(comparison: Comparison) -> Iterator[Printed]:
@@ -146,8 +148,7 @@ def _scalar(reading: Reading, one: Scalar) -> list[object]:
 
 
 def _lines(path: Path, rows: Sequence[Iterator[object] | Sequence[object]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="", encoding="utf-8") as stream:
+    with whole(path) as file, file.open("w", newline="", encoding="utf-8") as stream:
         csv.writer(stream).writerows(rows)
 
 

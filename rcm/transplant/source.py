@@ -180,10 +180,7 @@ class RunSource:
         return (self.n_layers, self.d_model) == (model.n_layers, model.d_model)
 
     def tensors(self, name: str) -> Tensors | None:
-        try:
-            return self.run.tensors(name)
-        except InputError:
-            return None
+        return self.run.tensors(name) if name in self.run.files() else None
 
     def obstacle(self, model: LoadedModel, across_shapes: bool) -> str | None:
         if self.has_shape_of(model):

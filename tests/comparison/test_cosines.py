@@ -41,5 +41,5 @@ def test_without_directions_of_one_shape_there_are_no_cosines(tmp_path: Path) ->
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, damage) -> None:
     base, tuned, _ = twins(tmp_path)
     damage(tuned.run.directory / "direction_directions.safetensors")
-    with pytest.raises(InputError, match=rf"The directions of tuned \({tuned.run.id}\) cannot be read"):
+    with pytest.raises(InputError, match=r"direction_directions.safetensors cannot be read"):
         cosines(base, tuned)

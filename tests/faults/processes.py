@@ -9,11 +9,14 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
+from uuid import uuid4
 
 from tests.faults import methods
 
@@ -44,32 +47,39 @@ class Done(NamedTuple):
 
 @dataclass
 class Process:
-    """One that is under way."""
+    """One that is under way. Its output comes through a pipe, which is never full."""
 
     job: BaseProcess
-    output: Path
+    reader: Thread
+    output: list[str]
 
     def done(self, seconds: float = 100) -> Done:
         self.job.join(seconds)
+        self.reader.join(5)
         if self.job.exitcode is None:
             self.job.kill()
-            raise AssertionError(f"It hangs; it said: {self.output.read_text(errors='replace')}")
-        return Done(self.job.exitcode, self.output.read_text(errors="replace"))
+            raise AssertionError(f"It hangs; it said: {''.join(self.output)}")
+        return Done(self.job.exitcode, "".join(self.output))
 
 
 def started(
-    folder: Path,
-    action: Callable[[], object],
-    *faults: Fault,
-    environment: Mapping[str, str] | None = None,
+    folder: Path, action: Callable[[], object], *faults: Fault, environment: Mapping[str, str] | None = None
 ) -> Process:
-    """A process at the action, in the folder. Its output lies beside the folder, which may be full or read-only."""
-    number = len(list(folder.parent.glob(f"{folder.name}-*.out")))
-    output = folder.parent / f"{folder.name}-{number}.out"
-    output.touch()
-    job = FORKS.Process(target=_process, args=(folder, action, faults, output, dict(environment or {})))
+    """A process at the action, in the folder; the pipe lies beside it, for the folder may be read-only."""
+    pipe = folder.parent / f"{folder.name}-{uuid4().hex}"
+    os.mkfifo(pipe)
+    output: list[str] = []
+
+    def read() -> None:
+        with pipe.open(errors="replace") as stream:
+            output.extend(stream)
+        pipe.unlink()
+
+    reader = Thread(target=read, daemon=True)
+    reader.start()
+    job = FORKS.Process(target=_process, args=(folder, action, faults, pipe, dict(environment or {})))
     job.start()
-    return Process(job, output)
+    return Process(job, reader, output)
 
 
 def ended(
@@ -79,10 +89,10 @@ def ended(
 
 
 def _process(
-    folder: Path, action: Callable[[], object], faults: tuple[Fault, ...], output: Path, environment: dict[str, str]
+    folder: Path, action: Callable[[], object], faults: tuple[Fault, ...], pipe: Path, environment: dict[str, str]
 ) -> None:
     os.setsid()  # a group of its own, which a fault kills whole
-    out = os.open(output, os.O_WRONLY | os.O_APPEND)
+    out = os.open(pipe, os.O_WRONLY)
     os.dup2(out, 1)
     os.dup2(out, 2)
     os.chdir(folder)
@@ -157,6 +167,17 @@ def _writes(event: str, arguments: tuple[object, ...]) -> bool:
         return event in WRITING
     flags = arguments[2]
     return isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+
+@dataclass(frozen=True)
+class Held:
+    """Waits until the file is there, so that several processes begin at once."""
+
+    until: Path
+
+    def __call__(self) -> None:
+        while not self.until.exists():
+            time.sleep(0.001)
 
 
 @dataclass(frozen=True)

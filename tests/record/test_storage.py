@@ -209,7 +209,7 @@ def test_what_had_finished_is_seen_while_its_successor_cannot_begin(
     stored(tmp_path / "one", *stubs.one_of_each())
     before = contents(tmp_path / "one")
     monkeypatch.setattr(Store, "_record", raising(OSError("No space left on device")))
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(InputError, match=r"cannot be written: .*No space"):
         Store(a_run(tmp_path / "one")).__enter__()
     assert contents(tmp_path / "one") == before
     storage.set_aside(tmp_path / "one")
