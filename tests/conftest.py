@@ -3,6 +3,8 @@
 import hashlib
 import os
 
+import tests.typechecker  # noqa: F401 (before rcm, which it checks)
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 
