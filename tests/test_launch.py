@@ -27,10 +27,10 @@ from rcm.running.chosen import chosen_settings
 from rcm.running.identity import id_of
 from rcm.running.run import perform
 from tests import stubs
+from tests.forked import Done, forked, started
 
 LAUNCH = Path(__file__).parents[1] / "launch.py"
 STUBS = ("model=stub", "dataset=stub", "method=stub", "judge=xstest", "device=cpu", "tracker=disk")
-Done = subprocess.CompletedProcess[str]
 
 
 def command(folder: Path, *arguments: str) -> list[str]:
@@ -41,6 +41,11 @@ def command(folder: Path, *arguments: str) -> list[str]:
 
 
 def launched(folder: Path, *arguments: str, **environment: str) -> Done:
+    return forked(command(folder, *arguments), folder, {**os.environ, **environment})
+
+
+def launched_anew(folder: Path, *arguments: str, **environment: str) -> Done:
+    """In an interpreter that has imported nothing yet."""
     everything = {**os.environ, **environment}
     return subprocess.run(command(folder, *arguments), cwd=folder, env=everything, capture_output=True, text=True)
 
@@ -49,7 +54,7 @@ def launched(folder: Path, *arguments: str, **environment: str) -> Done:
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the stub has run and finished."""
     folder = tmp_path_factory.mktemp("home")
-    done = launched(folder)
+    done = launched_anew(folder)
     assert done.returncode == 0, done.stderr + done.stdout
     return folder
 
@@ -84,7 +89,7 @@ def test_the_summary_says_which_targets_were_met(home: Path) -> None:
 
 def test_a_finished_run_is_skipped_without_importing_torch(home: Path) -> None:
     before = (only_run(home).directory / "results.jsonl").stat().st_mtime_ns
-    again = launched(home, "tracker=wandb", PYTHONPROFILEIMPORTTIME="1")  # another tracker, the same run
+    again = launched_anew(home, "tracker=wandb", PYTHONPROFILEIMPORTTIME="1")  # another tracker, the same run
     assert again.returncode == 0
     assert f"Finished already: {only_run(home).directory} (rerun=true runs it again)" in again.stdout
     assert not imports_torch(again)
@@ -177,13 +182,13 @@ def half_way(directory: Path) -> bool:
 
 def kill_once(condition: Callable[[], bool], folder: Path, arguments: list[str]) -> None:
     """Start the command with a method that blocks half-way, and kill it once the condition holds."""
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen(arguments, cwd=folder, env={**os.environ, stubs.BLOCK: "1"}, **quiet)
+    nowhere = Path(os.devnull)
+    process = started(arguments, folder, {**os.environ, stubs.BLOCK: "1"}, nowhere, nowhere)
     try:
         wait_for(condition)
     finally:
         process.kill()
-        process.wait()
+        process.join()
 
 
 def lines_of(path: Path) -> int:
@@ -413,7 +418,7 @@ def test_hydras_own_traceback_can_be_asked_for(tmp_path: Path) -> None:
 
 def test_help_answers_at_once(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime  # not the clock, which a busy machine would slow
-    done = launched(tmp_path, "--help", PYTHONPROFILEIMPORTTIME="1")
+    done = launched_anew(tmp_path, "--help", PYTHONPROFILEIMPORTTIME="1")
     seconds = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before
     assert done.returncode == 0
     assert not imports_torch(done)

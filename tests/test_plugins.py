@@ -10,7 +10,8 @@ import pytest
 from rcm.errors import InputError
 from rcm.record.stored import stored_runs
 from rcm.running.objective import objective
-from tests.test_launch import Done, launched
+from tests.forked import Done
+from tests.test_launch import launched, launched_anew
 
 # Hydra instantiates sweepers only out of the namespace package hydra_plugins.
 SWEEPER = """
@@ -75,7 +76,7 @@ def test_what_is_no_figure_cannot_be_optimised(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_optuna_optimises(tmp_path: Path) -> None:
     study = ("hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.n_jobs=1")
-    done = launched(tmp_path, "-m", *study, "optimize=stub/random", "method.stub.top_k=range(1,9)", "seed=0")
+    done = launched_anew(tmp_path, "-m", *study, "optimize=stub/random", "method.stub.top_k=range(1,9)", "seed=0")
     assert done.returncode == 0, done.stdout + done.stderr
     value = {run.metrics["stub/random"] for run in stored_runs(tmp_path / "runs")}
     assert f"Best value: {value.pop()}" in done.stdout
@@ -85,7 +86,7 @@ def test_optuna_optimises(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_jobs_side_by_side_end_as_those_in_turn(tmp_path: Path) -> None:
     jobs = ("-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "method.stub.fails_at=1", "seed=-1,0,1,2")
-    done = launched(tmp_path, *jobs)
+    done = launched_anew(tmp_path, *jobs)
     assert done.returncode == 1
     runs = {run.config["seed"]: run for run in stored_runs(tmp_path / "runs")}
     assert {seed: run.status for seed, run in runs.items()} == {0: "finished", 1: "failed", 2: "finished"}
@@ -97,14 +98,14 @@ def test_jobs_side_by_side_end_as_those_in_turn(tmp_path: Path) -> None:
         assert ("the stub breaks" in log) == (seed == 1)
     assert "seed=-1: Input should be greater than or equal to 0" in done.stdout
     assert "Traceback" not in done.stderr
-    again = launched(tmp_path, *jobs[:-1], "seed=0,2")
+    again = launched_anew(tmp_path, *jobs[:-1], "seed=0,2")
     assert (again.returncode, again.stdout.count("Finished already")) == (0, 2)
 
 
 @plugin("hydra_joblib_launcher")
 @pytest.mark.slow
 def test_of_two_jobs_that_are_the_same_run_one_is_kept_out(tmp_path: Path) -> None:
-    done = launched(tmp_path, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,0")
+    done = launched_anew(tmp_path, "-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "seed=0,0")
     assert done.stdout.count("Another process is at this very run") + done.stdout.count("Finished already") == 1
     (run,) = stored_runs(tmp_path / "runs")
     assert run.status == "finished"

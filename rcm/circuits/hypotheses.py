@@ -43,14 +43,14 @@ class Tested(NamedTuple):
     holds: bool
 
 
-def _require_scores(*scores: Float[np.ndarray, "*shape"]) -> None:
+def _require_scores(*scores: Float[np.ndarray, "..."]) -> None:
     if not all(one.size and np.isfinite(one).all() for one in scores):
         raise ValueError("a test of a circuit needs examples, and finite scores of each")
 
 
 def losses(scores: Circuits, model: Scores) -> Float[np.ndarray, " circuit"]:
     """How far circuits lie from the model: mean square difference over the examples."""
-    _require_scores(model, *scores)
+    _require_scores(model, scores)
     return np.square(scores - model).mean(-1)
 
 

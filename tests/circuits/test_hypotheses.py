@@ -41,12 +41,14 @@ def test_so_many_wins_are_needed(circuits: int, wins: int) -> None:
 
 
 def test_at_most_one_in_twenty_is_shown_that_wins_as_often_as_is_not_enough() -> None:
-    """Circuits that beat a random one with probability q, and complements that are worse than a random one likewise."""
+    """Circuits that beat a random one with probability q, and complements that are worse than a random one likewise. On
+    few examples, of which no win depends here."""
     draw, sufficient, necessary = np.random.default_rng(1), 0, 0
+    model = MODEL[:5]
     for _ in range(2000):
         won = draw.random((CIRCUITS, 1)) < 0.9
-        sufficient += sufficiency(MODEL + 1, MODEL + np.where(won, 5, 0), MODEL).holds
-        necessary += partial_necessity(MODEL + 1, MODEL + np.where(won, 0, 5), MODEL).holds
+        sufficient += sufficiency(model + 1, model + np.where(won, 5, 0), model).holds
+        necessary += partial_necessity(model + 1, model + np.where(won, 0, 5), model).holds
     for shown in (sufficient, necessary):
         assert binomtest(shown, 2000, 0.05, "greater").pvalue > 0.01
         assert shown > 40, "nor is it never"

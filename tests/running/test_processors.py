@@ -10,7 +10,7 @@ import torch
 
 from rcm.running import processors
 from rcm.running.processors import set_threads, threads, wait_policy
-from tests.test_launch import launched
+from tests.test_launch import launched_anew
 
 V2 = "30 20 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate"
 V1 = "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct"
@@ -162,10 +162,10 @@ def test_a_run_says_how_many_threads_and_how_they_wait(tmp_path: Path, monkeypat
         pytest.skip("one thread waits for none")
     for name in processors.WAITING:
         monkeypatch.delenv(name, raising=False)
-    done = launched(tmp_path, "-m", "seed=0,1", OMP_NUM_THREADS="2")
+    done = launched_anew(tmp_path, "-m", "seed=0,1", OMP_NUM_THREADS="2")
     lines = [line.partition("Threads: ")[2] for line in done.stdout.splitlines() if "Threads: " in line]
     assert len(lines) == 2
     assert lines[0] == lines[1]
     assert "% busy with other work: they s" in lines[0]
-    again = launched(tmp_path, "seed=0", "device.threads=1")
+    again = launched_anew(tmp_path, "seed=0", "device.threads=1")
     assert "Finished already" in again.stdout
