@@ -27,9 +27,9 @@ import numpy as np
 from jaxtyping import Float
 from transformers import PreTrainedModel
 
+from rcm.execution.batches import LONGER
 from rcm.execution.engine import CHECKED, TOKENS_PER_PROMPT
 from rcm.execution.first_token import LIKE, MORE
-from rcm.execution.passes import LONGER
 from rcm.execution.recording import WORTH_SHARING
 from rcm.models.points import points_of
 from rcm.models.template import Template
