@@ -12,6 +12,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 from hydra import compose, initialize_config_dir
@@ -27,8 +28,9 @@ from rcm.errors import InputError
 from rcm.models.adapter import check_adapter, merged
 from rcm.models.hub import Folder
 from rcm.packaged import CONF
-from rcm.prompts import Benchmark
+from rcm.prompts import Benchmark, Split
 from rcm.prompts.file import File
+from rcm.prompts.pairs import OWN, Pairs
 from rcm.report import write as report
 from rcm.running.chosen import chosen_settings
 from rcm.running.overrides import sentence
@@ -128,9 +130,15 @@ def test_files_of_prompts(data: DataObject, tmp_path: Path) -> None:
             assert all(prompt.text.strip() for side in part for prompt in side)
 
 
+@pytest.fixture(scope="module")
+def pairs() -> Split:
+    """The packaged pairs, which each table is put beside."""
+    return Pairs(template="chat", seed=0, **OWN, train=None, validation=None, test=None).load()
+
+
 @fuzzed
 @given(data=st.data())
-def test_tables_of_prompts(data: DataObject, tmp_path: Path) -> None:
+def test_tables_of_prompts(data: DataObject, tmp_path: Path, pairs: Split) -> None:
     """What is taken is what a careful reader finds in the file: no prompt is half of one."""
     prompts = data.draw(
         st.lists(st.text(alphabet='abc ,;"\né', min_size=1, max_size=20).map(str.strip), min_size=8, max_size=12)
@@ -168,8 +176,14 @@ def test_tables_of_prompts(data: DataObject, tmp_path: Path) -> None:
         test=3,
         seed=0,
     )
-    if told(taken.load) is None and whole and kind != "txt":
-        loaded = taken.load()
+    loaded = None
+
+    def load() -> None:
+        nonlocal loaded
+        with mock.patch.object(Benchmark, "_own_pairs", return_value=pairs):
+            loaded = taken.load()
+
+    if told(load) is None and whole and kind != "txt":
         found = {prompt.text for part in (loaded.train, loaded.validation, loaded.test) for prompt in part.harmful}
         assert found <= set(prompts)
 

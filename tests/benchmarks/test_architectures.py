@@ -88,10 +88,9 @@ class ByPrompt(Judge):
         return [Verdict.REFUSAL if TRIGGER in prompt else Verdict.COMPLIANCE for prompt in prompts]
 
 
-REPRESENTATIVES = (
-    *("llama", "gpt2", "gpt_neox", "opt", "gemma2", "gemma3", "gemma4", "qwen3_moe", "gpt_oss", "bloom", "mpt"),
-    "deepseek_v3",
-)
+# One of each build, in this order: rotary positions, a gated MLP; Conv1D, learned positions; attention and MLP side by
+# side; shared keys, norms on both sides, windows; inputs of each layer; experts; sinks; ALiBi; latent attention.
+REPRESENTATIVES = ("llama", "gpt2", "gpt_neox", "gemma2", "gemma4", "qwen3_moe", "gpt_oss", "bloom", "deepseek_v3")
 QUICK: dict[str, Any] = {
     **{"max_new_tokens": 2, "control_tokens": 2, "strengths": [1.0], "curve_controls": 1, "kl_tokens": 2},
     **{"kl_prompts": 2, "compared_prompts": 1, "plain_texts": 1, "prompts": 2, "pairs": 2, "position_pairs": 1},

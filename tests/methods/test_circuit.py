@@ -99,7 +99,8 @@ def test_it_is_written_in_the_benchmarks_format(found: dict[str, Any]) -> None:
 @pytest.mark.parametrize("ablation", ["interchange", "mean", "zero"])
 def test_every_ranking_and_ablation(ranking: str, ablation: str) -> None:
     model = planted_model(heads=8)
-    asked = method("circuit", **QUICK | {"prompts": 0}, ranking=ranking, ablation=ablation)
+    few = {"prompts": 0, "random_circuits": 29, "curve_circuits": 2, "reading_pairs": 1}  # which have no part in it
+    asked = method("circuit", **QUICK | few, ranking=ranking, ablation=ablation)
     found = reported(asked, model, planted_prompts(), None, refusing(model))
     assert found["circuit/nodes"].rows[0][:4] == (1, "head", 2, 0)
     assert not any(name.startswith("circuit/refusal_rate") for name in found)
