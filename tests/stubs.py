@@ -75,7 +75,7 @@ class Model(Settings):
         if self.path is not None and not Path(self.path).exists():
             raise InputError(f"There is no file {self.path}; give one that exists with model.path=FILE.")
 
-    def load(self, device: torch.device, template: str, batch_size: int) -> Loaded:
+    def load(self, device: torch.device, template: str, batch_size: int | None) -> Loaded:
         return Loaded()
 
 

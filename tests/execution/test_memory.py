@@ -125,3 +125,11 @@ def test_no_more_is_free_than_control_groups_leave(
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text + "\n")
     assert free_bytes(CPU) == (2**50 if left is None else left)
+
+
+def test_on_cuda_what_pytorch_holds_and_does_not_use_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By stand-ins: no GPU has run this."""
+    figures = {"mem_get_info": (5000, 9000), "memory_reserved": 3000, "memory_allocated": 2500}
+    for name, figure in figures.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, figure=figure: figure)
+    assert free_bytes(torch.device("cuda", 1)) == 5500
