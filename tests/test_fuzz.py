@@ -171,9 +171,9 @@ def test_tables_of_prompts(data: DataObject, tmp_path: Path, pairs: Split) -> No
         where={},
         harmless="pairs",
         train_from="self",
-        train=3,
-        validation=2,
-        test=3,
+        train=None,
+        validation=None,
+        test=None,
         seed=0,
     )
     loaded = None
