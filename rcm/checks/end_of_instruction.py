@@ -22,7 +22,9 @@ def end_of_instruction(patient: Patient) -> Diagnosis:
     if others:
         theirs = next(theirs for other, theirs in patient.against if other == others[0])
         measured += f", those of {others[0]} in {len(theirs)}, {''.join(theirs)!r}"
-        then = f"ask both in one template (dataset.template=of:{others[0]}), or compare them at no position."
+        then = f"ask both in one template (dataset.template=of:{others[0]})."
+        if "".join(theirs) == "".join(own):  # each tokenizer in its own tokens
+            then = "compare them at the last position alone (method.direction.positions=[-1])."
         return Diagnosis(name, measured, FAILED, float(len(others)), 0.0, "models", then)
     as_in = f", as in {', '.join(other for other, _ in patient.against)}" if patient.against else ""
     return Diagnosis(name, measured + as_in, PASSED, 0.0, 0.0, "prompts")

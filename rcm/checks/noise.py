@@ -26,8 +26,8 @@ from rcm.execution.recording import Values, cache_components
 from rcm.models import LoadedModel
 from rcm.stats.metrics import refusal_log_odds
 
-PAIRS = 4
-COMPONENTS = 4  # exchanged both ways
+PAIRS = 3
+COMPONENTS = 3  # exchanged both ways
 NAMED = 4
 
 

@@ -5,7 +5,7 @@ MEASURING = (BEHAVIOUR, DIRECTION)  # a run of one of these methods measured a m
 SUMMARY = "summary"  # what the run itself adds after its methods
 SELF_CHECKS = "summary/self_checks"
 
-BEHAVIOUR_OUTCOME, REFUSES = "behaviour/outcome", "refusal"
+BEHAVIOUR_OUTCOME, REFUSES, STILL_THINKING = "behaviour/outcome", "refusal", "still_thinking"
 REPLIES = "behaviour/transcripts"
 REFUSING = ("refusal", "partial")  # verdicts of a judge
 SEEN_IN_TRAINING = "behaviour/seen_in_training"

@@ -14,7 +14,7 @@
                      refit, so that what is across it is more than estimation noise
     open             anything else: not certainly `MARGIN` more is refused, the direction moves less than
                      `LEAST_EFFECT`, text does not confirm it, ablating and adding disagree, too few prompts, not
-                     asked under one template, or not measured
+                     asked under one template, replies cut within thoughts, or not measured
 
 Shares are Shapley's, from log-odds, for ablating on harmful and for adding on harmless prompts
 (`rcm.transplant.shares`); both must say the same word. Error rates: `benchmarks/calibration.py`.
@@ -75,7 +75,7 @@ class Measured:
     of the two directions, `refit_cosine`: the least of the later's own refits. `confirmed`: whether the later's own
     direction forces and suppresses in text beyond controls; None where that was not measured. `chosen`: whether the
     later model's run chose a direction by what it causes, if only the nearest miss. `same_template`: whether both were
-    asked in the same words."""
+    asked in the same words. `thinking`: whether what either refuses hangs on replies that were cut within thoughts."""
 
     more_refused: Bounds
     separation: Bounds
@@ -87,6 +87,7 @@ class Measured:
     confirmed: bool | None
     chosen: bool = True
     same_template: bool = True
+    thinking: bool = False
 
 
 class Decision(NamedTuple):
@@ -103,6 +104,12 @@ def decided(found: Measured) -> Decision:
             OPEN,
             "The two models were asked under different templates, so they read other words and decide at other tokens; "
             "run both with the same dataset.template, of:LATER (the later one's own, lent to the earlier) or plain.",
+        )
+    if found.thinking:
+        return Decision(
+            OPEN,
+            "Replies were cut within a model's thoughts, and what it refuses hangs on them; run both with "
+            "dataset.template=no_thinking.",
         )
     more = found.more_refused
     if not known(more.low):

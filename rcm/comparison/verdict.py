@@ -14,6 +14,7 @@ from typing import Any
 
 from rcm.comparison.changes import HARMFUL_REFUSED, Change
 from rcm.comparison.names import (
+    BEHAVIOUR_OUTCOME,
     DIRECTION_OUTCOME,
     NEAREST_MISS,
     SELECTED,
@@ -21,6 +22,7 @@ from rcm.comparison.names import (
     SEPARATION,
     STEERED,
     STEERING_OUTCOME,
+    STILL_THINKING,
     UNSPECIFIC,
 )
 from rcm.comparison.reading import Reading
@@ -40,7 +42,7 @@ from rcm.comparison.rule import (
 )
 from rcm.comparison.settings import listed
 from rcm.comparison.transplants import Transplant, transplanted
-from rcm.record.results import Word, Words
+from rcm.record.results import Outcome, Word, Words
 from rcm.record.units import interval, known, percent, plain, sigmas
 
 NAN = float("nan")
@@ -150,7 +152,12 @@ def _measured(before: Reading, after: Reading, found: Sequence[Change], there: T
         _confirmed(after),
         outcome is None or outcome.value in (SELECTED, NEAREST_MISS),
         _same_template(before, after),
+        any(one is not None and one.value == STILL_THINKING for one in map(_behaviour, (before, after))),
     )
+
+
+def _behaviour(reading: Reading) -> Outcome | None:
+    return reading.outcome(BEHAVIOUR_OUTCOME)
 
 
 def _same_template(before: Reading, after: Reading) -> bool:

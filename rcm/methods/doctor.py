@@ -19,7 +19,7 @@ from typing import ClassVar
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from rcm.checks import ALL, Diagnosis, Patient, diagnoses
-from rcm.checks.diagnosis import FAILED, NOT_TRIED, NOTED
+from rcm.checks.diagnosis import FAILED, NOT_TRIED, NOTED, PASSED
 from rcm.checks.end_of_instruction import pieces
 from rcm.checks.noise import noise
 from rcm.directions.refusal_direction import RefusalDirection
@@ -110,7 +110,10 @@ class Doctor(Method):
 
 
 def _table(found: Sequence[Diagnosis]) -> Table:
-    rows = [(one.check, one.verdict, one.measured, one.figure, one.limit, one.unit, one.then) for one in found]
+    # What must be read first, since a page shows the first rows of a long table.
+    order = (FAILED, NOT_TRIED, NOTED, PASSED)
+    gravest_first = sorted(found, key=lambda one: order.index(one.verdict))
+    rows = [(one.check, one.verdict, one.measured, one.figure, one.limit, one.unit, one.then) for one in gravest_first]
     return Table(
         "doctor/checks",
         ("check", "verdict", "measured", "figure", "limit", "unit", "then"),

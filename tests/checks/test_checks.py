@@ -234,10 +234,16 @@ def test_models_that_end_an_instruction_otherwise_are_told() -> None:
     model = tiny_model()
     own = pieces(model.template)
     assert end_of_instruction(patient(model, against=[("twin", own)])).verdict == "passed"
-    for theirs in (own[:-1], [*own[:-1], "\u2581"]):
+    joined = [*own[:-2], own[-2] + own[-1]]  # one token where ours are two
+    for theirs, cure in (
+        (own[:-1], "of:other"),
+        ([*own[:-1], "\u2581"], "of:other"),
+        (joined, "method.direction.positions=[-1]"),
+    ):
         found = end_of_instruction(patient(model, against=[("twin", own), ("other", theirs)]))
         assert (found.verdict, found.figure) == ("failed", 1.0)
         assert f"those of other in {len(theirs)}" in found.measured
+        assert cure in found.then
 
 
 @pytest.mark.parametrize(
@@ -295,3 +301,13 @@ def test_every_run_makes_the_quick_checks_first_and_stops(
     assert not caplog.text
     quickly_checked(thinking_model(), PROMPTS, [40, 60], 0)  # its replies can be judged all the same
     assert "close its thoughts in the prompt with dataset.template=no_thinking" in caplog.text
+
+
+@pytest.mark.parametrize(("template", "opens"), [("chat", "{{ '<think>\n' }}"), ("no_thinking", "")])
+def test_a_model_that_thinks_is_healthy_once_its_thoughts_are_closed(template: Any, opens: str) -> None:
+    """And its first tokens are those of its answers."""
+    model = thinking_model(template, opens)
+    found = {one.check: one for one in diagnoses(ALL, patient(model))}
+    assert {one.verdict for one in found.values()} == {"passed", "noted"}
+    assert "its thoughts being closed in the prompt" in found["thoughts"].measured
+    assert "the refusal tokens ('R') have 100% of it there" in found["refusal_tokens"].measured

@@ -62,6 +62,8 @@ def test_the_word(word: str, found: Measured) -> None:
     ("found", "because"),
     [
         (replace(REFUSES_MORE, same_template=False), "under different templates"),
+        (replace(REFUSES_MORE, thinking=True), "cut within a model's thoughts"),
+        (replace(REFUSES_MORE, thinking=True, more_refused=Bounds(0.02, -0.1, 0.12)), "cut within a model's thoughts"),
         (replace(REFUSES_MORE, more_refused=Bounds(NAN, NAN, NAN)), "not measured on enough prompts"),
         (replace(REFUSES_MORE, more_refused=Bounds(0.2, 0.1, 0.3)), "is not certain"),
         (replace(REFUSES_MORE, more_refused=Bounds(-0.7, -0.8, -0.6)), "is not certain"),

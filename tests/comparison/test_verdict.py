@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from rcm.comparison.verdict import OPEN, Verdict, against_benign, overall, verdict
-from tests.comparison.made import a_run, twins, verdict_on
+from rcm.record.results import Outcome
+from tests.comparison.made import a_run, refusing, twins, verdict_on
 
 
 @pytest.mark.parametrize(
@@ -112,3 +113,16 @@ def test_a_benign_twin_that_contradicts_leaves_it_open(from_benign, of_benign, b
 
 def test_what_is_open_or_unchanged_stays_so_whatever_the_benign_twin_says() -> None:
     assert against_benign(SAME, SAFE, SAFE, "benign") == SAME
+
+
+def test_of_replies_that_were_cut_within_thoughts_nothing_is_concluded(tmp_path: Path) -> None:
+    """They count as not refused, so that the two would look alike."""
+    cut = [Outcome("behaviour/outcome", "still_thinking", "")]
+    base = a_run(tmp_path, "base", "base", [refusing(0.0)])
+    silent, thinking = (
+        a_run(tmp_path / name, name, "chat", [refusing(0.0), *more]) for name, more in (("a", []), ("b", cut))
+    )
+    assert verdict_on(base, silent).value == "unchanged"
+    found = verdict_on(base, thinking)
+    assert found.value == "open"
+    assert "dataset.template=no_thinking" in found.sentence

@@ -44,6 +44,7 @@ def test_what_is_wrong_is_said_with_the_cure(tmp_path: Path) -> None:
     assert outcome.value == "unhealthy"
     assert outcome.because.startswith("Failed: end_of_instruction. ")
     assert f"dataset.template=of:{other}" in outcome.because
+    assert [row[1] for row in found["doctor/checks"].rows][:2] == ["failed", "noted"]
 
 
 def test_what_cannot_be_made_is_not_called_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
