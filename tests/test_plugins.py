@@ -82,6 +82,22 @@ def test_optuna_optimises(tmp_path: Path) -> None:
     assert f"Best value: {value.pop()}" in done.stdout
 
 
+@pytest.mark.skipif(find_spec("ray") is not None, reason="Ray is installed")
+def test_a_plugin_that_is_not_there_is_one_line_with_its_package(tmp_path: Path) -> None:
+    done = launched(tmp_path, "-m", "hydra/launcher=ray", "seed=0,1")
+    told = "hydra/launcher=ray needs what is not installed here: pip install hydra-ray-launcher\n"
+    assert (done.returncode, done.stderr) == (1, told)
+
+
+@plugin("hydra_joblib_launcher")
+def test_a_launcher_is_not_passed_over_for_a_single_run(tmp_path: Path) -> None:
+    done = launched(tmp_path, "hydra/launcher=joblib")
+    (line,) = done.stdout.splitlines()
+    assert line.endswith("hydra/launcher=joblib starts the jobs of a multirun: write -m, also for a single one.")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert stored_runs(tmp_path / "runs") == []
+
+
 @plugin("hydra_joblib_launcher")
 @pytest.mark.slow
 def test_jobs_side_by_side_end_as_those_in_turn(tmp_path: Path) -> None:

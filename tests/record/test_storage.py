@@ -167,6 +167,16 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
+def test_a_job_that_goes_back_into_the_queue_is_no_failed_run(tmp_path: Path) -> None:
+    """As submitit ends it, by SystemExit; a failure beside it is one."""
+    with contextlib.suppress(SystemExit), Store(a_run(tmp_path / "queued")):
+        raise SystemExit(-1)
+    assert (stored_run(tmp_path / "queued").status, stored_run(tmp_path / "queued").error) == ("started", None)
+    with contextlib.suppress(RuntimeError), Store(a_run(tmp_path / "failed")):
+        raise RuntimeError("no")
+    assert stored_run(tmp_path / "failed").status == "failed"
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_what_had_finished_is_back_when_its_successor_fails(
     tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch

@@ -82,6 +82,7 @@ class Sweep:
     state: str = "PENDING"
     todo: Iterator[Tree] = field(default_factory=lambda: iter(()))
     started: dict[str, Tree] = field(default_factory=dict)  # what an agent was told to run, by run id
+    given_to: dict[str, str] = field(default_factory=dict)  # which agent
 
     @property
     def id(self) -> str:
@@ -244,7 +245,7 @@ class State:
             sweep.state = "FINISHED"
             return [{"type": "exit"}]
         name = f"{sweep.name}run{len(sweep.started)}"
-        sweep.started[name] = arguments
+        sweep.started[name], sweep.given_to[name] = arguments, given["id"]
         told = {key: {"value": value} for key, value in arguments.items()}
         return [{"type": "run", "run_id": name, "program": sweep.spec["program"], "args": told}]
 
