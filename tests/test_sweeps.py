@@ -81,7 +81,7 @@ def test_two_agents_side_by_side_share_a_sweep(wandb_server: WandbServer, tmp_pa
     runs = stored_runs(tmp_path / "runs")
     assert sorted(run.config["seed"] for run in runs) == [0, 1, 2, 3]
     assert {run.status for run in runs} == {"finished"}
-    recorded = [path for run in runs for path in run.directory.glob("wandb/*/run-*.wandb")]
+    recorded = {path.resolve() for run in runs for path in run.directory.glob("wandb/*/run-*.wandb")}
     assert sorted(path.stem.removeprefix("run-") for path in recorded) == sorted(swept.started)
     assert len({run.reused.get("self_checks", run.id) for run in runs}) == 1  # found by one, for all
     assert sum("self_checks" in run.reused for run in runs) == 3
