@@ -18,6 +18,7 @@ from rcm.comparison.reading import Reading
 from rcm.comparison.transplants import Transplant, all_transplants, latest_transplants
 from rcm.comparison.tunings import Tuning, tunings
 from rcm.comparison.warnings import Warned, warnings
+from rcm.errors import InputError
 from rcm.record.stored import StoredRun
 
 
@@ -86,6 +87,8 @@ def _read(runs: Iterable[StoredRun]) -> tuple[list[Reading], list[LeftOut]]:
     for run in runs:
         try:
             readings.append(Reading.of(run))
+        except InputError as error:
+            unreadable.append(LeftOut(run, str(error)))
         except Exception as error:  # other people's runs: anything may stand there
             what = f"{type(error).__name__}: {error}".splitlines()[0].rstrip(".")
             unreadable.append(LeftOut(run, f"Its results in {run.directory} cannot be read ({what}); run it again."))

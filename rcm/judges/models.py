@@ -23,6 +23,7 @@ from transformers import (
 from rcm.errors import InputError
 from rcm.execution.progress import track
 from rcm.judges.base import Judge, Verdict
+from rcm.models.checkpoint import UNREADABLE
 
 
 class Neural(Judge):
@@ -47,8 +48,8 @@ class Neural(Judge):
 
     def _fetched(self, load: Callable[..., Any], **settings: object) -> Any:
         try:
-            return load(self.name, revision=self.revision, **settings)
-        except (OSError, ValueError) as error:
+            return load(self.name, revision=self.revision, trust_remote_code=False, **settings)
+        except UNREADABLE as error:
             reason = str(error).strip().split("\n")[0]
             raise InputError(
                 f"judge.name={self.name} cannot be loaded ({reason}); give a hub id or a folder."

@@ -8,6 +8,7 @@ import logging
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from pickle import UnpicklingError
 from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
@@ -37,7 +38,7 @@ BUFFERS = re.compile(
 # What transformers and its parts raise for files that are absent, damaged, or of another kind: nearly anything.
 UNREADABLE = (
     *(OSError, ValueError, TypeError, AttributeError, LookupError, RuntimeError, ArithmeticError, AssertionError),
-    *(ImportError, StrictDataclassError, SafetensorError),
+    *(ImportError, StrictDataclassError, SafetensorError, UnpicklingError, EOFError),
 )
 MOST_LAYERS = 10_000  # no model has as many, and to build them would take for ever
 

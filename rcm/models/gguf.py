@@ -70,11 +70,11 @@ class Converted(Model):
 
     def config(self) -> PretrainedConfig:
         self._prepare()
-        return AutoConfig.from_pretrained(self.checkpoint)
+        return AutoConfig.from_pretrained(self.checkpoint, trust_remote_code=False)
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
         self._prepare()
-        return AutoTokenizer.from_pretrained(self.checkpoint)
+        return AutoTokenizer.from_pretrained(self.checkpoint, trust_remote_code=False)
 
     def weights(self, placement: Placement = ON_CPU) -> Weights:
         self._prepare()

@@ -88,6 +88,10 @@ def checked(split: Split, source: str) -> Split:
         for number, prompt in enumerate(prompts):
             if not prompt.text.strip():
                 raise InputError(f"{source} has an empty text at {place}[{number}]; fill or remove it.")
+            if "\0" in prompt.text:
+                raise InputError(
+                    f"{source} has a NUL at {place}[{number}], as files have after a crash; copy or mend it."
+                )
             if any("\ud800" <= character <= "\udfff" for character in prompt.text):
                 raise InputError(
                     f"{source} has half of a character (a lone surrogate) at {place}[{number}]; write it as UTF-8, or "

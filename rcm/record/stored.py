@@ -2,7 +2,8 @@
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +19,11 @@ from rcm.record.results import (
     Tensors,
 )
 from rcm.record.run import Run, Status
-from rcm.record.storage import loaded, records
+from rcm.record.storage import RESULTS, loaded, records
 
 log = logging.getLogger(__name__)
+# What a file raises that was cut or changed since it was written.
+DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError, SafetensorError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,12 +39,37 @@ class StoredRun(Run):
     reused: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def results(self) -> list[Result]:
-        """What the run reported, in order, but for tensors and adapters: those are read one at a time."""
-        return [decoded(record) for record in self._records() if record["kind"] not in ("tensors", "adapter")]
+        """What the run reported, in order, but for tensors and adapters: those are read one at a time.
+
+        Raises InputError where that cannot be read, or where it lacks what is among the figures of a finished run."""
+        with self._damage_told(RESULTS):
+            found = [decoded(record) for record in self._records() if record["kind"] not in ("tensors", "adapter")]
+            names = {result.name for result in found}
+            if lacking := [key for key in self.metrics if not (names & set(_beginnings(key)))]:
+                raise ValueError(f"it lacks {lacking[0]}, which is in {METRICS}")
+            return found
+
+    @contextmanager
+    def _damage_told(self, name: str) -> Generator[None, None, None]:
+        """InputError of a file that is not as rcm wrote it."""
+        try:
+            yield
+        except InputError:
+            raise
+        except DAMAGED as error:
+            raise InputError(
+                f"{self.directory / name} cannot be read ({first_line(error)}); run it again with rerun=true."
+            ) from error
 
     def _records(self) -> list[dict[str, Any]]:
-        """All that it reported; raises InputError where another run has taken its place since it was opened."""
-        found = records(self.directory)
+        """All that it reported; raises InputError where that cannot be read, and where another run has taken its place
+        since it was opened."""
+        with self._damage_told(RESULTS):
+            path = self.directory / RESULTS
+            written = path.read_bytes() if self.status == "finished" and path.exists() else b""
+            if written and not written.endswith(b"\n"):
+                raise ValueError("its last line is cut")
+            found = [{**record, "kind": record["kind"], "name": record["name"]} for record in records(self.directory)]
         try:
             told = json.loads((self.directory / RECORD).read_text(encoding="utf-8"))["provenance"]["started"]
         except (OSError, ValueError, KeyError, TypeError):
@@ -73,13 +101,8 @@ class StoredRun(Run):
         return cast(Adapter, self._loaded(self._record_of(name, "adapter")))
 
     def _loaded(self, record: Mapping[str, Any]) -> Result:
-        try:
+        with self._damage_told(record["files"][0]):
             return loaded(record, self.directory)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            raise InputError(
-                f"{self.directory / record['files'][0]} cannot be read ({first_line(error)}); run it again with "
-                "rerun=true."
-            ) from error
 
     def _record_of(self, name: str, kind: str) -> dict[str, Any]:
         named = {record["name"]: record for record in self._records() if record["kind"] == kind}
@@ -87,6 +110,12 @@ class StoredRun(Run):
             has = ", ".join(named) or "none"
             raise InputError(f"The run in {self.directory} has no {kind} called {name}; it has: {has}.")
         return named[name]
+
+
+def _beginnings(key: str) -> Iterator[str]:
+    """A key of metrics.json, and what it may be a companion of: `x/y_null` of `x/y`."""
+    parts = key.split("_")
+    return ("_".join(parts[:end]) for end in range(len(parts), 0, -1))
 
 
 def stored_runs(folder: Path) -> list[StoredRun]:

@@ -55,4 +55,4 @@ def test_one_odd_run_does_not_cost_the_others_theirs(tmp_path: Path) -> None:
     (left_out,) = found.left_out
     assert left_out.run.id == "odd"
     assert "hologram" in left_out.why
-    assert left_out.why.endswith("run it again.")
+    assert left_out.why.endswith("run it again with rerun=true.")
