@@ -98,9 +98,15 @@ def _file(module: str) -> Path | None:
         spec, name = find_spec(top), top
     except ValueError:  # of a program that is run as a script
         return None
+    places = list(spec.submodule_search_locations or []) if spec else []
     for part in rest:
         name = f"{name}.{part}"
-        spec = PathFinder.find_spec(name, spec.submodule_search_locations or []) if spec else None
+        try:
+            spec = PathFinder.find_spec(name, places)
+        except KeyError:  # a folder without __init__.py: its spec asks for what it lies in, which is not imported
+            spec, places = None, [str(Path(place) / part) for place in places]
+            continue
+        places = list(spec.submodule_search_locations or []) if spec else []
     return Path(spec.origin) if spec and spec.origin and spec.origin.endswith(".py") else None
 
 

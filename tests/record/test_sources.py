@@ -98,3 +98,16 @@ def test_of_an_installed_package_its_own_files_count() -> None:
     found = list(sources._files("hydra.utils.instantiate"))
     assert found
     assert all("hydra" in path.parts for path in found)
+
+
+def test_a_target_in_folders_without_init_counts_before_it_is_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = tmp_path / "outer_of_mine" / "inner" / "mine.py"
+    file.parent.mkdir(parents=True)
+    found = []
+    for text in ("class Method: size = 1\n", "class Method: size = 2\n"):
+        file.write_text(text)
+        found.append(sources_digest({"_target_": "outer_of_mine.inner.mine.Method"}, now=True))
+    assert found[0] != found[1]
