@@ -47,7 +47,7 @@ COPIED = 4  # times that keys and values are read or written at each token of a 
 FITTED = 4e6  # numbers that a logistic probe is fitted to in a second, with the other fits at its place
 COUNTED = 4  # rows of the pass that is counted
 FLOAT32 = 4
-GIB = 2**30
+GB = 10**9
 SMALLER = {"int8": 4, "nf4": 8}  # times smaller than float32 are the linear layers of blocks
 
 
@@ -95,7 +95,7 @@ class Estimate:
     @property
     def sentence(self) -> str:
         """One line for the log."""
-        memory = f"{(self.weights + self.beside) / GIB:.1f} of {self.free / GIB:.1f} GiB free"
+        memory = f"{(self.weights + self.beside) / GB:.1f} of {self.free / GB:.1f} GB free"
         missing = f"; not known: {', '.join(self.unknown)}" if self.unknown else ""
         return f"About {self._counts}, {memory}, {span(*self.seconds)} on {self.device}{missing}"
 
@@ -106,7 +106,7 @@ class Estimate:
     @property
     def row(self) -> tuple[str, ...]:
         """Of a table."""
-        memory = f"{(self.weights + self.beside) / GIB:.1f} of {self.free / GIB:.1f}"
+        memory = f"{(self.weights + self.beside) / GB:.1f} of {self.free / GB:.1f}"
         fits = "yes" if self.fits else "no"
         return self.model, rounded(self.rows), rounded(self.tokens), memory, span(*self.seconds), fits
 
@@ -114,8 +114,8 @@ class Estimate:
     def cure(self) -> str:
         """What to change where it does not fit."""
         return (
-            f"{self.model} takes {self.weights / GIB:.1f} GiB for its weights and up to {self.beside / GIB:.1f} beside "
-            f"them, and {self.free / GIB:.1f} are free on {self.device}; spread it with device.map=auto, load it in "
+            f"{self.model} takes {self.weights / GB:.1f} GB for its weights and up to {self.beside / GB:.1f} beside "
+            f"them, and {self.free / GB:.1f} are free on {self.device}; spread it with device.map=auto, load it in "
             "half of the bytes with model.dtype=bfloat16, or ask for less at once with device.batch_size=8."
         )
 
@@ -123,7 +123,7 @@ class Estimate:
 def table(told: Sequence[tuple[str, Estimate]]) -> str:
     """Of several runs, for the log."""
     rows = [
-        ("model", "checkpoint", "rows", "tokens", "GiB", "time", "fits"),
+        ("model", "checkpoint", "rows", "tokens", "GB", "time", "fits"),
         *((option, *one.row) for option, one in told),
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
