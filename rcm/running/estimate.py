@@ -132,7 +132,7 @@ def table(told: Sequence[tuple[str, Estimate]]) -> str:
     return "\n  ".join(["Together:", *lines, f"one after the other: {span(least, most)}"])
 
 
-def rounded(count: float) -> str:
+def rounded(count: int | float) -> str:
     """To two digits, for people."""
     if count < 100:
         return f"{count:.0f}"
