@@ -35,6 +35,7 @@ from rcm.running.identity import digest_of, finished_already
 from rcm.running.objective import objective
 
 log = logging.getLogger("rcm")
+LAUNCHERS = ("hydra/launcher=", "hydra.launcher.")
 HYDRAS = ("Config group override", "Only one of")  # how ValueErrors of Hydra's begin
 
 
@@ -180,7 +181,9 @@ def command() -> None:
     with ExitStack() as stack:
         if any(re.fullmatch(r"\+{0,2}estimate=true", argument, re.IGNORECASE) for argument in sys.argv[1:]):
             folder = stack.enter_context(TemporaryDirectory(prefix="rcm-estimate-"))
-            sys.argv += [f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+            # Here, one after the other: another launcher's jobs would ask other machines.
+            own = [argument for argument in sys.argv if not argument.startswith(LAUNCHERS)]
+            sys.argv[:] = [*own, f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
             stack.callback(_tell_all)
         _hydra()
 
