@@ -18,8 +18,8 @@ from rcm.models.matrix_products import CLEARLY, by_onednn, onednn_speed
 
 ROWS = 256  # of a pass, about as many tokens as a CPU multiplies well
 LARGE = 64 * 2**20  # bytes, which no cache of a CPU core holds
-PATIENCE = 0.25  # seconds for each of the two
-FEWEST = 3  # times
+PATIENCE = 0.1  # seconds for each of the two
+FEWEST = 2  # times
 
 
 class Speed(NamedTuple):

@@ -155,7 +155,7 @@ class Scope:
             heads=heads,
             d_model=width,
             vocabulary=int(config.vocab_size),
-            neurons=max(points.neurons),
+            neurons=max(points.neurons, default=0) or 4 * width,  # as in a layer of experts, of which nobody knows
             kv_bytes=2 * len(points.layers) * kv_heads * of_head * hf.dtype.itemsize,
             prompts=prompts,
             template=template,

@@ -208,8 +208,8 @@ def bytes_of_token(hf: PreTrainedModel, longest: int) -> float:
     except UNREADABLE as error:
         # What depends on values, as the choice of experts may, cannot go through a skeleton.
         log.debug("Not counted, as the skeleton is not run: %s", error)
-        scope_of = hf.config.get_text_config()
-        return (WIDTHS * scope_of.hidden_size + 4 * max(points_of(hf).neurons)) * FLOAT32
+        width = int(hf.config.get_text_config().hidden_size)
+        return float((WIDTHS * width + 4 * (max(points_of(hf).neurons, default=0) or 4 * width)) * FLOAT32)
 
 
 def free_everywhere(device: torch.device, mapped: bool) -> int:
