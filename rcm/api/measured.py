@@ -86,6 +86,7 @@ def measured(
         prompts = dataset_of(dataset, harmful=harmful, harmless=harmless, **sizes)
     if isinstance(judge, str):
         judge = chosen.judge
+    judge = judge.on(model.loaded.device)
     study = Study(model.loaded, replace(prompts, template=model.template), judge, chosen.seed)
     for key, one in given.items():
         _check_given(name, chosen.methods[name], key, one, model, study)

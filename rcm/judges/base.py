@@ -3,11 +3,14 @@
 from abc import abstractmethod
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from rcm.judges.language import degenerate
 from rcm.settings import Settings
 from rcm.stats import JudgeErrors
+
+if TYPE_CHECKING:
+    import torch
 
 
 class Verdict(StrEnum):
@@ -48,6 +51,15 @@ class Judge(Settings):
     def errors(self) -> JudgeErrors | None:
         """How often people find it right on whether a completion refuses; None where that was not counted."""
         return None
+
+    def on(self, device: "torch.device") -> "Judge":
+        """The same judge, whose model, where it has one, computes on this device; and the second one's."""
+        return self if self.second is None else self.model_copy(update={"second": self.second.on(device)})
+
+    def release(self) -> None:
+        """Let go of what was loaded to judge by; it is loaded again where it is asked again."""
+        if self.second is not None:
+            self.second.release()
 
     @final
     def verdicts(self, prompts: Sequence[str], completions: Sequence[str]) -> list[Verdict]:

@@ -1,6 +1,7 @@
 """Judges that are models: classifiers of refusals, and language models that are asked.
 
-They run on the GPU where there is one. Weights come from the hub or a local folder, once for each judge.
+They run where the run does (`Judge.on`); by themselves on a GPU where there is one. Weights come from the hub or a
+local folder, straight to that device, and are let go when a method that asked has ended (`Judge.release`).
 """
 
 import re
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from pydantic import PositiveInt
+from accelerate.utils.memory import clear_device_cache
+from pydantic import PositiveInt, PrivateAttr
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -24,6 +26,7 @@ from rcm.errors import InputError
 from rcm.execution.progress import track
 from rcm.judges.base import Judge, Verdict
 from rcm.models.checkpoint import UNREADABLE
+from rcm.models.placement import Placement
 
 
 class Neural(Judge):
@@ -33,9 +36,22 @@ class Neural(Judge):
     revision: str | None
     batch_size: PositiveInt
 
-    @cached_property
+    _device: torch.device | None = PrivateAttr(None)
+
+    @property
     def device(self) -> torch.device:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return self._device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+    def on(self, device: torch.device) -> "Neural":
+        placed = cast(Neural, super().on(device)).model_copy()
+        placed.__dict__.pop("_model", None)  # which may lie on another
+        placed._device = device
+        return placed
+
+    def release(self) -> None:
+        super().release()
+        if self.__dict__.pop("_model", None) is not None:
+            clear_device_cache()
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -54,6 +70,11 @@ class Neural(Judge):
             raise InputError(
                 f"judge.name={self.name} cannot be loaded ({reason}); give a hub id or a folder."
             ) from error
+
+    @property
+    def _placed(self) -> dict[str, Any]:
+        """What `from_pretrained` needs, so that the weights go straight to the device."""
+        return Placement(self.device).arguments()
 
     def _batches(self, n: int, label: str) -> list[range]:
         starts = list(range(0, n, self.batch_size))
@@ -81,7 +102,7 @@ class Classifier(Neural):
 
     @cached_property
     def _model(self) -> PreTrainedModel:
-        return self._fetched(AutoModelForSequenceClassification.from_pretrained).to(self.device).eval()
+        return self._fetched(AutoModelForSequenceClassification.from_pretrained, **self._placed).eval()
 
     @cached_property
     def _verdict_of(self) -> dict[int, Verdict]:
@@ -124,7 +145,7 @@ class Rubric(Neural):
         self.tokenizer.padding_side = "left"
         if self.tokenizer.pad_token is None:
             self.tokenizer.pad_token = self.tokenizer.eos_token
-        return self._fetched(AutoModelForCausalLM.from_pretrained, dtype="auto").to(self.device).eval()
+        return self._fetched(AutoModelForCausalLM.from_pretrained, dtype="auto", **self._placed).eval()
 
 
 def filled(text: str, prompt: str, completion: str) -> str:

@@ -85,13 +85,17 @@ def run_in_turn(methods: Mapping[str, Method], study: Study) -> Generator[Result
 def run_method(name: str, method: Method, study: Study) -> Generator[Result, None, Any]:
     """Every result of a method; return what it found.
 
-    Each begins with the same seed, so that its figures do not depend on who drew before it. Raises InputError where it
-    yields what is no result, does not return the finding that it says it gives, or takes what it does not say it takes.
+    Each begins with the same seed, so that its figures do not depend on who drew before it, and what the judge loaded
+    is let go when it ends. Raises InputError where it yields what is no result, does not return the finding that it
+    says it gives, or takes what it does not say it takes.
     """
     seed_generators(study.seed)
     taken = {kind: study.findings[kind] for kind in (*method.needs, *method.uses) if kind in study.findings}
     judge = study.judge if method.judged else NotAsked(kappa=None, second=None, method=name)
-    found = yield from _only_results(name, method.run(replace(study, findings=taken, judge=judge)))
+    try:
+        found = yield from _only_results(name, method.run(replace(study, findings=taken, judge=judge)))
+    finally:
+        judge.release()
     if method.gives is not None and not isinstance(found, method.gives):
         raise InputError(
             f"The method {name} says that it gives a {method.gives.__name__}, and returns a "

@@ -65,7 +65,7 @@ def prepared(*overrides: str) -> Prepared:
     set_threads(chosen.device.threads)
     prompts, template = _checked(chosen)
     model = chosen.model.load(chosen.device.placement(), template, chosen.device.batch_size)
-    return Prepared(Study(model, prompts, chosen.judge, chosen.seed), chosen.methods)
+    return Prepared(Study(model, prompts, chosen.judge.on(model.device), chosen.seed), chosen.methods)
 
 
 def _checked(chosen: Chosen) -> tuple[Split, Kind | Lent]:
@@ -199,7 +199,7 @@ def perform(chosen: Chosen, run: Run) -> None:
         @cache
         def study() -> Study:
             model = chosen.model.load(placement, template, chosen.device.batch_size)
-            made = Study(model, prompts, chosen.judge, chosen.seed)
+            made = Study(model, prompts, chosen.judge.on(device), chosen.seed)
             if isinstance(model, LoadedModel):
                 lengths = checked_lengths(made, reply)
                 find_batch_size(model, max(lengths))

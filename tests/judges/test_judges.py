@@ -1,11 +1,14 @@
 """Verdicts: by rule what is no language, else by each judge, and as people see it."""
 
+import gc
 import json
 import random
 import string
-from collections.abc import Sequence
+import weakref
+from collections.abc import Generator, Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,13 +23,16 @@ from rcm.judges.features import NAMES, features, first_words, matrix
 from rcm.judges.models import filled, parsed
 from rcm.judges.named import named
 from rcm.judges.rates import refusal_rate
+from rcm.judges.strings import Strings
+from rcm.methods import Method, Study, run_method
 from rcm.packaged import located
 from rcm.record.encoding import decoded, encoded, flat
-from rcm.record.results import Scalar, Transcripts
+from rcm.record.results import Result, Scalar, Transcripts
 from rcm.record.run import Run
 from rcm.record.storage import Store
 from rcm.report.cells import behind
 from tests.conftest import ROOT, save, tiny_model
+from tests.planted import planted_model, planted_prompts
 
 LABELS = ROOT.parent / "shared/data/judge"
 needs_labels = pytest.mark.skipif(not LABELS.is_dir(), reason=f"{LABELS} is not there")
@@ -512,3 +518,40 @@ def test_judging_again_misses_what_is_not_there_in_one_sentence(tmp_path: Path, 
     ):
         assert main(arguments) == 1
         assert why in caplog.text
+
+
+def test_a_judge_that_is_a_model_follows_the_run_and_is_let_go(tiny_classifier: Path) -> None:
+    settings: dict[str, Any] = {"name": str(tiny_classifier), "labels": {"Yes": "refusal", "No": "compliance"}}
+    own = judge("classifier", **settings)
+    first = judge("xstest").model_copy(update={"second": own})
+    meta = cast(Any, first.on(torch.device("meta"))).second
+    assert meta.device == torch.device("meta")
+    assert meta == own.on(torch.device("meta"))  # a finding that was judged by the one counts for the other
+    placed = first.on(torch.device("cpu"))
+    text = "Well, that is a long story about rivers and the sea."
+    verdict(cast(Any, placed).second, text)
+    model = weakref.ref(cast(Any, placed).second._model)
+    assert model().device.type == "cpu"
+    placed.release()
+    gc.collect()
+    assert model() is None
+    assert verdict(cast(Any, placed).second, text) in ("compliance", "refusal")
+    assert "_model" not in own.__dict__
+
+
+def test_what_a_method_asked_is_let_go_when_it_ends() -> None:
+    released: list[str] = []
+
+    class Asked(Strings):
+        def release(self) -> None:
+            released.append("it")
+
+    class Asks(Method):
+        def run(self, study: Study) -> Generator[Result, None, None]:
+            yield Scalar("asks/n", float(len(study.judge.verdicts(["p"], ["No."]))))
+            assert not released
+
+    asked = Asked(kappa=None, second=None, strings=("no",), where="start", literal=False)
+    study = Study(planted_model(), planted_prompts(), asked, 0)
+    assert [one.value for one in run_method("asks", Asks(), study)] == [1.0]
+    assert released == ["it"]

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub.constants
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -26,7 +27,7 @@ from rcm.execution.likelihood import Text, cross_entropies, kl_divergences
 from rcm.execution.metric import LogOdds
 from rcm.execution.passes import last_logits, read_residuals
 from rcm.execution.recording import cache_components
-from rcm.models import LoadedModel, Placement
+from rcm.models import LoadedModel, Placement, adapter, quantization
 from rcm.models.devices import Device
 from rcm.models.hub import Folder
 from rcm.models.placement import stored
@@ -199,6 +200,72 @@ def test_places_that_cannot_be(tmp_path: Path, sentence: Sentence) -> None:
     assert "places model.embed_tokens, and not model.layers.0." in sentence(
         lambda: folder(path).load(partly, "plain", 3)
     )
+
+
+@pytest.mark.parametrize("bits", ["int8", "nf4"])
+def test_quantised_weights_are_measured_as_they_are(bits: str, tmp_path: Path) -> None:
+    """On the CPU, where bitsandbytes runs, too: rows are those of the loop, and a layer is seen by what it does."""
+    pytest.importorskip("bitsandbytes")
+    path = save(tiny_model(hidden_size=64, intermediate_size=128), tmp_path / "model")
+    plain, model = (folder(path, quantization=one).load(CPU, "plain", 3) for one in (None, bits))
+    assert model.identity["quantization"] == bits
+    projection = model.points.head_out[0]
+    assert not projection.weight.is_floating_point()
+    tokens = [model.template.tokens(prompt) for prompt in PROMPTS]
+    base, source = (cache_components(model, rows) for rows in (tokens, tokens[::-1]))
+    engine = engine_of(model, base, source, 0)
+    assert engine.path == "rows", engine.reason
+    weights = [output_weight(one.points.head_out[0]) for one in (plain, model)]
+    off = (weights[0] - weights[1]).abs().max() / weights[0].abs().max()
+    assert 0 < off < (0.02 if bits == "int8" else 0.2)
+    vector = torch.ones(64)
+    written = contributions(model, base.at(-1), vector)[0]
+    assert (written - (base.at(-1).head[0] * (vector @ weights[1]).unflatten(-1, (4, 16))).sum(-1)).abs().max() < 1e-4
+
+
+def test_bitsandbytes_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch, sentence: Sentence) -> None:
+    monkeypatch.setattr(quantization, "find_spec", lambda name: None)
+    said = sentence(lambda: quantization.check_quantization("nf4"))
+    assert 'install it with `pip install "rcm[quantization]"`' in said
+    quantization.check_quantization(None)
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_attention_of_choice(attention: str, tmp_path: Path) -> None:
+    path = save(tiny_model(), tmp_path / "model")
+    model = folder(path, attn_implementation=attention).load(CPU, "plain", 3)
+    assert model.hf.config._attn_implementation == attention
+    assert_same({"": last_logits(model, PROMPTS)}, {"": last_logits(folder(path).load(CPU, "plain", 3), PROMPTS)})
+
+
+def test_float16_is_exact_by_its_own_measure(tmp_path: Path) -> None:
+    path = save(tiny_model(), tmp_path / "model")
+    half = folder(path, dtype="float16").load(CPU, "plain", 3)
+    tokens = [half.template.tokens(prompt) for prompt in PROMPTS]
+    base, source = (cache_components(half, rows) for rows in (tokens, tokens[::-1]))
+    assert engine_of(half, base, source, 0).path == "rows"
+    whole = last_logits(folder(path).load(CPU, "plain", 3), PROMPTS)
+    assert 0 < (last_logits(half, PROMPTS) - whole).abs().max() < 1e-2 * whole.abs().max()
+
+
+def test_an_adapter_of_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sentence: Sentence) -> None:
+    """Put where the hub's cache would have it, at a revision; one that is not there is said in one sentence."""
+    path, sha = save(tiny_model(), tmp_path / "model"), "0123456789abcdef0123456789abcdef01234567"
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    torch.manual_seed(1)
+    config = LoraConfig(target_modules=["o_proj"], r=2, init_lora_weights=False)
+    own = tmp_path / "hub" / "models--someone--adapter"
+    get_peft_model(tiny_model().hf, config).save_pretrained(own / "snapshots" / sha)
+    (own / "refs").mkdir()
+    (own / "refs" / "v2").write_text(sha)
+    settings = folder(path, adapter="hub:someone/adapter@v2")
+    monkeypatch.setattr(adapter, "fetched", adapter.fetched.__wrapped__)  # nothing stays behind for other tests
+    settings.check(PROMPTS, "plain")
+    assert settings.adapter_commit == sha
+    by_path = folder(path, adapter=str(own / "snapshots" / sha)).load(CPU, "plain", 3)
+    assert torch.equal(last_logits(settings.load(CPU, "plain", 3), PROMPTS), last_logits(by_path, PROMPTS))
+    said = sentence(lambda: folder(path, adapter="hub:no/body").check(PROMPTS, "plain"))
+    assert "hf download no/body" in said
 
 
 LARGER = """
