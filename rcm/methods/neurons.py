@@ -173,8 +173,9 @@ class Neurons(Method):
         k = max(1, round(self.share_of_neurons * every))
         alone = min(every, self.candidates + self.random)
         groups = [test[start : start + PAIRS_PER_ORDER] for start in range(0, len(test), PAIRS_PER_ORDER)]
-        sizes = len(np.unique(np.geomspace(1, max(1, every // 2), SIZES).round()))
-        orders = np.zeros(sizes * (1 + -(-self.random_sets // len(groups))))
+        # Of so many neurons, anywhere in the model, the first lies at this share of the layers, on average.
+        sizes = np.unique(np.geomspace(1, max(1, every // 2), SIZES).round())
+        orders = np.repeat(1 / (sizes + 1), 1 + -(-self.random_sets // max(1, len(groups))))
         firsts = plain_prompts(UNRELATED)
         plain = scope.lengths(one._replace(text=one.text.partition(". ")[0] + ".") for one in firsts)
         size = scope.batch_size
@@ -196,7 +197,7 @@ class Neurons(Method):
                 least=self.candidates / (self.candidates + self.random),
             ),
             interchanged(scope, "gaps of test pairs", test, np.zeros(0)),
-            interchanged(scope, "each selection", test, np.zeros(ways * (1 + self.random_sets))),
+            interchanged(scope, "each selection", test, np.full(ways * (1 + self.random_sets), 1 / (k + 1))),
             interchanged(scope, "all neurons", test, np.zeros(1)),
             together("the first neurons", [interchanged(scope, "", group, orders) for group in groups]),
             interchanged(scope, "each chosen neuron", test, np.full(ways * k, MIDDLE)),

@@ -15,6 +15,7 @@ from tests.planted import composed, planted_judge, planted_model, planted_prompt
 from tests.stubs import Inner, Method
 
 CLOSE = 0.15
+A_FEW = 4  # passes, of dozens: which rows share one depends on what is chosen
 REPLY = 6
 QUICK: dict[str, Any] = {"kl_prompts": 2, "compared_prompts": 4, "plain_texts": 1, "candidates": 30, "random": 10}
 SMALL: dict[str, Any] = {**QUICK, "max_new_tokens": 4, "control_tokens": 2, "pairs": 8, "strengths": (1.0,)}
@@ -66,7 +67,8 @@ def outside(said: list[Work], found: Counted) -> dict[str, tuple[float, float, f
             for low in (True, False)
         )
         value = getattr(found, name)
-        if not (1 - CLOSE) * least <= value <= (1 + CLOSE) * most:
+        slack = A_FEW if name == "passes" else 0
+        if not (1 - CLOSE) * least - slack <= value <= (1 + CLOSE) * most + slack:
             wrong[name] = (least, value, most)
     return wrong
 
@@ -76,7 +78,8 @@ def test_what_is_counted_wrongly_is_seen() -> None:
     said = looked_at(scope_of(model, prompts), "", [40, 50, 60])
     right = Counted(passes=said.passes, tokens=said.tokens, logits=said.logits)
     assert outside([said], right) == {}
-    assert set(outside([said.times(2)], right)) == {"passes", "tokens", "logits"}
+    assert set(outside([said.times(2)], right)) == {"tokens", "logits"}
+    assert set(outside([said.times(9)], right)) == {"passes", "tokens", "logits"}
     assert set(outside([said], Counted(said.passes, said.tokens, 9, said.logits))) == {"generated"}
 
 
