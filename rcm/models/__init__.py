@@ -19,7 +19,7 @@ from rcm.errors import InputError
 from rcm.models.adapter import HUB, brought_template, check_adapter, fetched, merged, trained_on
 from rcm.models.checkpoint import check_architecture
 from rcm.models.loaded import LoadedModel, longest_prompt, vocabulary
-from rcm.models.placement import ON_CPU, Placement, described
+from rcm.models.placement import ON_CPU, Placement, described, untested
 from rcm.models.quantization import Quantization, check_quantization
 from rcm.models.template import Kind, Lent, Template
 from rcm.packaged import located
@@ -134,6 +134,8 @@ class Model(Settings):
             hf = placement.spread(hf) if placement.map is not None else hf
         if spread := described(hf):
             log.info("%s", spread)
+        if untried := untested({parameter.device for parameter in hf.parameters()}, self.quantization):
+            log.warning("%s", untried)
         return LoadedModel.of(
             hf,
             tokenizer,

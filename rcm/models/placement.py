@@ -130,6 +130,22 @@ def _named(place: str) -> str:
     return f"cuda:{place}" if place.isdecimal() else {"cpu": "the CPU", "disk": "the disk"}.get(place, place)
 
 
+def untested(devices: set[torch.device], quantization: str | None) -> str | None:
+    """What of this nobody has tried who made rcm, for the log; None where its tests run the like."""
+    accelerators = {device for device in devices if device.type not in ("cpu", "meta")}
+    found = [
+        *(["a GPU"] if accelerators else []),
+        *(["several devices, one of them a GPU"] if accelerators and len(devices) > 1 else []),
+        *([f"{quantization} weights on a GPU"] if accelerators and quantization else []),
+    ]
+    if not found:
+        return None
+    return (
+        f"Untested by rcm's makers: {', '.join(found)}. Its tests run on CPUs; method=doctor checks what is measured "
+        "on this very device."
+    )
+
+
 def whole_on(hf: PreTrainedModel) -> torch.device | None:
     """The one device on which all of the model lies; None where it is spread."""
     devices = {tensor.device for tensor in hf.parameters()}

@@ -30,7 +30,7 @@ from rcm.execution.recording import cache_components
 from rcm.models import LoadedModel, Placement, adapter, quantization
 from rcm.models.devices import Device
 from rcm.models.hub import Folder
-from rcm.models.placement import stored
+from rcm.models.placement import stored, untested
 from rcm.models.points import output_weight
 from rcm.models.random import Random
 from rcm.patching.contribution import contributions
@@ -228,6 +228,14 @@ def test_bitsandbytes_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch,
     said = sentence(lambda: quantization.check_quantization("nf4"))
     assert 'install it with `pip install "rcm[quantization]"`' in said
     quantization.check_quantization(None)
+
+
+def test_what_nobody_has_tried_is_said() -> None:
+    gpu, disk = torch.device("cuda", 0), torch.device("meta")
+    assert untested({CPU}, None) is untested({CPU}, "nf4") is untested({CPU, disk}, None) is None
+    assert "makers: a GPU. Its" in str(untested({gpu}, None))
+    told = str(untested({gpu, torch.device("cuda", 1)}, "int8"))
+    assert "a GPU, several devices, one of them a GPU, int8 weights on a GPU" in told
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
