@@ -54,6 +54,10 @@ CHAT = (
     "{% if add_generation_prompt %}[assistant] {% endif %}"
 )
 Tiny = Callable[..., LoadedModel]
+# What a model's settings need, and most tests do not.
+UNSET: dict[str, Any] = dict.fromkeys(
+    ("family", "stage", "quantization", "attn_implementation", "adapter", "refusal_tokens")
+)
 
 
 @pytest.fixture(params=FAMILIES)

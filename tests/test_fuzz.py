@@ -34,7 +34,7 @@ from rcm.prompts.pairs import OWN, Pairs
 from rcm.report import write as report
 from rcm.running.chosen import chosen_settings
 from rcm.running.overrides import sentence
-from tests.conftest import save, tiny_model
+from tests.conftest import UNSET, save, tiny_model
 from tests.report.samples import a_run, store
 from tests.stubs import one_of_each
 
@@ -218,8 +218,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def a_folder(path: Path) -> Folder:
-    values = dict.fromkeys(("family", "stage", "quantization", "attn_implementation", "adapter", "refusal_tokens"))
-    return Folder(path=str(path), dtype="float32", **values)
+    return Folder(path=str(path), dtype="float32", **UNSET)
 
 
 @fuzzed

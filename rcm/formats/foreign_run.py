@@ -60,13 +60,23 @@ def verified(directory: Path) -> tuple[StoredRun, list[Check]]:
             )
     run = stored_run(directory)
     try:
-        lines, results = records(directory), run.results()
+        lines, results = records(directory), _results(run)
         checks = [_digest(run), *_files(directory, lines), *_tensors(directory, lines)]
         return run, [*checks, _metrics(run, results), *_rates(results)]
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{directory / RESULTS} holds no results of rcm ({first_sentence(error)}).") from error
+
+
+def _results(run: StoredRun) -> list[Result]:
+    """What it reports. Where that cannot be read, why: the cure, which is to run it again, is for one's own runs."""
+    try:
+        return run.results()
+    except InputError as error:
+        if error.__cause__ is None:
+            raise
+        raise error.__cause__ from None
 
 
 def summarised(run: StoredRun, checks: Sequence[Check]) -> list[str]:

@@ -45,7 +45,7 @@ def test_what_is_wrapped_is_checked_like_what_is_loaded(sentence) -> None:
     tokenizer = made.template.tokenizer
     assert "not a LoadedModel" in sentence(lambda: rcm.wrap(made, tokenizer))
     assert "not a str" in sentence(lambda: rcm.wrap(made.hf, "tokenizer"))
-    assert "float16" in sentence(lambda: rcm.wrap(tiny_model("llama").hf.half(), tokenizer))
+    assert "float64" in sentence(lambda: rcm.wrap(tiny_model("llama").hf.double(), tokenizer))
     assert "choose chat, plain, no_thinking, or of:MODEL" in sentence(
         lambda: rcm.wrap(made.hf, tokenizer, template="chatty")
     )

@@ -336,7 +336,9 @@ def test_wrong_neurons_are_noticed(tiny: Tiny, monkeypatch: pytest.MonkeyPatch):
     assert [engine_of(model, *two, seed=0).path for two in both] == ["rows", "rows"]
     replace = rows._Run._replace_neurons
     monkeypatch.setattr(
-        rows._Run, "_replace_neurons", lambda self, layer, row, number: replace(self, layer, row, (number + 1) % D_MLP)
+        rows._Run,
+        "_replace_neurons",
+        lambda self, layer, row, number, device: replace(self, layer, row, (number + 1) % D_MLP, device),
     )
     assert [engine_of(model, *two, seed=0).path for two in both] == ["loop", "rows"]
     assert "rows are wrong by" in engine_of(model, *both[0], seed=0).reason

@@ -19,7 +19,7 @@ from rcm.record.identity import content_digest
 from rcm.record.results import Tensors
 from rcm.record.stored import readable_runs, stored_run
 from rcm.report import write as report
-from tests.conftest import tiny_model
+from tests.conftest import UNSET, tiny_model
 from tests.faults.homes import a_home, check_whole, noting, what_runs_say
 from tests.faults.methods import Found, calls
 from tests.faults.processes import ended, launch
@@ -237,9 +237,7 @@ def test_a_damaged_adapter(adapter: Path, tmp_path: Path, sentence: Sentence) ->
 def converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Gguf:
     monkeypatch.setenv("RCM_CACHE", str(tmp_path / "cache"))
     write_gguf(tmp_path / "tiny.gguf")
-    model = Gguf(
-        path=str(tmp_path / "tiny.gguf"), family=None, stage=None, dtype="float32", adapter=None, refusal_tokens=None
-    )
+    model = Gguf(path=str(tmp_path / "tiny.gguf"), dtype="float32", **UNSET)
     model.config()
     return model
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from rcm.models.gguf import Gguf
+from tests.conftest import UNSET
 from tests.faults.disks import small_disk
 from tests.faults.homes import a_home, check_whole, noting, what_runs_say
 from tests.faults.methods import calls
@@ -104,7 +105,7 @@ class Convert:
     def __call__(self) -> str | None:
         from rcm.errors import InputError
 
-        model = Gguf(path=str(self.file), family=None, stage=None, dtype="float32", adapter=None, refusal_tokens=None)
+        model = Gguf(path=str(self.file), dtype="float32", **UNSET)
         try:
             model.config()
         except InputError as error:

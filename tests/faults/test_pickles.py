@@ -13,7 +13,7 @@ from rcm.errors import InputError
 from rcm.judges.models import Classifier
 from rcm.models.hub import Folder
 from rcm.packaged import PACKAGE
-from tests.conftest import save, tiny_model
+from tests.conftest import UNSET, save, tiny_model
 
 UNPICKLERS = ("pickle", "dill", "joblib", "cloudpickle", "shelve", "marshal")
 Sentence = Callable[[Callable[[], object]], str]
@@ -90,7 +90,7 @@ def test_a_model_whose_weights_are_a_program_is_refused(tmp_path: Path, sentence
         torch.save({"model.norm.weight": Payload(mark)}, weights)
     else:
         weights.write_bytes(pickle.dumps(Payload(mark)))
-    model = Folder(path=str(folder), family=None, stage=None, dtype="float32", adapter=None, refusal_tokens=None)
+    model = Folder(path=str(folder), dtype="float32", **UNSET)
     assert "Cannot read the model" in sentence(lambda: model.weights())
     assert not mark.exists()
     pickle.loads(pickle.dumps(Payload(mark)))
@@ -110,7 +110,7 @@ def with_code(tmp_path: Path) -> Path:
 
 
 def test_a_model_that_brings_code_is_refused(with_code: Path, sentence: Sentence) -> None:
-    model = Folder(path=str(with_code), family=None, stage=None, dtype="float32", adapter=None, refusal_tokens=None)
+    model = Folder(path=str(with_code), dtype="float32", **UNSET)
     assert "Cannot read the model" in sentence(lambda: model.config())
     assert not (with_code.parent / "mark").exists()
 

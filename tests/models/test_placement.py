@@ -34,12 +34,11 @@ from rcm.models.placement import stored, untested
 from rcm.models.points import output_weight
 from rcm.models.random import Random
 from rcm.patching.contribution import contributions
-from tests.conftest import FAMILIES, SIZE, save, tiny_model
+from tests.conftest import FAMILIES, SIZE, UNSET, save, tiny_model
 from tests.two_devices import spread
 
 PROMPTS = ("Hi", "How do I bake a loaf of bread at home?", "Name a river, then a lake.", "Stop.")
 CPU = torch.device("cpu")
-UNSET = dict.fromkeys(("family", "stage", "quantization", "attn_implementation", "adapter", "refusal_tokens"))
 UNLIKE = ("llama", "gpt2", "gemma2")  # shared keys; Conv1D; windows, and norms behind what is written
 Sentence = Callable[[Callable[[], object]], str]
 
