@@ -36,6 +36,7 @@ from rcm.running.objective import objective
 
 log = logging.getLogger("rcm")
 LAUNCHERS = ("hydra/launcher=", "hydra.launcher.")
+PLACES = ("hydra.run.dir=", "hydra.sweep.dir=")
 HYDRAS = ("Config group override", "Only one of")  # how ValueErrors of Hydra's begin
 
 
@@ -179,11 +180,14 @@ def command() -> None:
         runpy.run_module(f"rcm.{room}", run_name="__main__")
         return
     with ExitStack() as stack:
-        if any(re.fullmatch(r"\+{0,2}estimate=true", argument, re.IGNORECASE) for argument in sys.argv[1:]):
+        # Here, one after the other: another launcher's jobs would ask other machines.
+        own = [argument for argument in sys.argv if not argument.startswith((*LAUNCHERS, *PLACES))]
+        asked = [i for i, one in enumerate(own) if re.fullmatch(r"\+{0,2}estimate=true", one, re.IGNORECASE)]
+        if asked:
             folder = stack.enter_context(TemporaryDirectory(prefix="rcm-estimate-"))
-            # Here, one after the other: another launcher's jobs would ask other machines.
-            own = [argument for argument in sys.argv if not argument.startswith(LAUNCHERS)]
-            sys.argv[:] = [*own, f"hydra.run.dir={folder}", f"hydra.sweep.dir={folder}"]
+            # Beside it, since Hydra's parser takes no overrides behind a flag that stands behind others.
+            sys.argv[:] = own
+            sys.argv[asked[-1] : asked[-1]] = [f"{place}{folder}" for place in PLACES]
             stack.callback(_tell_all)
         _hydra()
 

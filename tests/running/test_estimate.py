@@ -136,8 +136,8 @@ def test_several_runs_make_one_table() -> None:
 
 def test_the_command_says_it_and_leaves_nothing_behind(tmp_path: Path) -> None:
     """Of two models, in a folder of which nothing is left; with the exit code of what fits."""
-    command = [sys.executable, str(ROOT / "launch.py"), "-m", "experiment=smoke", "method=behaviour", "estimate=true"]
-    command.append("model.size.num_hidden_layers=2,3")
+    command = [sys.executable, str(ROOT / "launch.py"), "experiment=smoke", "method=behaviour", "estimate=true"]
+    command += ["model.size.num_hidden_layers=2,3", "-m"]  # Hydra's parser takes no override behind such a flag
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
