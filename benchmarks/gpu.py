@@ -21,6 +21,8 @@ Parts, each with a time of its own; one that fails leaves the others, and says w
 
     patching/SHAPE  all heads, attention, MLP and residual of 32 pairs, by rows beside the bare loop of hooks; how fast
                     rows are in passes of other sizes, and where kernels need not be deterministic
+    memory/SHAPE    what a pass was counted to take beside what it takes; memory that runs out; a model over the device
+                    and the host; int8 and nf4 (benchmarks.gpu_memory)
     model           the embedded model, ready to be loaded
     noise           how much replacing a layer by itself changes, how far rows are from the loop, and how far effects
                     are from those in float32: for each type of number, beside the smallest effects that count
@@ -51,6 +53,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from benchmarks.gpu_memory import memory
 from benchmarks.patching import Task, random_ids
 from benchmarks.peak import peaks
 from benchmarks.shared import Seconds, interleaved, medians, model_of, prompts_of, random_model, settings, timed
@@ -122,7 +125,7 @@ FULL = Plan(
     noise=("experiment=demo", "model=smollm2-135m-refusal"),
     noise_pairs=24,
     noise_sample=36,
-    budgets={"patching": 70, "model": 60, "noise": 60, "demo": 130},
+    budgets={"patching": 70, "memory": 90, "model": 60, "noise": 60, "demo": 130},
 )
 REHEARSAL = replace(
     FULL,
@@ -205,10 +208,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def parts(plan: Plan, options: argparse.Namespace, scratch: Path) -> dict[str, Work]:
     """The parts by their names, in the order in which they are run."""
     works: dict[str, Work] = {f"patching/{shape}": partial(patching, plan, shape) for shape in plan.shapes}
+    works |= {f"memory/{shape}": partial(memory_of, plan, shape) for shape in plan.shapes[-1:]}
     if plan.embedded:
         works["model"] = partial(embedded, options.models)
     works["noise"] = partial(noise, plan)
     return works | {f"demo/{name}": partial(demo, plan, name, scratch / name, options.cpu_runs) for name in plan.demo}
+
+
+def memory_of(plan: Plan, shape: str, clock: Clock) -> Figures:
+    return memory(shape, plan.device, DTYPES[plan.dtype], plan.rounds, clock.check)
 
 
 def patching(plan: Plan, shape: str, clock: Clock) -> Figures:

@@ -16,6 +16,7 @@ from benchmarks.shared import interleaved
 
 ROOT = Path(__file__).parents[2]
 PATCHING = ("patching/tiny-pythia-410m", "patching/tiny-llama-7b")
+MEMORY = "memory/tiny-llama-7b"
 # Read by whoever commits the figures of a card.
 CIRCUMSTANCES = {"schema", "date", "card", "commit", "packages", "CUBLAS_WORKSPACE_CONFIG", "seconds", "rehearsal"}
 
@@ -39,11 +40,12 @@ def test_rehearsal(tmp_path: Path) -> None:
     assert report["circumstances"]["rehearsal"] is True
     assert report["circumstances"]["card"] is None or torch.cuda.is_available()
     parts = report["parts"]
-    assert list(parts) == [*PATCHING, "noise", "demo/random"]
+    assert list(parts) == [*PATCHING, MEMORY, "noise", "demo/random"]
     assert [name for name, entry in parts.items() if "failed" in entry] == []
     assert all(0 < entry["spent"] < entry["budget"] for entry in parts.values())
     for name in PATCHING:
         check_patching(parts[name])
+    check_memory(parts[MEMORY])
     for dtype in gpu.DTYPES:
         check_noise(parts["noise"][dtype])
     check_demo(parts["demo/random"], cpu_runs)
@@ -70,6 +72,22 @@ def check_patching(entry: dict[str, Any]) -> None:
     loop = entry["loop"]
     assert loop["scaled_by"] == pytest.approx(components / loop["components"])
     assert loop["whole"] == (loop["components"] == components)
+
+
+def check_memory(entry: dict[str, Any]) -> None:
+    """On the CPU what was counted is taken to the byte; memory was made to run out above eight rows."""
+    of_pass = entry["pass"]
+    assert of_pass["counted"] == of_pass["taken"] > 0
+    assert of_pass["weights_counted"] == pytest.approx(of_pass["weights"], rel=1e-3)  # but for buffers in float32
+    assert entry["batch"] >= 1
+    assert [rows for rows in entry["halved"]["rows"] if rows > 1] == [8, 8]  # and what all begin with, in one row
+    for way in ("halved", "spread"):
+        assert entry[way]["difference"] <= 5e-2 * entry[way]["largest"]
+    assert entry["spread"]["times_as_long"] > 0
+    for bits in ("int8", "nf4"):
+        assert entry[bits]["engine"]["path"] == "rows", entry[bits]["engine"]
+        assert 0 < entry[bits]["weights"] < of_pass["weights"]
+        assert entry[bits]["logits_moved"] > 0
 
 
 def check_noise(figures: dict[str, Any]) -> None:
