@@ -17,7 +17,7 @@ from transformers import (
 )
 
 from rcm.errors import InputError
-from rcm.models.matrix_products import use_faster
+from rcm.models.matrix_products import use_contiguous, use_faster
 from rcm.models.placement import whole_on
 from rcm.models.points import Points, device_of, points_of
 from rcm.models.template import Kind, Lent, Template
@@ -62,6 +62,7 @@ class LoadedModel:
         bound = Template.of(tokenizer, template)
         hf.eval().requires_grad_(False)
         use_faster(hf)
+        use_contiguous(hf)
         # A checkpoint's own generation settings (temperature, repetition penalty, ...) would otherwise be merged into
         # every call, and two checkpoints of a family often differ in them.
         stops = sorted(_stop_tokens(hf, bound))
