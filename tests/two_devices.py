@@ -22,6 +22,7 @@ from transformers import PreTrainedModel
 
 NAME = "rcmtest"
 INDEXED = ("index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index")  # by indices on the CPU, too
+TOGETHER = ("stack", "gather", "index_select", "embedding")  # by kernels that take no number of the CPU either
 ACROSS = ("copy_", "_local_scalar_dense")  # what moves values
 
 
@@ -61,7 +62,7 @@ def computed(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     name = func.overloadpacket.__name__
     if goal is None and name not in ACROSS:
         own = elsewhere[0].device
-        there = [one.device for one in given if one.ndim or isinstance(one, Elsewhere)]
+        there = [one.device for one in given if one.ndim or name in TOGETHER or isinstance(one, Elsewhere)]
         if name in INDEXED:
             own, there = args[0].device, [device for device in there if device.type != "cpu"]
         if any(device != own for device in there):

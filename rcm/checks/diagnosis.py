@@ -12,7 +12,7 @@ from torch import Tensor
 from rcm.directions.refusal_tokens import Opening, refusal_openings
 from rcm.execution.engine import Engine
 from rcm.execution.passes import last_logits
-from rcm.execution.self_checks import TOLERANCE
+from rcm.execution.self_checks import TOLERANCE, overflow
 from rcm.models import LoadedModel
 from rcm.models.template import PROBES
 from rcm.patching import Pairs, engine_for
@@ -123,7 +123,9 @@ def off(ours: Tensor, theirs: Tensor) -> float:
 
 
 def of_error(check: str, what: str, error: float, patient: Patient, then: str) -> Diagnosis:
-    """Of an error of logits, which must be rounding."""
+    """Of an error of logits, which must be rounding; an infinite one is of logits that are no numbers."""
+    if error == float("inf"):
+        then = f"logits are {overflow(patient.model.hf.dtype)}."
     fine = error <= patient.tolerance
     return Diagnosis(
         *(check, what, PASSED if fine else FAILED, error, patient.tolerance),

@@ -115,6 +115,7 @@ def _found_out(model: LoadedModel, shortest: int, longest: int, windowed: bool) 
     alone = torch.cat(
         [model.hf(input_ids=torch.tensor([row], device=model.device), logits_to_keep=1).logits[:, -1] for row in rows]
     )
+    _require_numbers(model, alone)
     _require_causal(model, rows[-1])
     errors: list[str] = [f"a window is shorter than {longest} tokens"] if windowed else []
     # As rows begin alike, whatever the template; behind padding, a window would end elsewhere.
@@ -146,6 +147,20 @@ def _found_out(model: LoadedModel, shortest: int, longest: int, windowed: bool) 
         f"The logits of a prompt depend on what else is in its batch ({errors[-1]}), so nothing measured would be its "
         f"own; choose another model than {_name(model)}."
     )
+
+
+def _require_numbers(model: LoadedModel, logits: Tensor) -> None:
+    """Raise InputError where logits are infinite or not a number, with which nothing compares."""
+    if not logits.isfinite().all():
+        raise InputError(f"Logits of {_name(model)} are {overflow(model.hf.dtype)}.")
+
+
+def overflow(dtype: torch.dtype) -> str:
+    """What logits are that are infinite or none, and what to do: in words that end a sentence."""
+    if dtype == torch.float16:  # whose largest number is 65504, which residual streams of some models go beyond
+        return "infinite or not a number, beyond what float16 holds; load it with model.dtype=bfloat16 or float32"
+    name = str(dtype).removeprefix("torch.")
+    return f"infinite or not a number with model.dtype={name}; copy the checkpoint again, or choose another model"
 
 
 def _require_causal(model: LoadedModel, row: Tokens) -> None:

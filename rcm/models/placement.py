@@ -84,6 +84,7 @@ class Placement:
         from accelerate import dispatch_model, infer_auto_device_map
         from accelerate.utils import get_balanced_memory
 
+        self.check(hf)  # before there is a folder that nobody would take away
         limits = self._limits()
         if isinstance(self.map, str):
             within = limits["max_memory"]
@@ -93,7 +94,6 @@ class Placement:
             places = infer_auto_device_map(hf, **whole)
         else:
             places = dict(self.map)
-        self.check(hf)
         spread: PreTrainedModel = dispatch_model(hf, places, offload_dir=limits["offload_folder"])
         spread.hf_device_map = places
         return cleared(spread, limits["offload_folder"])

@@ -50,6 +50,14 @@ def test_a_model_that_refuses_is_healthy_and_its_effects_lie_above_its_noise() -
     assert floor < 1e-4 < 0.1 < limit  # in nats: rounding, and 2 % of a gap of tens
 
 
+def test_logits_beyond_float16_are_called_that() -> None:
+    model = tiny_model()
+    model.hf.half().get_output_embeddings().weight.mul_(60000)
+    found = next(one for one in diagnoses(ALL, patient(model)) if one.check == "padding")
+    assert found.verdict == "failed"
+    assert found.then.endswith("beyond what float16 holds; load it with model.dtype=bfloat16 or float32.")
+
+
 def right_padding(patched: pytest.MonkeyPatch) -> LoadedModel:
     def padded(self: Template, rows: Sequence[Sequence[int]], device: Any = "cpu", beginning: int = 0) -> Batch:
         ids = torch.full((len(rows), max(map(len, rows))), self.pad)

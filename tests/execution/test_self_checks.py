@@ -165,6 +165,14 @@ def test_the_check_refuses_before_anything_is_measured() -> None:
         self_checks.self_checks(model, [30, 60])
 
 
+@pytest.mark.parametrize(("dtype", "cure"), [("float16", "model.dtype=bfloat16 or float32"), ("float32", "copy the")])
+def test_logits_beyond_numbers_are_said(dtype: str, cure: str) -> None:
+    model = made("llama")
+    model.hf.to(getattr(torch, dtype)).model.norm.weight.fill_(torch.finfo(getattr(torch, dtype)).max)
+    with pytest.raises(InputError, match=f"infinite or not a number.*{dtype}.*; .*{cure}"):
+        self_checks.self_checks(model, [30, 60])
+
+
 class Mixing(nn.Module):
     """Adds to every row what the others hold: whatever is done, a prompt is not measured alone."""
 

@@ -123,6 +123,15 @@ def test_what_lies_on_the_wrong_device_is_found(monkeypatch: pytest.MonkeyPatch)
             last_logits(model, PROMPTS, [Add(2, vectors)])
 
 
+def test_a_number_of_the_cpu_goes_with_some_operations_only() -> None:
+    """As on CUDA, which adds one to a tensor, and does not stack it with one."""
+    with over_two(tiny_model()) as model:
+        there, here = torch.ones((), device=model.device), torch.ones(())
+        assert (there + here).item() == 2
+        with pytest.raises(RuntimeError, match="Expected all tensors to be on the same device, but stack"):
+            torch.stack([there, here])
+
+
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_over_cpu_and_disk(architecture: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
@@ -199,6 +208,11 @@ def test_places_that_cannot_be(tmp_path: Path, sentence: Sentence) -> None:
     assert "places model.embed_tokens, and not model.layers.0." in sentence(
         lambda: folder(path).load(partly, "plain", 3)
     )
+    offload = tmp_path / "offload"
+    offload.mkdir()
+    for_parts = Placement(CPU, {"model.embed_tokens": "cpu"}, offload=offload)
+    assert "and not model.layers.0." in sentence(lambda: for_parts.spread(tiny_model().hf))
+    assert not list(offload.iterdir())
 
 
 @pytest.mark.parametrize("bits", ["int8", "nf4"])
