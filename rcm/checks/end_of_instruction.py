@@ -19,6 +19,10 @@ def end_of_instruction(patient: Patient) -> Diagnosis:
     if strange:
         then = "drop control characters from the ends of the prompts."
         return Diagnosis(name, f"{strange} of {measured}", FAILED, float(strange), 0.0, "prompts", then)
+    if end[-1:] == (template.tokenizer.eos_token_id,):
+        then = "let neither the tokenizer nor the chat template end the text there: what follows is no reply to it."
+        measured += ", the last of which ends the text"
+        return Diagnosis(name, measured, FAILED, float(len(patient.rows)), 0.0, "prompts", then)
     if others:
         theirs = next(theirs for other, theirs in patient.against if other == others[0])
         measured += f", those of {others[0]} in {len(theirs)}, {''.join(theirs)!r}"

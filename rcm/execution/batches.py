@@ -38,6 +38,9 @@ LONGER = 8  # times as many rows of one token each on a CPU, which multiplies 25
 # the CPU for others, who take memory unasked: there, Linux ends a process that has taken too much without a word.
 SHARE = 0.5
 
+# Of CUDA itself and of its libraries, which PyTorch's allocator knows nothing of; accelerate does not look for these.
+OUT_OF_MEMORY = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 @dataclass
 class _Room:
@@ -160,4 +163,6 @@ def _tried(room: _Room, work: Callable[[list[Item]], Result], part: list[Item], 
 
 def is_out_of_memory(error: Exception) -> bool:
     """Of CUDA, of the CPU's allocator or of the system, and not some other failure of a pass."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or bool(should_reduce_batch_size(error))
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or should_reduce_batch_size(error):
+        return True
+    return any(words in str(error) for words in OUT_OF_MEMORY)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers.processors import TemplateProcessing
 from torch import nn
 
 from rcm.checks import ALL, Patient, diagnoses, quickly_checked
@@ -56,6 +57,17 @@ def test_logits_beyond_float16_are_called_that() -> None:
     found = next(one for one in diagnoses(ALL, patient(model)) if one.check == "padding")
     assert found.verdict == "failed"
     assert found.then.endswith("beyond what float16 holds; load it with model.dtype=bfloat16 or float32.")
+
+
+def test_a_tokenizer_that_ends_every_text_is_found() -> None:
+    model = tiny_model()
+    ending = model.template.tokenizer
+    assert end_of_instruction(patient(LoadedModel.of(model.hf, ending, "plain"))).verdict == "passed"
+    end = (ending.eos_token, ending.eos_token_id)
+    ending._tokenizer.post_processor = TemplateProcessing(single=f"$A {ending.eos_token}", special_tokens=[end])
+    found = end_of_instruction(patient(LoadedModel.of(model.hf, ending, "plain")))
+    assert found.verdict == "failed"
+    assert "the last of which ends the text" in found.measured
 
 
 def right_padding(patched: pytest.MonkeyPatch) -> LoadedModel:

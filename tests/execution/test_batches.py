@@ -17,7 +17,7 @@ from rcm.circuits.ablation import Ablation, ablate, nodes_of
 from rcm.circuits.attribution import attribute
 from rcm.circuits.neurons import attribute_neurons, universal
 from rcm.execution import batches
-from rcm.execution.batches import at_most, find_batch_size, in_batches, rows_at_once
+from rcm.execution.batches import at_most, find_batch_size, in_batches, is_out_of_memory, rows_at_once
 from rcm.execution.components import COMPONENT_KINDS, Rows
 from rcm.execution.decoding import reply_tokens
 from rcm.execution.engine import Engine, engine_of
@@ -342,3 +342,9 @@ def test_the_allocator_of_the_cpu_runs_out_and_the_work_goes_on() -> None:
     assert int(texts) > 60
     assert float(off) < 1e-5
     assert done.stderr == "Out of memory with 64 texts at once: from now on 32.\n"
+
+
+@pytest.mark.parametrize("words", ["CUDA error: out of memory\nCUDA kernel errors", "CUBLAS_STATUS_ALLOC_FAILED when"])
+def test_cuda_itself_and_its_libraries_run_out_of_memory_too(words: str) -> None:
+    assert is_out_of_memory(RuntimeError(words))
+    assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
