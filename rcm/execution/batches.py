@@ -10,6 +10,7 @@ import copy
 import logging
 import math
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import groupby
@@ -151,14 +152,28 @@ def _tried(room: _Room, work: Callable[[list[Item]], Result], part: list[Item], 
         if not is_out_of_memory(error) or (len(part) == 1 and room.within > 1):
             raise
         if len(part) == 1:
-            raise InputError(
-                f"Out of memory with one of the {kind} alone ({first_sentence(error)}); take a device with more, "
-                "spread the model over several with device.map=auto, halve it with model.dtype=bfloat16, or ask for "
-                "fewer tokens and positions."
-            ) from error
+            raise no_room(f"one of the {kind} alone", error) from error
         return []
     finally:
         room.within -= 1
+
+
+@contextmanager
+def room_for(what: str) -> Iterator[None]:
+    """For what is not divided: raise one InputError where memory runs out in it."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise no_room(what, error) from error
+
+
+def no_room(what: str, error: Exception) -> InputError:
+    return InputError(
+        f"Out of memory with {what} ({first_sentence(error)}); take a device with more, spread the model over several "
+        "with device.map=auto, halve it with model.dtype=bfloat16, or ask for fewer tokens and positions."
+    )
 
 
 def is_out_of_memory(error: Exception) -> bool:

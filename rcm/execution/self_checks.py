@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from rcm.errors import InputError, first_sentence
-from rcm.execution.batches import is_out_of_memory
+from rcm.execution.batches import is_out_of_memory, room_for
 from rcm.execution.interventions import Ablate, Add
 from rcm.execution.shared_prefix import Tokens, read
 from rcm.models import LoadedModel
@@ -54,7 +54,8 @@ _BRANCHING: WeakKeyDictionary[LoadedModel, Checked] = WeakKeyDictionary()
 
 def self_checks(model: LoadedModel, lengths: Sequence[int]) -> Table:
     """All of them, for prompts of these lengths with what is to be said; raises InputError where they fail."""
-    sharing, branching = _sharing(model, min(lengths), max(lengths)), _branching(model)
+    with room_for("the checks before a run"):
+        sharing, branching = _sharing(model, min(lengths), max(lengths)), _branching(model)
     rows = [
         (
             "prompts of a batch give what each gives alone",

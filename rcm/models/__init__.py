@@ -122,6 +122,11 @@ class Model(Settings):
         """Load onto the device, or spread over several, in eval mode and without gradients. A model that is spread goes
         through the host's memory as a whole where it has an adapter."""
         placement = Placement.of(where)
+        if placement.map is not None and self.quantization is not None and self.adapter is not None:
+            raise InputError(
+                f"model.adapter={self.adapter} cannot be merged into weights that are quantised and spread; leave away "
+                "device.map or model.quantization, or give the merged model."
+            )
         if placement.map is not None:
             gc.collect()  # of models that were spread before: accelerate's hooks hold them in circles
         alone = self.model_copy(update={"adapter": None})

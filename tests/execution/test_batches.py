@@ -28,9 +28,10 @@ from rcm.execution.memory import peak_bytes
 from rcm.execution.metric import LogOdds
 from rcm.execution.passes import first_token, last_logits, mean_probabilities, read_residuals
 from rcm.execution.recording import cache_components, shape_of
+from rcm.execution.self_checks import self_checks
 from rcm.models import LoadedModel
 from rcm.patching import interchange, written_shares
-from tests.conftest import Tiny
+from tests.conftest import Tiny, tiny_model
 
 PROMPTS = [f"Count {'on ' * (i % 5)}to {i}" for i in range(12)]
 VECTORS = 3 * torch.nn.functional.normalize(torch.randn(6, 32, generator=torch.Generator().manual_seed(0)), dim=1)
@@ -348,3 +349,16 @@ def test_the_allocator_of_the_cpu_runs_out_and_the_work_goes_on() -> None:
 def test_cuda_itself_and_its_libraries_run_out_of_memory_too(words: str) -> None:
     assert is_out_of_memory(RuntimeError(words))
     assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))
+
+
+def test_memory_that_runs_out_before_a_run_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, sentence: Callable[[Callable[[], object]], str]
+) -> None:
+    model = tiny_model()
+
+    def full(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 80 GiB.")
+
+    monkeypatch.setattr(model.hf, "forward", full)
+    said = sentence(lambda: self_checks(model, [30, 60]))
+    assert said.startswith("Out of memory with the checks before a run (CUDA out of memory); take a device with more")

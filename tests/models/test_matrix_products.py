@@ -15,7 +15,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from rcm.models import matrix_products
 from rcm.models.matrix_products import OneDnnLinear, by_onednn, onednn_speed, use_contiguous, use_faster
-from tests.conftest import tiny_model
 
 pytestmark = pytest.mark.skipif(not onednn_speed(), reason="this PyTorch has no oneDNN")
 
@@ -179,9 +178,10 @@ def test_other_layers_types_and_devices_are_left_alone(speed: Callable[[float], 
     assert not _taken(tree)
 
 
-def test_the_unembedding_gets_what_lies_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_unembedding_gets_what_lies_side_by_side(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a slice PyTorch makes the same numbers a hundred times as slowly, in bfloat16 on the CPU."""
-    model = tiny_model().hf.bfloat16()
+    model.bfloat16()
+    use_contiguous(model)
     ids, laid = torch.arange(12).view(2, 6), list[bool]()
     wanted = model.lm_head.weight.float() @ model.model(input_ids=ids).last_hidden_state[:, -1].float().T
 

@@ -191,6 +191,11 @@ def test_an_adapter_goes_into_weights_on_the_disk(tmp_path: Path) -> None:
     assert (last_logits(whole, PROMPTS) - plain).abs().max() > 0.01
 
 
+def test_an_adapter_does_not_go_into_what_is_quantised_and_spread(tmp_path: Path, sentence: Sentence) -> None:
+    settings = folder(tmp_path, adapter=str(tmp_path), quantization="nf4")
+    assert "leave away device.map or model.quantization" in sentence(lambda: settings.load(on_disk("1GB"), "plain", 3))
+
+
 def test_what_needs_the_whole_model_says_so(tmp_path: Path, sentence: Sentence) -> None:
     path = save(tiny_model(), tmp_path / "model")
     model = folder(path).load(on_disk("110KB"), "plain", 3)
