@@ -96,6 +96,8 @@ class Estimate:
     def sentence(self) -> str:
         """One line for the log."""
         memory = f"{(self.weights + self.beside) / GB:.1f} of {self.free / GB:.1f} GB free"
+        if not self.work:
+            return f"{memory} for the weights on {self.device}; what {', '.join(self.unknown)} will take is not known"
         missing = f"; not known: {', '.join(self.unknown)}" if self.unknown else ""
         return f"About {self._counts}, {memory}, {span(*self.seconds)} on {self.device}{missing}"
 

@@ -108,6 +108,7 @@ def test_a_method_that_does_not_say_is_named_and_another_kind_of_model_is_not_kn
     both = of(settings, **settings.methods, mine=stub)
     assert both.unknown == ["mine"]
     assert both.sentence.endswith("not known: mine")
+    assert of(settings, mine=stub).sentence.endswith("what mine will take is not known")
     prompts = settings.dataset.load()
     assert estimated(settings._replace(model=stub), prompts, "chat", settings.methods) is None
 
