@@ -61,6 +61,7 @@ class Estimate:
     and what lies beside it, and what is free on the device. `seconds`: at the least and at the most."""
 
     model: str
+    dtype: str
     device: str
     work: Mapping[str, Sequence[Work]]
     unknown: Sequence[str]
@@ -115,10 +116,11 @@ class Estimate:
     @property
     def cure(self) -> str:
         """What to change where it does not fit."""
+        half = "load it in half of the bytes with model.dtype=bfloat16, " if self.dtype == "float32" else ""
         return (
             f"{self.model} takes {self.weights / GB:.1f} GB for its weights and up to {self.beside / GB:.1f} beside "
-            f"them, and {self.free / GB:.1f} are free on {self.device}; spread it with device.map=auto, load it in "
-            "half of the bytes with model.dtype=bfloat16, or ask for less at once with device.batch_size=8."
+            f"them, and {self.free / GB:.1f} are free on {self.device}; spread it with device.map=auto, {half}or ask "
+            "for less at once with device.batch_size=8."
         )
 
 
@@ -192,6 +194,7 @@ def estimated(chosen: Chosen, prompts: Split, template: Kind | Lent, methods: Ma
     peak = max((one.rows * (one.tokens * of_token + one.keep * logits) for one in passes), default=0.0)
     return Estimate(
         model=chosen.model.label,
+        dtype=chosen.model.dtype,
         device=device.type,
         work=work,
         unknown=[name for name, of in counted.items() if of is None],
